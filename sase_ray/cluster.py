@@ -1,0 +1,102 @@
+"""The Ray cluster: joining or starting one, and how much of it a search may hold."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from sase_ray.config import ResourcesConfig
+from sase_ray.search import TrialResources
+from search_spaces.errors import UserError
+
+DEFAULT_GPUS_PER_TRIAL = 0.25
+
+QUIET = {
+    # Tune would print a table of its own, and warn of snapshots that cost milliseconds here.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How the cluster is shared.
+
+    Attributes:
+        trial: what one trial holds.
+        total: trials that the cluster can run at once.
+    """
+
+    trial: TrialResources
+    total: int
+
+    def share(self, searches: int) -> tuple[int, int]:
+        """Return how many searches run side by side, and how many trials each runs at once."""
+        side_by_side = max(1, min(searches, self.total))
+        return side_by_side, max(1, self.total // side_by_side)
+
+
+@contextmanager
+def connected(config: ResourcesConfig) -> Iterator[Slots]:
+    """Join the cluster (or start a local one) for the duration of a comparison.
+
+    Raises:
+        UserError: there is no cluster at the address, or no node of it can hold one trial.
+    """
+    already = ray.is_initialized()
+    if not already:
+        _connect(config.address)
+    try:
+        yield _slots(config)
+    finally:
+        if not already:
+            ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
+    os.environ.update(QUIET)
+    for name in ("ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": QUIET},
+        )
+    except (ConnectionError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"no Ray cluster at {address!r}: {first}") from None
+
+
+def _slots(config: ResourcesConfig) -> Slots:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    most_gpus = max(node.get("GPU", 0.0) for node in nodes)
+    most_cpus = max(node.get("CPU", 0.0) for node in nodes)
+    gpus = config.gpus_per_trial
+    if gpus is None:
+        gpus = min(DEFAULT_GPUS_PER_TRIAL, most_gpus)
+    if gpus > most_gpus:
+        raise UserError(
+            f"resources.gpus_per_trial is {gpus:g}, but the largest node of the cluster has "
+            f"{most_gpus:g} GPUs"
+        )
+    if config.cpus_per_trial > most_cpus:
+        raise UserError(
+            f"resources.cpus_per_trial is {config.cpus_per_trial:g}, but the largest node of the "
+            f"cluster has {most_cpus:g} CPUs"
+        )
+    fits = [
+        min(
+            int(node.get("CPU", 0.0) / config.cpus_per_trial + 1e-6),
+            int(node.get("GPU", 0.0) / gpus + 1e-6) if gpus else 10**9,
+        )
+        for node in nodes
+    ]
+    return Slots(TrialResources(cpus=config.cpus_per_trial, gpus=gpus), max(1, sum(fits)))

@@ -1,0 +1,166 @@
+"""What a search has seen: its evaluations and trials, as plain rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from search_spaces.errors import UserError
+from search_spaces.genotype import Genotype
+from trainables.oneshot import Ranking
+
+Row = dict[str, Any]
+Mode = Literal["min", "max"]
+
+_FROM_RESULT = (
+    "genotype",
+    "epoch",
+    "samples",
+    "train_seconds",
+    "train_loss",
+    "val_loss",
+    "val_accuracy",
+    "diverged",
+    "reason",
+    "alpha",
+    "ranking",
+)
+
+
+@dataclass
+class History:
+    """The evaluations and the trials of one search.
+
+    Attributes:
+        evaluations: a row an evaluation in the order they came: trial, genotype, epoch, samples
+            and train_seconds of the trial, metrics, and search_samples and search_seconds of the
+            whole search up to then.
+        failures: trial to the reason it failed for.
+        metric: what the search optimised.
+        mode: whether the metric is better small (min) or large (max).
+    """
+
+    metric: str
+    mode: Mode
+    evaluations: list[Row] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._last: dict[str, Row] = {}
+        self._best: Row | None = None
+        self._samples = 0
+        self._seconds = 0.0
+
+    def add(self, trial_id: str, result: Row) -> Row:
+        """Add an evaluation; a repeated one (after a crash) takes the place of the first."""
+        row = {"trial": trial_id} | {key: result[key] for key in _FROM_RESULT if key in result}
+        before = self._last.get(trial_id)
+        if before is not None and before["epoch"] >= row["epoch"]:
+            self.evaluations = [
+                old
+                for old in self.evaluations
+                if old["trial"] != trial_id or old["epoch"] < row["epoch"]
+            ]
+        self.evaluations.append(row)
+        self._last[trial_id] = row
+        self._samples += row["samples"] - (before["samples"] if before else 0)
+        self._seconds += row["train_seconds"] - (before["train_seconds"] if before else 0.0)
+        best = self._best
+        if best is None or self._rank_key(row) < self._rank_key(best):
+            self._best = row
+        elif best["trial"] == trial_id:  # the incumbent fell back: any other may be better now
+            self._best = min(self._last.values(), key=self._rank_key)
+        assert self._best is not None
+        row |= {
+            "search_samples": self._samples,
+            "search_seconds": self._seconds,
+            "incumbent": self._best["genotype"],
+            "incumbent_val_loss": self._best["val_loss"],
+            "incumbent_val_accuracy": self._best["val_accuracy"],
+        }
+        return row
+
+    @property
+    def samples(self) -> int:
+        """Training samples that all trials together have seen."""
+        return self._samples
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that all trials together have held their device."""
+        return self._seconds
+
+    def _rank_key(self, row: Row) -> tuple[bool, int, float]:
+        sign = 1 if self.mode == "min" else -1
+        return (row["diverged"], -row["epoch"], sign * row[self.metric])
+
+    def ranked_trials(self) -> Ranking:
+        """Rank genotypes by their trials: those trained longer first, then by the metric.
+
+        Raises:
+            UserError: no trial has reported anything.
+        """
+        if not self.evaluations:
+            raise self._no_result()
+        ranked: dict[str, float] = {}
+        for row in sorted(self._last.values(), key=self._rank_key):
+            ranked.setdefault(row["genotype"], row[self.metric])
+        return [(Genotype.parse(text), score) for text, score in ranked.items()]
+
+    def _no_result(self) -> UserError:
+        reasons = {*self.failures.values(), *(row["reason"] for row in self._last.values())}
+        why = "; ".join(sorted(reasons - {""})) or "nothing was reported"
+        return UserError(f"no trial of the search came to a result: {why}")
+
+    def last_ranking(self) -> Ranking:
+        """Return the latest ranking of a search that had not diverged, as one-shot searches give.
+
+        Raises:
+            UserError: there is none.
+        """
+        for row in reversed(self.evaluations):
+            if not row["diverged"]:
+                return [(Genotype.parse(text), score) for text, score in row["ranking"]]
+        raise self._no_result()
+
+    def trials(self) -> list[Row]:
+        """Return a row a trial: its last evaluation, and how it ended."""
+        rows = [
+            {key: value for key, value in row.items() if key not in {"alpha", "ranking"}}
+            | {"status": "diverged" if row["diverged"] else "evaluated"}
+            for row in self._last.values()
+        ]
+        for row in rows:
+            if row["trial"] in self.failures:
+                row |= {"status": "failed", "reason": self.failures[row["trial"]]}
+        rows += [
+            {"trial": trial, "status": "failed", "reason": reason}
+            for trial, reason in self.failures.items()
+            if trial not in self._last
+        ]
+        return rows
+
+
+class Recorder(Callback):
+    """Tune's callback that keeps the history, and tells a listener of every evaluation."""
+
+    def __init__(self, history: History, listener: Callable[[Row], None]) -> None:
+        self.history = history
+        self.listener = listener
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: Row, **info: Any
+    ) -> None:
+        """Record an evaluation."""
+        self.listener(self.history.add(trial.trial_id, result))
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Record why a trial failed."""
+        lines = str(trial.get_error() or "").strip().splitlines()
+        self.history.failures[trial.trial_id] = lines[-1].strip() if lines else "unknown error"

@@ -1,0 +1,203 @@
+"""The folder of a run: its configuration and its tables, each file written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import ray
+import torch
+import yaml
+
+from sase_ray.config import Config
+from sase_ray.search import SearchOutcome
+from search_spaces.errors import UserError
+from search_spaces.genotype import Genotype
+
+Row = dict[str, Any]
+PACKAGES = ("sase-ray", "torch", "torchvision", "timm", "ray", "optuna", "numpy", "scipy")
+
+
+class RunFolder:
+    """`results/<run>/`: config.yaml, the tables, TensorBoard's logs.
+
+    Args:
+        path: of the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, config: Config) -> RunFolder:
+        """Make the folder of a new run.
+
+        Raises:
+            UserError: it exists already, or cannot be made.
+        """
+        name = config.run or f"{config.dataset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        path = Path(config.results) / name
+        check_new(path)
+        try:
+            path.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(f"results folder {path} cannot be made: {error.strerror}") from None
+        return cls(path.resolve())
+
+    @property
+    def tensorboard(self) -> Path:
+        """Where TensorBoard's logs lie, a folder a strategy."""
+        return self.path / "tensorboard"
+
+    @property
+    def tune_storage(self) -> Path:
+        """Where Ray Tune keeps checkpoints while searches run."""
+        return self.path / "tune"
+
+    def write_config(self, config: Config, about: Mapping[str, Any]) -> None:
+        """Write the configuration, and what else the numbers depend on."""
+        content = {
+            "config": config.model_dump(mode="json"),
+            "run": {"started": datetime.now(UTC).isoformat(timespec="seconds"), **about},
+            "versions": {"python": platform.python_version()}
+            | {package: _version(package) for package in PACKAGES},
+            "git": _git_commit(),
+            "hardware": _hardware(),
+        }
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        _write(self.path / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+
+    def write_searches(self, outcomes: Sequence[SearchOutcome], families: Mapping[str, str]) -> None:
+        """Write trials, curves, alpha and rankings of the searches that have ended so far."""
+        self.write_table("trials", _trial_rows(outcomes, families))
+        self.write_table("curves", _curve_rows(outcomes))
+        self.write_table("alpha", _alpha_rows(outcomes))
+        self.write_table("rankings", _ranking_rows(outcomes))
+
+    def write_table(self, name: str, rows: Iterable[Row], *, csv: bool = False) -> pd.DataFrame:
+        """Write rows as `<name>.parquet`, and as `<name>.csv` if asked; return them as a frame."""
+        frame = pd.DataFrame(list(rows))
+        _write(self.path / f"{name}.parquet", lambda path: frame.to_parquet(path, index=False))
+        if csv:
+            _write(self.path / f"{name}.csv", lambda path: frame.to_csv(path, index=False))
+        return frame
+
+
+def check_new(path: Path) -> None:
+    """Check that a results folder is not there yet.
+
+    Raises:
+        UserError: it is.
+    """
+    if path.exists():
+        raise UserError(f"results folder {path} exists: choose another --run, or remove it")
+
+
+def _trial_rows(outcomes: Iterable[SearchOutcome], families: Mapping[str, str]) -> Iterable[Row]:
+    for outcome in outcomes:
+        for row in outcome.history.trials():
+            head = {
+                "strategy": outcome.strategy,
+                "family": families[outcome.strategy],
+                "seed": outcome.seed,
+            }
+            yield head | row | _edges(row.get("genotype"))
+
+
+def _edges(genotype: str | None) -> dict[str, str]:
+    if genotype is None:
+        return {}
+    parsed = Genotype.parse(genotype)
+    if parsed.stages == 1:
+        return parsed.edges()
+    return {
+        f"stage{stage}.{edge}": op
+        for stage in range(parsed.stages)
+        for edge, op in parsed.stage(stage).edges().items()
+    }
+
+
+def _curve_rows(outcomes: Iterable[SearchOutcome]) -> Iterable[Row]:
+    for outcome in outcomes:
+        for row in outcome.history.evaluations:
+            plain = {key: value for key, value in row.items() if key not in {"alpha", "ranking"}}
+            yield {"strategy": outcome.strategy, "seed": outcome.seed} | plain
+
+
+def _alpha_rows(outcomes: Iterable[SearchOutcome]) -> Iterable[Row]:
+    for outcome in outcomes:
+        for row in outcome.history.evaluations:
+            for variable, probabilities in row.get("alpha", {}).items():
+                for position, probability in enumerate(probabilities):
+                    yield {
+                        "strategy": outcome.strategy,
+                        "seed": outcome.seed,
+                        "search_samples": row["search_samples"],
+                        "variable": variable,
+                        "position": position,
+                        "probability": probability,
+                    }
+
+
+def _ranking_rows(outcomes: Iterable[SearchOutcome]) -> Iterable[Row]:
+    for outcome in outcomes:
+        for rank, (genotype, score) in enumerate(outcome.ranking, start=1):
+            yield {
+                "strategy": outcome.strategy,
+                "seed": outcome.seed,
+                "rank": rank,
+                "genotype": str(genotype),
+                "score": score,
+            }
+
+
+def _write(path: Path, write: Any) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    write(partial)
+    os.replace(partial, path)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except ImportError:
+        return "not installed"
+
+
+def _git_commit() -> str | None:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _hardware() -> dict[str, Any]:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return {
+        "nodes": len(nodes),
+        "cpus": sum(node.get("CPU", 0.0) for node in nodes),
+        "gpus": sum(node.get("GPU", 0.0) for node in nodes),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "processor": _processor(),
+        "memory_gib": round(sum(node.get("memory", 0.0) for node in nodes) / 2**30, 1),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,125 @@
+"""Runs one search through Ray Tune, and tells what came of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ray import tune
+
+from sase_ray.budget import Budget, BudgetedSearcher, BudgetStopper
+from sase_ray.history import History, Recorder, Row
+from sase_ray.strategies import SearchTask, Strategy
+from search_spaces.genotype import Genotype
+from trainables.oneshot import Ranking
+
+MAX_FAILURES = 2
+"""How often a trial whose process died is started again, from its last checkpoint."""
+
+
+@dataclass(frozen=True)
+class TrialResources:
+    """What one trial holds while it runs; fractions of a GPU share it."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """What a search ended with.
+
+    Attributes:
+        strategy: name of the strategy.
+        seed: of the search.
+        ranking: genotypes with scores, best first.
+        history: every evaluation.
+        samples: training samples seen.
+        seconds: device-seconds of all trials.
+    """
+
+    strategy: str
+    seed: int
+    ranking: Ranking
+    history: History
+    samples: int
+    seconds: float
+
+    @property
+    def genotype(self) -> Genotype:
+        """The genotype that the strategy answers with."""
+        return self.ranking[0][0]
+
+
+def run_search(
+    strategy: Strategy,
+    task: SearchTask,
+    *,
+    storage: str | Path,
+    resources: TrialResources | None = None,
+    concurrency: int = 1,
+    listener: Callable[[Row], None] = lambda row: None,
+) -> SearchOutcome:
+    """Run one search on the Ray cluster that this process is connected to.
+
+    Args:
+        strategy: what to run.
+        task: over what, on which data, with which budget and seed.
+        storage: folder or URI for Tune's own files; a subfolder is made, and removed at the end.
+        resources: of one trial.
+        concurrency: trials at a time.
+        listener: called with every evaluation as it comes.
+
+    Raises:
+        UserError: the budget is too small, or no trial came to a result.
+    """
+    resources = resources or TrialResources()
+    strategy.check(task)
+    plan = strategy.plan(task)
+    budget = Budget(task.budget, plan.samples_per_epoch, plan.first_epochs, plan.max_trials)
+    history = History(metric=task.metric, mode=task.mode)
+    local = "://" not in str(storage)
+    name = f"{strategy.name}-seed{task.job.seed}"
+    # Tune's own per-trial loggers cost more than a small trial, and our tables hold the same.
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    tuner = tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(plan.trainable, **plan.parameters),
+            {"cpu": resources.cpus, "gpu": resources.gpus},
+        ),
+        param_space=dict(plan.param_space),
+        tune_config=tune.TuneConfig(
+            metric=task.metric,
+            mode=task.mode,
+            search_alg=BudgetedSearcher(plan.searcher, budget) if plan.searcher else None,
+            scheduler=plan.scheduler,
+            num_samples=-1 if plan.searcher else 1,
+            max_concurrent_trials=concurrency if plan.searcher else None,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=str(Path(storage).resolve() if local else storage),
+            stop=BudgetStopper(budget),
+            callbacks=[Recorder(history, listener)],
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        if local:
+            shutil.rmtree(Path(storage, name), ignore_errors=True)
+    return SearchOutcome(
+        strategy=strategy.name,
+        seed=task.job.seed,
+        ranking=strategy.conclude(history, task),
+        history=history,
+        samples=history.samples,
+        seconds=history.seconds,
+    )

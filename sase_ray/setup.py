@@ -1,0 +1,139 @@
+"""From a configuration to the parts of a comparison; everything that can be wrong is found here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from sase_ray.config import Config
+from sase_ray.strategies import SearchTask, Strategy, make_strategy
+from search_spaces.baselines import baseline_attention
+from search_spaces.errors import UserError, unknown_name
+from search_spaces.network import NetworkSpec
+from search_spaces.ops import load_operations
+from search_spaces.space import SearchSpace
+from trainables.data import FinalData, SearchData, final_data, load_dataset, make_splits, search_data
+from trainables.final import FinalJob
+from trainables.job import SearchJob
+
+RANDOM_SEARCH = "random"
+"""The strategy that the others are tested against."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The parts of a comparison, checked against each other.
+
+    Attributes:
+        config: what it was made from.
+        space: the search space, its operations loaded.
+        network: the host.
+        strategies: by name, in the order asked for.
+        search_data: what searches may read.
+        final_data: what the final protocol reads.
+    """
+
+    config: Config
+    space: SearchSpace
+    network: NetworkSpec
+    strategies: dict[str, Strategy]
+    search_data: SearchData
+    final_data: FinalData
+
+    @classmethod
+    def of(cls, config: Config) -> Setup:
+        """Build and check all parts.
+
+        Raises:
+            UserError: anything that is asked for does not exist or does not fit.
+        """
+        unused = [name for name in config.strategy_options if name not in config.strategies]
+        if unused:
+            raise unknown_name("strategy in strategy_options", unused[0], config.strategies)
+        for names, what in ((config.strategies, "strategy"), (config.baselines, "baseline")):
+            doubled = [name for name in names if names.count(name) > 1]
+            if doubled:
+                raise UserError(f"{what} {doubled[0]!r} is named twice")
+        strategies = {
+            name: make_strategy(name, config.strategy_options.get(name))
+            for name in config.strategies
+        }
+        for name in config.baselines:
+            baseline_attention(name)
+        space = SearchSpace.load(config.space)
+        load_operations(space)
+        data = load_dataset(config.dataset, config.data.root, **config.data.options)
+        splits = make_splits(
+            data, config.data.split_seed, config.data.train_size, config.data.validation_size
+        )
+        validation = len(splits.validation)
+        final_size = config.final.train_size
+        if final_size is not None and final_size <= validation:
+            raise UserError(
+                f"final.train_size {final_size} must exceed the {validation} validation images, "
+                f"which final training includes"
+            )
+        everything = make_splits(
+            data,
+            config.data.split_seed,
+            None if final_size is None else final_size - validation,
+            validation if final_size is not None or config.data.validation_size else None,
+        )
+        search_view = search_data(data, splits)
+        channels, height, width = search_view.shape
+        network = NetworkSpec(
+            config.backbone.name,
+            num_classes=search_view.num_classes,
+            in_channels=channels,
+            input_size=(height, width),
+            options=config.backbone.options,
+        )
+        network.check_stages(space.stages)
+        network.build(baseline_attention("none"))
+        setup = cls(
+            config, space, network, strategies, search_view, final_data(data, everything)
+        )
+        for strategy in strategies.values():
+            strategy.check(setup.task(seed=0))
+        return setup
+
+    @cached_property
+    def threads(self) -> int:
+        """CPU threads of one trial."""
+        return max(1, int(self.config.resources.cpus_per_trial))
+
+    def task(self, seed: int) -> SearchTask:
+        """Return the search that every strategy gets with this seed."""
+        config = self.config
+        job = SearchJob(
+            self.network, self.space, self.search_data, config.proxy, seed, self.threads
+        )
+        return SearchTask(job, config.budget, config.metric)
+
+    def final_job(self, module: str, *, baseline: bool, seed: int) -> FinalJob:
+        """Return the final training of a module with one seed."""
+        return FinalJob(
+            self.network,
+            self.space,
+            module,
+            baseline,
+            self.config.final,
+            seed,
+            self.threads,
+        )
+
+    def final_seeds(self, replicate: int) -> range:
+        """Return the seeds of the final trainings that belong to one search seed.
+
+        They are the same for all strategies, so that differences are paired, and different for
+        every replicate, so that replicates are independent.
+        """
+        count = self.config.final.seeds
+        return range(replicate * count, (replicate + 1) * count)
+
+    @staticmethod
+    def device_name(gpus: float) -> str:
+        """Return what trials run on."""
+        return torch.cuda.get_device_name() if gpus and torch.cuda.is_available() else "cpu"

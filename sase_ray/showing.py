@@ -1,0 +1,33 @@
+"""What `sase-ray show` tells of a genotype."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from search_spaces.block import SASE
+from search_spaces.costs import Cost, count_cost
+from search_spaces.genotype import EDGE_KINDS, Genotype
+from search_spaces.network import NetworkSpec
+from search_spaces.ops import load_operations, operations
+from search_spaces.space import SearchSpace
+
+
+def describe_edges(space: SearchSpace, block: Genotype) -> Iterator[tuple[str, str, str, str]]:
+    """Yield edge, operation, what the operation does and its source, for a one-block genotype."""
+    load_operations(space)
+    catalogue = {(op.kind, op.name): op for op in operations()}
+    for edge, name in block.edges().items():
+        op = catalogue[EDGE_KINDS[edge], name]
+        yield edge, name, op.summary, op.source
+
+
+def block_cost(block: Genotype, channels: int, size: tuple[int, int]) -> Cost:
+    """Count one block on a map of `channels` and `size`."""
+    return count_cost(SASE(channels, block, size=size), (channels, *size))
+
+
+def host_costs(genotype: Genotype, backbone: str, image_size: int) -> tuple[Cost, Cost]:
+    """Count a host for ten classes of colour images, without and with the genotype's blocks."""
+    spec = NetworkSpec(backbone, 10, 3, (image_size, image_size))
+    shape = (3, image_size, image_size)
+    return count_cost(spec.build(), shape), count_cost(spec.with_genotype(genotype), shape)

@@ -1,0 +1,192 @@
+"""What a search strategy is: the contract that every file of this folder fulfils."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+from ray import tune
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from sase_ray.encodings import to_param_space
+from sase_ray.history import History
+from search_spaces.errors import UserError
+from search_spaces.genotype import Genotype
+from trainables.job import SearchJob
+from trainables.oneshot import OneShotAlgorithm, Ranking
+from trainables.proxy import ProxyTrainable
+from trainables.supernet import SupernetTrainable
+
+Family = Literal["black-box", "one-shot", "training-free"]
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """One search of a comparison.
+
+    Args:
+        job: networks, data, proxy protocol and seed.
+        budget: training samples the search may see, each forward-backward pass counted.
+        metric: what a search optimises: `val_loss` or `val_accuracy`.
+        warm_start: genotypes to try first, best first, where the strategy can use them.
+    """
+
+    job: SearchJob
+    budget: int
+    metric: str = "val_loss"
+    warm_start: tuple[Genotype, ...] = ()
+
+    @property
+    def mode(self) -> Literal["min", "max"]:
+        """Whether the metric is better small or large."""
+        return "min" if self.metric.endswith("loss") else "max"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What Ray Tune is to run for one search.
+
+    Args:
+        trainable: class of a trial.
+        parameters: handed to its `setup` through the object store.
+        param_space: the searched variables.
+        searcher: suggests configs; None for a single trial.
+        scheduler: stops trials early; None lets each run to its end.
+        samples_per_epoch: what a trial's iteration costs at most.
+        first_epochs: a trial is begun only while the budget has room for this many.
+        max_trials: begin no more than these; None leaves it to the budget.
+    """
+
+    trainable: type[tune.Trainable]
+    parameters: Mapping[str, Any]
+    samples_per_epoch: int
+    first_epochs: int
+    max_trials: int | None = None
+    param_space: Mapping[str, Any] = field(default_factory=dict)
+    searcher: Searcher | None = None
+    scheduler: TrialScheduler | None = None
+
+
+class Strategy(BaseModel, ABC):
+    """A search strategy. Its fields are its options. Its life, in order:
+
+    1. `check` refuses a task that it cannot begin, before anything is started.
+    2. `plan` says what Ray Tune runs. Tune then runs it until the budget is used.
+    3. `conclude` reads the history of all trials and ends with a ranking of genotypes; the first
+       one is the strategy's answer.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar[str]
+    family: ClassVar[Family]
+    source: ClassVar[str]
+    summary: ClassVar[str]
+
+    @abstractmethod
+    def check(self, task: SearchTask) -> None:
+        """Check that the budget is enough to begin.
+
+        Raises:
+            UserError: it is not; the message says how much is needed.
+        """
+
+    @abstractmethod
+    def plan(self, task: SearchTask) -> Plan:
+        """Say what Ray Tune is to run."""
+
+    @abstractmethod
+    def conclude(self, history: History, task: SearchTask) -> Ranking:
+        """Rank the genotypes by what the search has seen, best first."""
+
+
+class BlackBox(Strategy):
+    """A strategy that trains genotypes one by one by the proxy protocol.
+
+    A subclass gives a `searcher`, and a `scheduler` if it stops trials early.
+    """
+
+    family: ClassVar[Family] = "black-box"
+
+    @abstractmethod
+    def searcher(self, task: SearchTask) -> Searcher:
+        """Return a fresh searcher, seeded by the task."""
+
+    def scheduler(self, task: SearchTask) -> TrialScheduler | None:
+        """Return a fresh scheduler; None trains every genotype to the end."""
+        return None
+
+    def first_epochs(self, task: SearchTask) -> int:
+        """Return how long a trial trains at least: to the end, where nothing stops it early."""
+        return task.job.protocol.epochs
+
+    def max_trials(self, task: SearchTask) -> int | None:
+        """Return after how many trials the search has nothing left to try."""
+        return None
+
+    def check(self, task: SearchTask) -> None:
+        """Refuse a budget that does not pay for one trial."""
+        _check_budget(task, task.job.samples_per_trial, "one trial of the proxy protocol")
+
+    def plan(self, task: SearchTask) -> Plan:
+        """Run `ProxyTrainable` over the whole space."""
+        return Plan(
+            trainable=ProxyTrainable,
+            parameters={"job": task.job},
+            param_space=to_param_space(task.job.space),
+            searcher=self.searcher(task),
+            scheduler=self.scheduler(task),
+            samples_per_epoch=task.job.samples_per_epoch,
+            first_epochs=self.first_epochs(task),
+            max_trials=self.max_trials(task),
+        )
+
+    def conclude(self, history: History, task: SearchTask) -> Ranking:
+        """Rank by the metric, trials that were trained longer before those stopped early."""
+        return history.ranked_trials()
+
+
+class OneShot(Strategy):
+    """A strategy that searches inside one supernet: one trial is the whole search.
+
+    A subclass gives an `algorithm`.
+    """
+
+    family: ClassVar[Family] = "one-shot"
+
+    @abstractmethod
+    def algorithm(self, task: SearchTask) -> OneShotAlgorithm:
+        """Return the algorithm, not yet started."""
+
+    def check(self, task: SearchTask) -> None:
+        """Refuse a budget that does not pay for one step."""
+        algorithm = self.algorithm(task)
+        batch_size = min(algorithm.protocol.batch_size, len(task.job.data.train) // 2)
+        _check_budget(task, algorithm.step_cost.samples(batch_size), "one step of the search")
+
+    def plan(self, task: SearchTask) -> Plan:
+        """Run `SupernetTrainable` once, with the whole budget."""
+        return Plan(
+            trainable=SupernetTrainable,
+            parameters={
+                "job": task.job,
+                "algorithm": self.algorithm(task),
+                "budget": task.budget,
+            },
+            samples_per_epoch=0,  # the trainable itself ends within its budget
+            first_epochs=0,
+            max_trials=1,
+        )
+
+    def conclude(self, history: History, task: SearchTask) -> Ranking:
+        """Return the ranking that the search ended with."""
+        return history.last_ranking()
+
+
+def _check_budget(task: SearchTask, needed: int, what: str) -> None:
+    if task.budget < needed:
+        raise UserError(f"budget {task.budget:,} is too small: {what} sees {needed:,} samples")

@@ -1,0 +1,124 @@
+"""DARTS: operations mixed by the softmax of alpha, weights and alpha stepped in turn.
+
+Liu, Simonyan and Yang, "DARTS: Differentiable Architecture Search", ICLR 2019. First order: the
+gradient of the validation loss in alpha at the current weights (eq. 6 with xi = 0).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sase_ray.strategies.base import OneShot, SearchTask
+from search_spaces.network import Supernet
+from search_spaces.super_block import Mixture
+from trainables.oneshot import OneShotAlgorithm, Ranking, StepCost, best_by_sum
+from trainables.protocol import TrainingProtocol
+from trainables.training import Batch, Trainer
+
+
+class DARTS(OneShot):
+    """First-order DARTS. The defaults are the paper's (section 3.1 and appendix A.1)."""
+
+    name: ClassVar[str] = "darts"
+    source: ClassVar[str] = "Liu et al. 2019, first order"
+    summary: ClassVar[str] = "supernet with softmax weights; alpha by the validation gradient"
+
+    batch_size: int = Field(default=64, ge=2)
+    lr: float = Field(default=0.025, gt=0, description="of the weights, SGD, cosine to lr_min")
+    lr_min: float = Field(default=0.001, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=3e-4, ge=0)
+    clip: float = Field(default=5.0, gt=0, description="maximal gradient norm of the weights")
+    alpha_lr: float = Field(default=3e-4, gt=0, description="of alpha, Adam")
+    alpha_betas: tuple[float, float] = (0.5, 0.999)
+    alpha_weight_decay: float = Field(default=1e-3, ge=0)
+
+    def weight_protocol(self, task: SearchTask) -> TrainingProtocol:
+        """Return how the supernet's weights are trained; `epochs` follows from the budget."""
+        shared = task.job.protocol.model_dump(
+            include={"augment", "amp", "channels_last", "deterministic"}
+        )
+        own = self.model_dump(
+            include={"batch_size", "lr", "lr_min", "momentum", "weight_decay", "clip"}
+        )
+        return TrainingProtocol(**shared, **own)
+
+    def algorithm(self, task: SearchTask) -> OneShotAlgorithm:
+        """Return the first-order algorithm."""
+        return DARTSAlgorithm(self, self.weight_protocol(task))
+
+
+class DARTSAlgorithm(OneShotAlgorithm):
+    """Alternates weight and alpha steps (Liu et al. 2019, algorithm 1)."""
+
+    step_cost = StepCost(passes=2)  # the weights' step, and the validation gradient in alpha
+
+    def __init__(self, settings: DARTS, protocol: TrainingProtocol) -> None:
+        self.settings = settings
+        self.protocol = protocol
+
+    def start(self, supernet: Supernet, trainer: Trainer, generator: torch.Generator) -> None:
+        """Draw alpha near zero, so that the operations begin alike."""
+        self.space = supernet.space
+        self.trainer = trainer
+        self.supernet = supernet
+        self.alpha = [
+            nn.Parameter(
+                1e-3 * torch.randn(len(variable.choices), generator=generator).to(trainer.device)
+            )
+            for variable in self.space.variables
+        ]
+        self.optimizer = torch.optim.Adam(
+            self.alpha,
+            lr=self.settings.alpha_lr,
+            betas=self.settings.alpha_betas,
+            weight_decay=self.settings.alpha_weight_decay,
+        )
+
+    def mixture(self) -> Mixture:
+        """Weigh the operations by the softmax of alpha (eq. 2)."""
+        return Mixture([F.softmax(alpha, dim=0) for alpha in self.alpha])
+
+    def architecture_step(self, train: Batch, validation: Batch) -> None:
+        """Step alpha along its gradient."""
+        for alpha, gradient in zip(self.alpha, self.gradient(train, validation), strict=True):
+            alpha.grad = gradient
+        self.optimizer.step()
+
+    def gradient(self, train: Batch, validation: Batch) -> tuple[Tensor, ...]:
+        """Return the gradient of the validation loss in alpha, at the current weights."""
+        return torch.autograd.grad(self.trainer.loss(validation), self.alpha)
+
+    def ranking(self, count: int) -> Ranking:
+        """Rank by log-probability under alpha; the first is the argmax of each edge."""
+        scores = [F.log_softmax(alpha.detach(), dim=0).tolist() for alpha in self.alpha]
+        return best_by_sum(self.space, scores, count)
+
+    def report(self) -> dict[str, Any]:
+        """Record the probabilities of the operations."""
+        names = (variable.name for variable in self.space.variables)
+        return {
+            "alpha": {
+                name: F.softmax(alpha.detach(), dim=0).tolist()
+                for name, alpha in zip(names, self.alpha, strict=True)
+            }
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return alpha and its optimiser."""
+        return {
+            "alpha": [alpha.detach().clone() for alpha in self.alpha],
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore alpha and its optimiser."""
+        with torch.no_grad():
+            for alpha, saved in zip(self.alpha, state["alpha"], strict=True):
+                alpha.copy_(saved)
+        self.optimizer.load_state_dict(state["optimizer"])

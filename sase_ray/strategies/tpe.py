@@ -1,0 +1,28 @@
+"""TPE: draws what good trials had and bad trials had not.
+
+Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011.
+"""
+
+from typing import ClassVar
+
+from optuna.samplers import TPESampler
+from pydantic import Field
+from ray.tune.search import Searcher
+
+from sase_ray.encodings import optuna_search
+from sase_ray.strategies.base import BlackBox, SearchTask
+
+
+class TPE(BlackBox):
+    """Tree-structured Parzen estimator."""
+
+    name: ClassVar[str] = "tpe"
+    source: ClassVar[str] = "Bergstra et al. 2011 (Optuna's TPESampler)"
+    summary: ClassVar[str] = "tree-structured Parzen estimator over full trials"
+
+    startup_trials: int = Field(default=10, ge=1, description="random trials before the model")
+
+    def searcher(self, task: SearchTask) -> Searcher:
+        """Draw from Optuna's TPE sampler."""
+        sampler = TPESampler(seed=task.job.seed, n_startup_trials=self.startup_trials)
+        return optuna_search(sampler, task.warm_start, task.job.space)

@@ -1,0 +1,173 @@
+"""The table of a comparison: what each strategy came to, and whether it differs from chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sase_ray.setup import RANDOM_SEARCH
+from sase_ray.statistics import ALPHA, detectable_difference, estimate, holm, paired_p_value
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The table and what can be said about it.
+
+    Attributes:
+        table: a row a strategy and a baseline, best mean test accuracy first.
+        reading: sentences, the most important first.
+    """
+
+    table: pd.DataFrame
+    reading: tuple[str, ...]
+
+
+def judge(
+    finals: pd.DataFrame,
+    searches: pd.DataFrame,
+    *,
+    test_size: int,
+    dataset: str,
+) -> Verdict:
+    """Compare strategies by their final trainings.
+
+    The unit of replication is the search: the final trainings that belong to one search seed are
+    averaged, and strategies are paired by it. With one search seed alone the final trainings
+    are the units, and the reading says that they speak for these genotypes only.
+
+    Args:
+        finals: a row a final training: `name`, `family`, `replicate`, `seed`, `module`,
+            `test_accuracy`, `parameters`, `macs`, `latency_ms`.
+        searches: a row a search: `name`, `replicate`, `samples`, `seconds`, `trials`.
+        test_size: number of test images.
+        dataset: its name.
+    """
+    by_search = finals["replicate"].nunique() > 1
+    units = "replicate" if by_search else "seed"
+    accuracy = finals.groupby(["name", units])["test_accuracy"].mean().unstack(units)
+    rows = [_row(name, accuracy.loc[name], finals, searches) for name in accuracy.index]
+    table = pd.DataFrame(rows).sort_values("test_accuracy", ascending=False, kind="stable")
+    table = _add_tests(table, accuracy).reset_index(drop=True)
+    reading = _reading(table, accuracy, by_search, test_size, dataset)
+    return Verdict(table, tuple(reading))
+
+
+def _row(
+    name: str, accuracy: pd.Series, finals: pd.DataFrame, searches: pd.DataFrame
+) -> dict[str, Any]:
+    own = finals[finals["name"] == name]
+    search = searches[searches["name"] == name] if len(searches) else searches
+    result = estimate(accuracy.to_numpy())
+    return {
+        "name": name,
+        "family": own["family"].iloc[0],
+        "test_accuracy": result.mean,
+        "ci_low": result.low,
+        "ci_high": result.high,
+        "units": len(accuracy),
+        "search_samples": search["samples"].mean() if len(search) else 0.0,
+        "search_seconds": search["seconds"].mean() if len(search) else 0.0,
+        "trials": search["trials"].mean() if len(search) else 0.0,
+        "parameters": own["parameters"].mean(),
+        "macs": own["macs"].mean(),
+        "latency_ms": own["latency_ms"].mean(),
+        "genotypes": " ".join(own.sort_values("replicate")["module"].unique()),
+    }
+
+
+def _add_tests(table: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFrame:
+    """Add difference to random search, its p-value, and Holm's correction within each kind."""
+    table = table.assign(difference=np.nan, p_value=np.nan, p_holm=np.nan, significant=False)
+    if RANDOM_SEARCH not in accuracy.index:
+        return table
+    chance = accuracy.loc[RANDOM_SEARCH]
+    others = table["name"] != RANDOM_SEARCH
+    for i in table.index[others]:
+        own = accuracy.loc[table.at[i, "name"]]
+        table.loc[i, "difference"] = float((own - chance).mean())
+        table.loc[i, "p_value"] = paired_p_value(own.tolist(), chance.tolist())
+    baseline = table["family"] == "baseline"
+    for kind in (others & ~baseline, others & baseline):
+        table.loc[kind, "p_holm"] = holm(table.loc[kind, "p_value"].tolist())
+    table["significant"] = table["p_holm"] < ALPHA
+    return table
+
+
+def _reading(
+    table: pd.DataFrame,
+    accuracy: pd.DataFrame,
+    by_search: bool,
+    test_size: int,
+    dataset: str,
+) -> list[str]:
+    sentences = []
+    strategies = table[(table["family"] != "baseline") & (table["name"] != RANDOM_SEARCH)]
+    if RANDOM_SEARCH not in accuracy.index:
+        sentences.append(
+            "Random search was not among the strategies, so none was tested against it."
+        )
+    elif len(strategies):
+        sentences.append(_against_random(strategies, accuracy, by_search))
+    sentences.append(_resolution(table, test_size, dataset))
+    return sentences
+
+
+def _against_random(strategies: pd.DataFrame, accuracy: pd.DataFrame, by_search: bool) -> str:
+    pairs = accuracy.shape[1]
+    unit = "independent searches" if by_search else "final trainings of one search"
+    if pairs < 2:
+        return (
+            "With one final training a strategy there is no measure of noise: the order of this "
+            "table means nothing; ask for more seeds."
+        )
+    significant = strategies[strategies["significant"]]
+    found = [
+        f"{row.name_} is {'better' if row.difference > 0 else 'worse'} than random search by "
+        f"{abs(row.difference) * 100:.2f} points (p = {row.p_holm:.3g} after Holm's correction)"
+        for row in significant.rename(columns={"name": "name_"}).itertuples()
+    ]
+    chance = accuracy.loc[RANDOM_SEARCH]
+    differences = [(accuracy.loc[name] - chance).tolist() for name in strategies["name"]]
+    smallest = detectable_difference(differences, len(strategies)) * 100
+    power = (
+        f"with {pairs} {unit} each, a true difference of {smallest:.2f} points would be found "
+        f"8 times in 10, a smaller one less often"
+    )
+    if found:
+        return f"{'; '.join(found)}; {power}."
+    return f"No strategy can be told apart from random search: {power}."
+
+
+def _resolution(table: pd.DataFrame, test_size: int, dataset: str) -> str:
+    best = min(0.999, float(table["test_accuracy"].max()))
+    error = 100 * float(np.sqrt(best * (1 - best) / test_size))
+    sentence = (
+        f"One of the {test_size:,} test images of {dataset} is {100 / test_size:.2g} points, and an "
+        f"accuracy of {best:.1%} on so many has a sampling error of {error:.2g} points of its own"
+    )
+    if test_size < 1000:
+        return (
+            f"{sentence}: a set as small as this shows that the machinery works and that a module "
+            f"is not broken, but not which of two good modules is better."
+        )
+    return f"{sentence}."
+
+
+def summary_columns() -> Sequence[str]:
+    """Return the columns that the terminal shows, in order; the files have all."""
+    return (
+        "name",
+        "test_accuracy",
+        "difference",
+        "p_holm",
+        "search_samples",
+        "search_seconds",
+        "trials",
+        "parameters",
+        "macs",
+        "latency_ms",
+    )

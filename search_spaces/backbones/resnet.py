@@ -1,0 +1,157 @@
+"""torchvision's ResNets, with attention after the last normalisation of each residual branch.
+
+Paper: He et al., Deep Residual Learning for Image Recognition, CVPR 2016,
+https://arxiv.org/abs/1512.03385
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum, get_model_weights
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from search_spaces.backbones.registry import AttentionFactory, make_attention, register_backbone
+from search_spaces.errors import UserError
+
+
+class AttentionBasicBlock(BasicBlock):
+    """torchvision's `BasicBlock` with `attention` between `bn2` and the addition."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.attention: nn.Module = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the attended residual branch to the shortcut."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.attention(self.bn2(self.conv2(out)))
+        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+class AttentionBottleneck(Bottleneck):
+    """torchvision's `Bottleneck` with `attention` between `bn3` and the addition."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.attention: nn.Module = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the attended residual branch to the shortcut."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.attention(self.bn3(self.conv3(out)))
+        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+def load_weights(
+    network: nn.Module,
+    weights: str | Path,
+    *,
+    named: Mapping[str, WeightsEnum],
+    replaceable: tuple[str, ...],
+) -> None:
+    """Load weights into a network whose attention modules are called `attention`.
+
+    Weights of a plain host leave the attention as it is; those of a network with attention must
+    fit that too. A stem or head of another shape (other images, other classes) stays as it is.
+
+    Args:
+        network: is changed in place.
+        weights: a key of `named`, or a path to a file with a state dict.
+        named: torchvision's weights for this network.
+        replaceable: prefixes of the keys of stem and head.
+
+    Raises:
+        UserError: no such name or file, a file that is no state dict, or one of another network.
+    """
+    state = _read_state_dict(weights, named)
+    own = network.state_dict()
+    fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    host_only = not any(".attention." in key for key in state)
+    wanted = {key for key in own if not (host_only and ".attention." in key)}
+    wrong = [
+        key
+        for key in sorted((wanted | state.keys()) - fitting.keys())
+        # Files written before PyTorch 0.4.1 do not have this counter.
+        if not key.startswith(replaceable) and not key.endswith("num_batches_tracked")
+    ]
+    if wrong:
+        raise UserError(
+            f"weights {str(weights)!r} are of another network: {wrong[0]!r} "
+            f"and {len(wrong) - 1} other entries are missing, surplus or of another shape"
+        )
+    network.load_state_dict(fitting, strict=False)
+
+
+def _read_state_dict(weights: str | Path, named: Mapping[str, WeightsEnum]) -> Mapping[str, Tensor]:
+    if str(weights) in named:
+        try:
+            return named[str(weights)].get_state_dict(progress=False, check_hash=True)
+        except OSError as error:
+            url = named[str(weights)].url
+            raise UserError(f"cannot get {url} ({error}): download it, give its path") from None
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        names = f", nor one of {', '.join(named)}" if named else ""
+        raise UserError(f"weights {str(weights)!r} are no file{names}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError):
+        state = None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path} is no file of a state dict, as torch.save(net.state_dict()) makes")
+    return state
+
+
+def _register(depth: int, block: type[BasicBlock | Bottleneck], layers: list[int]) -> None:
+    name = f"resnet{depth}"
+
+    @register_backbone(
+        name,
+        stages=4,
+        summary=f"torchvision ResNet-{depth}, 4 stages; option weights (name or file)",
+        source="He et al., CVPR 2016, arXiv:1512.03385",
+    )
+    def build(
+        num_classes: int,
+        in_channels: int,
+        input_size: tuple[int, int],
+        attention: AttentionFactory,
+        weights: str | Path | None = None,
+    ) -> ResNet:
+        network = ResNet(block, layers, num_classes)
+        if in_channels != 3:
+            network.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+            nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        _place_attention(network, input_size, attention)
+        if weights is not None:
+            named = get_model_weights(name).__members__
+            load_weights(network, weights, named=named, replaceable=("conv1.", "fc."))
+        return network
+
+
+def _place_attention(
+    network: ResNet, input_size: tuple[int, int], attention: AttentionFactory
+) -> None:
+    stages = (network.layer1, network.layer2, network.layer3, network.layer4)
+    for stage, layer in enumerate(stages):
+        # Each of the convolutions and the pooling with stride 2 rounds up.
+        height, width = (-(-side // (4 * 2**stage)) for side in input_size)
+        for block in layer:
+            channels = block.expansion * block.conv2.out_channels
+            block.attention = make_attention(attention, channels, (height, width), stage)
+
+
+for _depth, _block, _layers in (
+    (18, AttentionBasicBlock, [2, 2, 2, 2]),
+    (34, AttentionBasicBlock, [3, 4, 6, 3]),
+    (50, AttentionBottleneck, [3, 4, 6, 3]),
+    (101, AttentionBottleneck, [3, 4, 23, 3]),
+):
+    _register(_depth, _block, _layers)

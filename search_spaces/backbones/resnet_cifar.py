@@ -1,0 +1,101 @@
+"""CIFAR-style ResNets of depth 6n + 2, for small images.
+
+Paper: He et al., Deep Residual Learning for Image Recognition, CVPR 2016, section 4.2,
+https://arxiv.org/abs/1512.03385
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_spaces.backbones.registry import AttentionFactory, make_attention, register_backbone
+from search_spaces.errors import UserError
+
+DEPTHS = (8, 14, 20, 32, 44, 56)
+
+
+class CifarBlock(nn.Module):
+    """Two 3x3 convolutions with a parameter-free shortcut (option A of the paper).
+
+    Shape: (B, in_channels, H, W) to (B, channels, ceil(H / stride), ceil(W / stride)). Where they
+    grow, the shortcut subsamples and fills the new channels with zeros.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.attention: nn.Module = nn.Identity()
+        self.stride = stride
+        self.new_channels = channels - in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the attended residual branch to the shortcut."""
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.attention(self.bn2(self.conv2(out)))
+        if self.stride > 1 or self.new_channels:
+            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
+        return F.relu(out + x)
+
+
+class CifarResNet(nn.Module):
+    """Three stages of `blocks` blocks with width, 2 width and 4 width channels.
+
+    Shape: images (B, in_channels, H, W) to logits (B, num_classes). The stages' maps have the
+    size of the image, then a half and a quarter of it, rounded up.
+    """
+
+    def __init__(self, blocks: int, width: int, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(blocks, width, width, stride=1)
+        self.layer2 = _stage(blocks, width, 2 * width, stride=2)
+        self.layer3 = _stage(blocks, 2 * width, 4 * width, stride=2)
+        self.fc = nn.Linear(4 * width, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify the images."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.fc(x.mean((2, 3)))
+
+
+def _stage(blocks: int, in_channels: int, channels: int, stride: int) -> nn.Sequential:
+    first = CifarBlock(in_channels, channels, stride)
+    return nn.Sequential(first, *(CifarBlock(channels, channels, 1) for _ in range(blocks - 1)))
+
+
+def _register(depth: int) -> None:
+    @register_backbone(
+        f"resnet{depth}",
+        stages=3,
+        summary=f"CIFAR-style ResNet-{depth}, 3 stages; option width (16)",
+        source="He et al., CVPR 2016, section 4.2, arXiv:1512.03385",
+    )
+    def build(
+        num_classes: int,
+        in_channels: int,
+        input_size: tuple[int, int],
+        attention: AttentionFactory,
+        width: int = 16,
+    ) -> CifarResNet:
+        if not isinstance(width, int) or width < 1:
+            raise UserError(f"option width of resnet{depth} is a positive integer, not {width!r}")
+        network = CifarResNet((depth - 2) // 6, width, num_classes, in_channels)
+        height, wide = input_size
+        for stage, layer in enumerate((network.layer1, network.layer2, network.layer3)):
+            for block in layer:
+                block.attention = make_attention(attention, width * 2**stage, (height, wide), stage)
+            height, wide = -(-height // 2), -(-wide // 2)
+        return network
+
+
+for _depth in DEPTHS:
+    _register(_depth)

@@ -1,0 +1,135 @@
+"""The SASE attention block: six operations on the edges of one small DAG.
+
+Paper: SASE, a search architecture of squeeze and excitation operations (channel and spatial).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.genotype import EDGE_KINDS, PUBLISHED, Genotype
+from search_spaces.ops import build_op
+from search_spaces.ops.norm import BatchNorm2d, Conv2d
+from search_spaces.ops.statistics import full_precision
+
+DEFAULT_SIZE = (8, 8)
+
+Squeeze = Callable[[Tensor], Tensor]
+"""What a block does on one edge: tensor to tensor."""
+
+
+class Join(nn.Module):
+    """Joins the two spatial squeezes: s = ReLU(BN(conv1x1(concat(s_u, s_x)))).
+
+    Shape: two maps (B, 1, H, W) to one of the same shape.
+
+    Args:
+        affine: whether the batch norm has parameters; the supernet's has none.
+    """
+
+    def __init__(
+        self,
+        *,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.conv = Conv2d(2, 1, (1, 1), device=device, dtype=dtype)
+        self.norm = BatchNorm2d(1, affine=affine, device=device, dtype=dtype)
+
+    def forward(self, refined: Tensor, plain: Tensor) -> Tensor:
+        """Mix the map of the refined features with the map of the plain ones."""
+        maps = torch.cat([refined, plain], dim=1)
+        return torch.relu(self.norm(self.conv(maps)))
+
+
+def attend(
+    x: Tensor,
+    channel_squeeze: Squeeze,
+    channel_excite: Squeeze,
+    refine_excite: Squeeze,
+    refined_squeeze: Squeeze,
+    spatial_squeeze: Squeeze,
+    spatial_excite: Squeeze,
+    *,
+    join: Callable[[Tensor, Tensor], Tensor],
+    merge: Callable[[Tensor, Tensor], Tensor] = lambda channel, spatial: (channel + spatial) / 2,
+) -> Tensor:
+    """Run the DAG: x + x * (g_c + g_s) / 2, with each edge given as a function.
+
+    The gates are small and their statistics overflow in half precision, so they are computed in
+    float32 (or better), whatever autocast says; the feature map keeps its precision.
+
+    Args:
+        x: feature map (B, C, H, W).
+        join: mixes the two spatial squeezes into s (B, 1, H, W).
+        merge: mixes the channel gate (B, C, 1, 1) and the spatial gate (B, 1, H, W).
+
+    Returns:
+        The attended feature map (B, C, H, W), in the precision of `x`.
+    """
+
+    @full_precision
+    def gate(features: Tensor) -> Tensor:
+        z = channel_squeeze(features)
+        channel_gate = channel_excite(z)
+        refined = refine_excite(z) * features
+        s = join(refined_squeeze(refined), spatial_squeeze(features))
+        return merge(channel_gate, spatial_excite(s))
+
+    return x + x * gate(x).to(x.dtype)
+
+
+class SASE(nn.Module):
+    """One attention block, as its genotype says. Drop-in for timm's `attn_layer` and `se_layer`.
+
+    Shape: (B, C, H, W) to the same, at any resolution. Parameters that have the shape of the map
+    (of `affine` and `l2norm`) are stored for `size` and resized to the map that comes.
+
+    Args:
+        channels: C.
+        genotype: a one-block genotype or its text form.
+        size: (H, W) the block is built for.
+        affine: whether its batch norms have parameters.
+        act_layer: taken because timm passes it, and unused: the operations fix the activations.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Raises:
+        UserError: the genotype has several stages or names an unknown operation.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        genotype: Genotype | str = PUBLISHED,
+        *,
+        size: tuple[int, int] = DEFAULT_SIZE,
+        affine: bool = True,
+        act_layer: object = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.genotype = Genotype.parse(genotype)
+        self.edges = nn.ModuleDict(
+            {
+                edge: build_op(
+                    EDGE_KINDS[edge], op, channels, size, affine=affine, device=device, dtype=dtype
+                )
+                for edge, op in self.genotype.edges().items()
+            }
+        )
+        self.join = Join(affine=affine, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend to `x` (B, C, H, W)."""
+        return attend(x, *self.edges.values(), join=self.join)
+
+    def extra_repr(self) -> str:
+        """Show the genotype in the print-out of a network."""
+        return str(self.genotype)

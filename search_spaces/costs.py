@@ -1,0 +1,69 @@
+"""What a network costs: parameters, multiply-accumulates, latency."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.benchmark import Timer
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Size of a network for one image.
+
+    Attributes:
+        parameters: number of trainable scalars.
+        macs: multiply-accumulates of convolutions and matrix products in one forward pass.
+    """
+
+    parameters: int
+    macs: int
+
+
+def count_cost(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
+    """Count parameters and multiply-accumulates for one image of shape (C, H, W).
+
+    Elementwise work (activations, statistics, gates) is not in the multiply-accumulates, as is
+    usual in the field; the latency shows it.
+    """
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    parameter = next(model.parameters())
+    image = torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype)
+    was_training = model.training
+    model.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(image)
+    model.train(was_training)
+    return Cost(parameters=parameters, macs=counter.get_total_flops() // 2)
+
+
+def measure_latency(
+    model: nn.Module,
+    input_shape: tuple[int, int, int],
+    *,
+    batch_size: int = 32,
+    min_seconds: float = 0.5,
+) -> float:
+    """Measure the median time of one inference pass in milliseconds; on a CPU, of one thread.
+
+    The model is left in evaluation mode.
+
+    Args:
+        input_shape: (C, H, W) of one image.
+        batch_size: images in the pass.
+        min_seconds: how long to repeat it; the first passes are not counted.
+    """
+    parameter = next(model.parameters())
+    model.eval()
+    # A generator of its own: measuring must not change what is drawn after it.
+    generator = torch.Generator(parameter.device).manual_seed(0)
+    images = torch.empty(
+        batch_size, *input_shape, device=parameter.device, dtype=parameter.dtype
+    ).normal_(generator=generator)
+    with torch.inference_mode():
+        timer = Timer("model(images)", globals={"model": model, "images": images})
+        timer.timeit(2)
+        return timer.blocked_autorange(min_run_time=min_seconds).median * 1e3

@@ -1,0 +1,80 @@
+"""Errors that reach the user as one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from reprlib import Repr
+from typing import get_args
+
+from pydantic import BaseModel, ValidationError
+
+_ABBREVIATED = Repr()
+_ABBREVIATED.maxlevel = 2
+_ABBREVIATED.maxstring = _ABBREVIATED.maxother = 100
+
+
+class UserError(ValueError):
+    """A mistake in what was asked for. The message is one sentence that says how to mend it.
+
+    It is one line, whatever names and values of the user's stand in it.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))
+
+
+def unknown_name(what: str, name: object, allowed: Iterable[str]) -> UserError:
+    """Build the error for a name that is not in a catalogue, with the nearest allowed name."""
+    names = list(allowed)
+    near = get_close_matches(str(name), names, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return UserError(f"unknown {what} {str(name)!r}: {hint}allowed are {', '.join(names)}")
+
+
+def explain_validation_error(
+    error: ValidationError, model: type[BaseModel], where: str
+) -> UserError:
+    """Turn the first problem that pydantic found into one sentence naming the key.
+
+    An unknown key comes before all else: misspelt, it is why another one is missing.
+
+    Args:
+        error: what `model.model_validate` raised.
+        model: the model that was validated; its fields are the candidates for a misspelt key.
+        where: the file or option the values came from, to begin the sentence with.
+    """
+    problems = error.errors()
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        allowed = list(_fields_at(model, problem["loc"][:-1]))
+        near = get_close_matches(str(problem["loc"][-1]), allowed, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(allowed)}"
+        return UserError(f"{where}: unknown key {key!r}: {hint}")
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    told = problem["type"] in {"missing", "value_error"}
+    got = "" if told else f" (got {_abbreviate(problem['input'])})"
+    return UserError(f"{where}: {key}: {message}{got}" if key else f"{where}: {message}{got}")
+
+
+def _abbreviate(value: object) -> str:
+    """Show a value in at most a line: YAML's aliases make small files hold huge ones."""
+    try:
+        return _ABBREVIATED.repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        return f"an {type(value).__name__} too long to show"
+
+
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> Iterable[str]:
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            return []
+        candidates = (field.annotation, *get_args(field.annotation))
+        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not nested:
+            return []
+        model = nested[0]
+    return model.model_fields

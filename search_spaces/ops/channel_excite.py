@@ -1,0 +1,138 @@
+"""Channel excitations: one number a channel to the gate of that channel.
+
+Shapes: (B, C, 1, 1) to (B, C, 1, 1). Convolutions have no bias.
+
+Sources:
+    SE    Hu et al., Squeeze-and-Excitation Networks, CVPR 2018, https://arxiv.org/abs/1709.01507
+    ECA   Wang et al., Efficient Channel Attention, CVPR 2020, https://arxiv.org/abs/1910.03151
+    SASE  the published code of the search space
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_spaces.ops.grid import Affine
+from search_spaces.ops.norm import Conv2d
+from search_spaces.ops.registry import register_op
+from search_spaces.ops.statistics import full_precision
+
+KIND = "channel_excite"
+FC_REDUCTION = 16
+
+
+class ChannelConv(nn.Module):
+    """sigmoid of `depth` convolutions of `kernel` weights along the channels, ReLU between."""
+
+    kernel: ClassVar[int]
+    depth: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        *,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            Conv2d(1, 1, (self.kernel, 1), same=True, device=device, dtype=dtype)
+            for _ in range(self.depth)
+        )
+
+    @full_precision
+    def forward(self, z: Tensor) -> Tensor:
+        """Excite (B, C, 1, 1)."""
+        z = z.transpose(1, 2)  # (B, 1, C, 1): the channels are the height of a map
+        for index, conv in enumerate(self.convs):
+            z = conv(F.relu(z) if index else z)
+        return z.transpose(1, 2).sigmoid()
+
+
+@register_op(KIND, "conv3", source="ECA, Wang et al. 2020")
+class Conv3(ChannelConv):
+    """sigmoid(conv(z)), 3 weights along the channels."""
+
+    kernel = 3
+
+
+@register_op(KIND, "conv5", source="ECA, Wang et al. 2020")
+class Conv5(ChannelConv):
+    """sigmoid(conv(z)), 5 weights along the channels."""
+
+    kernel = 5
+
+
+@register_op(KIND, "conv7", source="ECA, Wang et al. 2020")
+class Conv7(ChannelConv):
+    """sigmoid(conv(z)), 7 weights along the channels."""
+
+    kernel = 7
+
+
+@register_op(KIND, "conv3_x2", source="SASE, published code; after ECA, Wang et al. 2020")
+class Conv3X2(ChannelConv):
+    """sigmoid(conv(ReLU(conv(z)))), 3 weights each along the channels."""
+
+    kernel = 3
+    depth = 2
+
+
+@register_op(KIND, "conv3_x3", source="SASE, published code; after ECA, Wang et al. 2020")
+class Conv3X3(ChannelConv):
+    """sigmoid(conv(ReLU(conv(ReLU(conv(z)))))), 3 weights each along the channels."""
+
+    kernel = 3
+    depth = 3
+
+
+@register_op(KIND, "fc", source="SE, Hu et al. 2018; linear at the end: SASE, published code")
+class Fc(nn.Module):
+    """V ReLU(U z), U and V 1x1 convolutions over max(1, C // 16) hidden channels; no sigmoid."""
+
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        *,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        hidden = max(1, channels // FC_REDUCTION)
+        self.reduce = Conv2d(channels, hidden, (1, 1), device=device, dtype=dtype)
+        self.expand = Conv2d(hidden, channels, (1, 1), device=device, dtype=dtype)
+
+    @full_precision
+    def forward(self, z: Tensor) -> Tensor:
+        """Excite (B, C, 1, 1)."""
+        return self.expand(F.relu(self.reduce(z)))
+
+
+@register_op(KIND, "affine", source="SASE, published code")
+class ChannelAffine(nn.Module):
+    """sigmoid(a * z + b), a and b per channel."""
+
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        *,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.scale = Affine((channels, 1, 1), device=device, dtype=dtype)
+
+    @full_precision
+    def forward(self, z: Tensor) -> Tensor:
+        """Excite (B, C, 1, 1)."""
+        return self.scale(z).sigmoid()

@@ -1,0 +1,54 @@
+"""Parameters with the shape of a map, for maps of any size."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def resize_grid(grid: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (h, w) to `size` = (H, W), bilinear between pixel centres; itself where they agree."""
+    # The shortcut would pin the input size of an exported graph; resizing gives the same values.
+    if not torch.compiler.is_exporting() and tuple(grid.shape) == tuple(size):
+        return grid
+    return F.interpolate(grid[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+
+
+class Affine(nn.Module):
+    """a * x + b, with a = 1 and b = 0 at the start.
+
+    Args:
+        shape: of a and of b; they broadcast against x.
+        device: of the parameters.
+        dtype: of the parameters.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(shape, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(shape, device=device, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale and shift x, shape kept."""
+        return self.weight * x + self.bias
+
+
+class GridAffine(Affine):
+    """a * x + b, with a and b for each position of a map.
+
+    They are stored at the (h, w) the module is built for, and resized to the map they meet.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale and shift (..., H, W), shape kept."""
+        size = (x.shape[-2], x.shape[-1])
+        weight = resize_grid(self.weight.to(x.dtype), size)
+        bias = resize_grid(self.bias.to(x.dtype), size)
+        return weight * x + bias

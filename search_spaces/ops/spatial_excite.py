@@ -1,0 +1,119 @@
+"""Spatial excitations: one number a position to the gate of that position.
+
+Shapes: (B, 1, H, W) to (B, 1, H, W). Convolutions have one channel, no bias, and keep the size.
+
+Sources:
+    CBAM  Woo et al., Convolutional Block Attention Module, ECCV 2018,
+          https://arxiv.org/abs/1807.06521
+    SGE   Li et al., Spatial Group-wise Enhance, 2019, https://arxiv.org/abs/1905.09646
+    SASE  the published code of the search space
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_spaces.ops.grid import GridAffine
+from search_spaces.ops.norm import Conv2d
+from search_spaces.ops.registry import register_op
+from search_spaces.ops.statistics import full_precision
+
+KIND = "spatial_excite"
+
+
+class SpatialConv(nn.Module):
+    """sigmoid of one convolution for each of `kernels`, ReLU between if `relu`."""
+
+    kernels: ClassVar[tuple[tuple[int, int], ...]]
+    relu: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        *,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            Conv2d(1, 1, kernel, same=True, device=device, dtype=dtype) for kernel in self.kernels
+        )
+
+    @full_precision
+    def forward(self, s: Tensor) -> Tensor:
+        """Excite (B, 1, H, W)."""
+        for index, conv in enumerate(self.convs):
+            s = conv(F.relu(s) if index and self.relu else s)
+        return s.sigmoid()
+
+
+@register_op(KIND, "conv3x3", source="CBAM, Woo et al. 2018")
+class Conv3x3(SpatialConv):
+    """sigmoid(conv3x3(s))."""
+
+    kernels = ((3, 3),)
+
+
+@register_op(KIND, "conv5x5", source="CBAM, Woo et al. 2018")
+class Conv5x5(SpatialConv):
+    """sigmoid(conv5x5(s))."""
+
+    kernels = ((5, 5),)
+
+
+@register_op(KIND, "conv7x7", source="CBAM, Woo et al. 2018")
+class Conv7x7(SpatialConv):
+    """sigmoid(conv7x7(s))."""
+
+    kernels = ((7, 7),)
+
+
+@register_op(KIND, "conv3x3_x2", source="SASE, published code")
+class Conv3x3X2(SpatialConv):
+    """sigmoid(conv3x3(ReLU(conv3x3(s))))."""
+
+    kernels = ((3, 3), (3, 3))
+
+
+@register_op(KIND, "sep3", source="SASE, published code")
+class Sep3(SpatialConv):
+    """sigmoid(conv3x1(conv1x3(s)))."""
+
+    kernels = ((1, 3), (3, 1))
+    relu = False
+
+
+@register_op(KIND, "sep5", source="SASE, published code")
+class Sep5(SpatialConv):
+    """sigmoid(conv5x1(conv1x5(s)))."""
+
+    kernels = ((1, 5), (5, 1))
+    relu = False
+
+
+@register_op(KIND, "affine", source="after SGE, Li et al. 2019; SASE, published code")
+class SpatialAffine(nn.Module):
+    """sigmoid(a * s + b), a and b per position."""
+
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        *,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.scale = GridAffine(size, device=device, dtype=dtype)
+
+    @full_precision
+    def forward(self, s: Tensor) -> Tensor:
+        """Excite (B, 1, H, W)."""
+        return self.scale(s).sigmoid()

@@ -1,0 +1,160 @@
+"""Statistics over some axes of a map, with finite values and gradients everywhere.
+
+All take x and the axes `dim` to reduce, and keep those axes with size one. N is the number of
+values reduced. Powers are taken after division by the largest magnitude: they cannot overflow,
+and a root never meets zero, where its gradient is infinite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from math import prod
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_spaces.ops.norm import BatchNorm2d, Conv2d
+
+Axes = tuple[int, ...]
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return x in float32, or as it is where it is float32 or float64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def full_precision(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Run a function or method of one tensor in float32 (or float64), also under autocast.
+
+    The tensor is its last argument. The result keeps that precision.
+    """
+
+    @wraps(function)
+    def in_full_precision(*args: Any) -> Tensor:
+        *owner, x = args
+        x = at_least_float32(x)
+        device = x.device.type
+        # Not entered needlessly: an exported graph would carry the context as a submodule.
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
+                return function(*owner, x)
+        return function(*owner, x)
+
+    return in_full_precision
+
+
+def mean(x: Tensor, dim: Axes) -> Tensor:
+    """Return the mean."""
+    return x.mean(dim, keepdim=True)
+
+
+def maximum(x: Tensor, dim: Axes) -> Tensor:
+    """Return the maximum; tied maxima share the gradient."""
+    return x.amax(dim, keepdim=True)
+
+
+def p_norm(x: Tensor, dim: Axes, p: int) -> Tensor:
+    """Return (sum |x|^p)^(1/p); at x = 0 both value and gradient are 0."""
+    peak = x.detach().abs().amax(dim, keepdim=True)
+    scaled = x / torch.where(peak > 0, peak, 1.0)
+    total = scaled.abs().pow(p).sum(dim, keepdim=True)
+    # The total is at least 1 unless all is zero. Clamping at 1 would cut the gradient there.
+    return peak * total.clamp(min=0.5).pow(1 / p)
+
+
+def root_mean_square(x: Tensor, dim: Axes) -> Tensor:
+    """Return (mean x^2)^(1/2)."""
+    return p_norm(x, dim, 2) / _count(x, dim) ** 0.5
+
+
+def standard_deviation(x: Tensor, dim: Axes) -> Tensor:
+    """Return the unbiased standard deviation, (sum (x - mean)^2 / (N - 1))^(1/2); 0 for N = 1."""
+    return p_norm(x - mean(x, dim), dim, 2) / max(_count(x, dim) - 1, 1) ** 0.5
+
+
+def third_moment(x: Tensor, dim: Axes) -> Tensor:
+    """Return the third central moment, mean((x - mean)^3)."""
+    return mean((x - mean(x, dim)).pow(3), dim)
+
+
+def covariance(x: Tensor) -> Tensor:
+    """Return the unbiased covariance of D variables in N observations; 0 for N = 1.
+
+    Shapes: (B, D, N) to (B, D, D).
+    """
+    centred = x - mean(x, (2,))
+    return centred @ centred.mT / max(x.shape[2] - 1, 1)
+
+
+def _count(x: Tensor, dim: Axes) -> int:
+    return prod([x.shape[axis] for axis in dim])  # a list: torch.compile traces no generator
+
+
+class MeanAnd(nn.Module):
+    """ReLU(w1 * mean + w2 * statistic), over the axes `dim`; w1 = w2 = 1/2 at the start.
+
+    The published code draws w1 and w2 at random, which may leave the ReLU dead from the start.
+    """
+
+    dim: ClassVar[Axes]
+
+    @staticmethod
+    def statistic(x: Tensor, dim: Axes) -> Tensor:
+        """Return the statistic that is mixed with the mean."""
+        raise NotImplementedError
+
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        *,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((2,), 0.5, device=device, dtype=dtype))
+
+    @full_precision
+    def forward(self, x: Tensor) -> Tensor:
+        """Squeeze (B, C, H, W); the axes `dim` come out with size one."""
+        w1, w2 = self.weight.unbind()
+        return F.relu(w1 * mean(x, self.dim) + w2 * self.statistic(x, self.dim))
+
+
+class SecondOrder(nn.Module):
+    """Features of a covariance: BN, a convolution of each row, ReLU, 1x1 convolution.
+
+    Global second-order pooling (GSoP), Gao et al., CVPR 2019, https://arxiv.org/abs/1811.12006.
+
+    Args:
+        variables: D, the number of variables.
+        features: number of features given.
+        affine: whether the batch norm has parameters of its own.
+        device: of the parameters.
+        dtype: of the parameters.
+    """
+
+    def __init__(
+        self,
+        variables: int,
+        features: int,
+        *,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.norm = BatchNorm2d(variables, affine=affine, device=device, dtype=dtype)
+        self.rows = Conv2d(
+            variables, variables, (variables, 1), groups=variables, device=device, dtype=dtype
+        )
+        self.mix = Conv2d(variables, features, (1, 1), device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Turn D variables in N observations, (B, D, N), into (B, features, 1, 1)."""
+        rows = self.norm(covariance(x).unsqueeze(3))
+        return self.mix(F.relu(self.rows(rows)))

@@ -1,0 +1,340 @@
+"""Search spaces: which operations each edge may take. Plain Python; no torch, no Ray."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from search_spaces.errors import UserError, explain_validation_error, unknown_name
+from search_spaces.genotype import EDGES, Genotype
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One decision of the space: an edge, in one stage or in all, and what it may be.
+
+    The name is the edge's, or ``stage2.channel_squeeze`` where stages choose for themselves.
+    """
+
+    name: str
+    edge: str
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OperationFile:
+    """A user's Python file that registers operations.
+
+    The text travels with the space, so that a worker on another machine can load it too.
+    """
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Sets of operations, the edges that pick from them, and who shares a choice.
+
+    Args:
+        name: name of the space, as on the command line.
+        sets: set name to the operation names in it.
+        edges: each of the six edges to the name of the set it picks from.
+        stages: 1 where the whole network shares one genotype, else the number of stages.
+        source: where the space comes from.
+        operation_files: files to load before the operations are built.
+
+    Raises:
+        UserError: an edge is missing, or picks from a set that is empty or not there, or there
+            is no stage.
+    """
+
+    name: str
+    sets: Mapping[str, tuple[str, ...]]
+    edges: Mapping[str, str]
+    stages: int = 1
+    source: str = ""
+    operation_files: tuple[OperationFile, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if self.stages < 1:
+            raise UserError(f"space {self.name!r}: stages is 1 or more, not {self.stages}")
+        for edge in self.edges:
+            if edge not in EDGES:
+                raise unknown_name("edge", edge, EDGES)
+        for edge in EDGES:
+            if edge not in self.edges:
+                raise UserError(f"space {self.name!r}: edge {edge!r} has no set")
+            if self.edges[edge] not in self.sets:
+                raise unknown_name(f"set of edge {edge!r}", self.edges[edge], self.sets)
+        for name, ops in self.sets.items():
+            if not ops or len(set(ops)) != len(ops):
+                raise UserError(f"space {self.name!r}: set {name!r} is empty or names one twice")
+            for op in ops:
+                if not op.isidentifier():
+                    raise UserError(f"space {self.name!r}: {op!r} in set {name!r} is not a name")
+
+    @classmethod
+    def load(cls, name_or_path: str | Path | SearchSpace) -> SearchSpace:
+        """Load a space by the name of a bundled definition or by the path of a YAML file.
+
+        Raises:
+            UserError: no such space, or the file does not describe one.
+        """
+        if isinstance(name_or_path, SearchSpace):
+            return name_or_path
+        text = str(name_or_path)
+        if text in space_names():
+            return _load_file(_definitions() / f"{text}.yaml")
+        if text.endswith((".yaml", ".yml")):
+            return _load_file(Path(text))
+        raise unknown_name("search space", text, [*space_names(), "the path of a YAML file"])
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """The decisions, in the order of `Genotype.ops`."""
+        return tuple(
+            Variable(
+                name=edge if self.stages == 1 else f"stage{stage}.{edge}",
+                edge=edge,
+                choices=tuple(self.sets[self.edges[edge]]),
+            )
+            for stage in range(self.stages)
+            for edge in EDGES
+        )
+
+    @property
+    def size(self) -> int:
+        """Number of genotypes."""
+        return prod(len(v.choices) for v in self.variables)
+
+    def parse(self, text: str | Genotype) -> Genotype:
+        """Read a genotype and check it against this space.
+
+        Raises:
+            UserError: as `validate`.
+        """
+        genotype = Genotype.parse(text)
+        self.validate(genotype)
+        return genotype
+
+    def validate(self, genotype: Genotype) -> None:
+        """Check that a genotype belongs to this space.
+
+        Raises:
+            UserError: naming the set, the allowed names and the nearest one.
+        """
+        if genotype.stages != self.stages:
+            raise UserError(
+                f"space {self.name!r} has {self.stages} stage(s), genotype {genotype} has "
+                f"{genotype.stages}"
+            )
+        for variable, op in zip(self.variables, genotype.ops, strict=True):
+            if op not in variable.choices:
+                set_name = self.edges[variable.edge]
+                what = f"operation of set {set_name!r} (edge {variable.name})"
+                raise unknown_name(what, op, variable.choices)
+
+    def __contains__(self, genotype: object) -> bool:
+        try:
+            self.validate(Genotype.parse(genotype))  # type: ignore[arg-type]
+        except UserError:
+            return False
+        return True
+
+    def __bool__(self) -> bool:
+        """Return True, which `len` cannot tell: a per-stage space outgrows what it may return."""
+        return True
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[Genotype]:
+        """Enumerate all genotypes, the last edge fastest."""
+        for ops in product(*(v.choices for v in self.variables)):
+            yield Genotype(ops)
+
+    def __getitem__(self, index: int) -> Genotype:
+        """Return the genotype that enumeration gives at `index`.
+
+        Raises:
+            IndexError: the index is outside the space.
+        """
+        if not -self.size <= index < self.size:
+            raise IndexError(f"genotype {index} of {self.size}")
+        index %= self.size
+        ops: list[str] = []
+        for variable in reversed(self.variables):
+            index, digit = divmod(index, len(variable.choices))
+            ops.append(variable.choices[digit])
+        return Genotype(tuple(reversed(ops)))
+
+    def index(self, genotype: Genotype) -> int:
+        """Return the position of a genotype in the enumeration: the inverse of indexing."""
+        self.validate(genotype)
+        index = 0
+        for variable, op in zip(self.variables, genotype.ops, strict=True):
+            index = index * len(variable.choices) + variable.choices.index(op)
+        return index
+
+    def sample(self, rng: random.Random) -> Genotype:
+        """Draw one genotype uniformly."""
+        return Genotype(tuple(rng.choice(v.choices) for v in self.variables))
+
+    def sample_distinct(self, count: int, rng: random.Random) -> list[Genotype]:
+        """Draw `count` different genotypes uniformly.
+
+        Raises:
+            UserError: the space has fewer.
+        """
+        if not 0 <= count <= self.size:
+            raise UserError(f"space {self.name!r} has {self.size} genotypes, {count} asked for")
+        # Floyd's algorithm: `rng.sample` takes no range as long as a per-stage space.
+        chosen: set[int] = set()
+        for last in range(self.size - count, self.size):
+            index = rng.randrange(last + 1)
+            chosen.add(last if index in chosen else index)
+        indices = sorted(chosen)
+        rng.shuffle(indices)
+        return [self[i] for i in indices]
+
+    def neighbours(self, genotype: Genotype) -> list[Genotype]:
+        """Return all genotypes that differ in exactly one decision."""
+        self.validate(genotype)
+        return [
+            Genotype((*genotype.ops[:i], op, *genotype.ops[i + 1 :]))
+            for i, variable in enumerate(self.variables)
+            for op in variable.choices
+            if op != genotype.ops[i]
+        ]
+
+    def mutate(self, genotype: Genotype, rng: random.Random, changes: int = 1) -> Genotype:
+        """Change exactly `changes` decisions, each to another operation drawn uniformly.
+
+        Raises:
+            UserError: fewer decisions than that have an alternative.
+        """
+        self.validate(genotype)
+        free = [i for i, v in enumerate(self.variables) if len(v.choices) > 1]
+        if not 0 <= changes <= len(free):
+            raise UserError(f"cannot change {changes} decisions: {len(free)} have an alternative")
+        ops = list(genotype.ops)
+        for i in rng.sample(free, changes):
+            ops[i] = rng.choice([op for op in self.variables[i].choices if op != ops[i]])
+        return Genotype(tuple(ops))
+
+    def crossover(self, first: Genotype, second: Genotype, rng: random.Random) -> Genotype:
+        """Take each decision from one of two parents, drawn evenly (uniform crossover)."""
+        self.validate(first)
+        self.validate(second)
+        pairs = zip(first.ops, second.ops, strict=True)
+        return Genotype(tuple(rng.choice(pair) for pair in pairs))
+
+    def to_config(self, genotype: Genotype) -> dict[str, str]:
+        """Return a genotype as variable name to operation, as a Tune trial's config has it."""
+        self.validate(genotype)
+        names = (v.name for v in self.variables)
+        return dict(zip(names, genotype.ops, strict=True))
+
+    def from_config(self, config: Mapping[str, object]) -> Genotype:
+        """Read a genotype out of a trial's config; other keys are ignored.
+
+        Raises:
+            UserError: a variable is missing or its value is not allowed.
+        """
+        missing = [v.name for v in self.variables if v.name not in config]
+        if missing:
+            raise UserError(f"config lacks {', '.join(missing)}")
+        genotype = Genotype(tuple(str(config[v.name]) for v in self.variables))
+        self.validate(genotype)
+        return genotype
+
+
+class _SpaceFile(BaseModel):
+    """What a space's YAML file may say."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=r"^\w[\w-]*$")
+    source: str = ""
+    scope: Literal["network", "stage"] = "network"
+    stages: int | None = Field(default=None, ge=1, le=1000, strict=True)
+    operations: list[str] = Field(default_factory=list)
+    sets: dict[str, list[str]]
+    edges: dict[str, str]
+
+    @model_validator(mode="after")
+    def _stages_follow_scope(self) -> _SpaceFile:
+        if (self.scope == "stage") != (self.stages is not None):
+            raise ValueError("scope 'stage' needs 'stages: N', scope 'network' takes no 'stages'")
+        return self
+
+
+def read_yaml_mapping(path: Path, what: str) -> dict[str, object]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        UserError: the file cannot be read, is not YAML, or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{what} {path}: {error.strerror or error}") from None
+    except ValueError:  # of the decoder, or of a path with a null character
+        raise UserError(f"{what} {str(path)!r} is not valid YAML: it is no text file") from None
+    try:
+        content = yaml.safe_load(text)
+    # PyYAML lets ValueError (a date of 2020-13-45), KeyError, AttributeError and others through.
+    except Exception as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1})" if mark else ""
+        raise UserError(f"{what} {path} is not valid YAML{line}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{what} {path}: expected keys and values, got {type(content).__name__}")
+    return content
+
+
+def _load_file(path: Path) -> SearchSpace:
+    try:
+        spec = _SpaceFile.model_validate(read_yaml_mapping(path, "space file"))
+    except ValidationError as error:
+        raise explain_validation_error(error, _SpaceFile, f"space file {path}") from None
+    return SearchSpace(
+        name=spec.name,
+        sets={name: tuple(ops) for name, ops in spec.sets.items()},
+        edges=spec.edges,
+        stages=spec.stages or 1,
+        source=spec.source,
+        operation_files=tuple(_read_operation_files(spec.operations, path.parent)),
+    )
+
+
+def _read_operation_files(names: Iterable[str], folder: Path) -> Iterator[OperationFile]:
+    for name in names:
+        path = folder / name
+        try:
+            yield OperationFile(str(path), path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"operations file {path}: {error.strerror or error}") from None
+        except ValueError:  # of the decoder, or of a path with a null character
+            raise UserError(f"operations file {str(path)!r} is not a text file") from None
+
+
+def _definitions() -> Path:
+    return Path(str(resources.files("search_spaces"))) / "definitions"
+
+
+@cache
+def space_names() -> tuple[str, ...]:
+    """Return the names of the bundled definitions."""
+    return tuple(sorted(path.stem for path in _definitions().glob("*.yaml")))

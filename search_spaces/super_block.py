@@ -1,0 +1,167 @@
+"""The supernet block: all operations of each edge, mixed by weights that are an argument.
+
+DARTS (Liu et al. 2019, eq. 2): an edge gives sum_o w_o * o(x). How the weights come about
+(softmax of alpha, Gumbel samples, one path, what pruning left) is the algorithm's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.block import DEFAULT_SIZE, SASE, Join, attend
+from search_spaces.errors import unknown_name
+from search_spaces.genotype import EDGE_KINDS, EDGES, Genotype
+from search_spaces.ops import build_op, load_operations
+from search_spaces.space import SearchSpace
+
+EdgeWeights = Tensor | Mapping[int, Tensor | float]
+"""Weights of one edge's operations: a vector over all of them, or a mapping from the position of
+an operation to its weight. Operations that a mapping leaves out are not evaluated at all."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The weights of a whole supernet in one step.
+
+    Args:
+        edges: one `EdgeWeights` for each of `SearchSpace.variables`.
+        joins: weights over (s_u, s_x) and over (g_c, g_s), two vectors of length 2 that PC-DARTS
+            learns (edge normalisation, Xu et al. 2020, eq. 5); None leaves both sides as they are.
+    """
+
+    edges: Sequence[EdgeWeights]
+    joins: tuple[Tensor, Tensor] | None = None
+
+    def stage(self, index: int) -> Mixture:
+        """Return the part that the blocks of one stage read."""
+        if len(self.edges) == len(EDGES):
+            return self
+        start = index * len(EDGES)
+        return Mixture(self.edges[start : start + len(EDGES)], self.joins)
+
+    @classmethod
+    def of(cls, genotype: Genotype, space: SearchSpace) -> Mixture:
+        """Return the mixture that evaluates exactly the operations of one genotype."""
+        space.validate(genotype)
+        variables = zip(space.variables, genotype.ops, strict=True)
+        return cls([{variable.choices.index(op): 1.0} for variable, op in variables])
+
+
+class SuperSASE(nn.Module):
+    """The attention block with every operation of the space on every edge.
+
+    Shape: (B, C, H, W) to the same. Batch norms have no affine parameters, as in DARTS: they
+    would rescale what the weights mean.
+
+    Args:
+        channels: C.
+        space: the search space; its operations are built for every edge.
+        size: (H, W) the block is built for.
+        affine: whether batch norms have parameters.
+
+    Raises:
+        UserError: the space names an unknown operation.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        space: SearchSpace,
+        *,
+        size: tuple[int, int] = DEFAULT_SIZE,
+        affine: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        load_operations(space)
+        self.channels = channels
+        self.size = size
+        self.choices = {edge: tuple(space.sets[space.edges[edge]]) for edge in EDGES}
+        self.edges = nn.ModuleDict(
+            {
+                edge: nn.ModuleList(
+                    build_op(
+                        EDGE_KINDS[edge],
+                        op,
+                        channels,
+                        size,
+                        affine=affine,
+                        device=device,
+                        dtype=dtype,
+                    )
+                    for op in ops
+                )
+                for edge, ops in self.choices.items()
+            }
+        )
+        self.join = Join(affine=affine, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor, mixture: Mixture | Sequence[EdgeWeights]) -> Tensor:
+        """Attend to `x` with six edge weights, in the order of `EDGES`."""
+        if not isinstance(mixture, Mixture):
+            mixture = Mixture(mixture)
+        edges = [
+            _MixedEdge(operations.children(), weights)
+            for operations, weights in zip(self.edges.values(), mixture.edges, strict=True)
+        ]
+        if mixture.joins is None:
+            return attend(x, *edges, join=self.join)
+        squeezes, gates = mixture.joins
+        return attend(
+            x,
+            *edges,
+            join=lambda refined, plain: self.join(
+                2 * squeezes[0] * refined, 2 * squeezes[1] * plain
+            ),
+            merge=lambda channel, spatial: gates[0] * channel + gates[1] * spatial,
+        )
+
+    def extract(self, genotype: Genotype, *, inherit: bool = True) -> SASE:
+        """Return the discrete block of a one-block genotype.
+
+        Args:
+            inherit: copy the supernet's parameters and running statistics; otherwise the block
+                starts with fresh ones. Batch norms get affine parameters at their identity.
+
+        Raises:
+            UserError: the genotype has several stages, or an operation that is not in the space.
+        """
+        for edge, op in genotype.edges().items():
+            if op not in self.choices[edge]:
+                raise unknown_name(f"operation of edge {edge!r}", op, self.choices[edge])
+        parameter = next(self.parameters())
+        block = SASE(
+            self.channels, genotype, size=self.size, device=parameter.device, dtype=parameter.dtype
+        )
+        if inherit:
+            for edge, op in genotype.edges().items():
+                source = self.edges[edge][self.choices[edge].index(op)]  # type: ignore[index]
+                _copy_state(source, block.edges[edge])
+            _copy_state(self.join, block.join)
+        return block
+
+
+class _MixedEdge:
+    """One edge as a function: the weighted sum of its operations."""
+
+    def __init__(self, operations: Iterable[nn.Module], weights: EdgeWeights) -> None:
+        self.operations = list(operations)
+        self.weights = weights
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if isinstance(self.weights, Tensor):
+            pairs = zip(self.weights.unbind(), self.operations, strict=True)
+            return torch.stack([weight * operation(x) for weight, operation in pairs]).sum(0)
+        terms = [weight * self.operations[i](x) for i, weight in self.weights.items()]
+        return terms[0] if len(terms) == 1 else torch.stack(terms).sum(0)
+
+
+def _copy_state(source: nn.Module, target: nn.Module) -> None:
+    """Copy parameters and buffers; a norm without affine parameters leaves the identity."""
+    state = {**target.state_dict(), **source.state_dict()}
+    target.load_state_dict(state)

@@ -1,0 +1,124 @@
+"""Shared parts: a small search on real digits, user-made spaces, a local Ray cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+# A token is for clusters that others can reach; this one is our own.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+from search_spaces.genotype import EDGE_KINDS, EDGES
+from search_spaces.network import NetworkSpec
+from search_spaces.space import SearchSpace
+from trainables.data import ImageData, load_dataset, make_splits, search_data
+from trainables.job import SearchJob
+from trainables.protocol import TrainingProtocol
+
+TINY_NETWORK = NetworkSpec("resnet8", 10, 1, (8, 8), {"width": 4})
+
+
+@pytest.fixture(scope="session")
+def digits() -> ImageData:
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def make_job(digits: ImageData) -> Callable[..., SearchJob]:
+    """A search on 96 + 60 digits: ``make_job(space, seed=0, train=96, epochs=2, **protocol)``."""
+
+    def make(
+        space: str | Path | SearchSpace = "sase_tiny",
+        *,
+        seed: int = 0,
+        train: int = 96,
+        validation: int = 60,
+        epochs: int = 2,
+        batch_size: int = 16,
+        **protocol: Any,
+    ) -> SearchJob:
+        splits = make_splits(digits, seed=0, train_size=train, validation_size=validation)
+        return SearchJob(
+            network=TINY_NETWORK,
+            space=SearchSpace.load(space),
+            data=search_data(digits, splits),
+            protocol=TrainingProtocol(epochs=epochs, batch_size=batch_size, **protocol),
+            seed=seed,
+        )
+
+    return make
+
+
+@pytest.fixture
+def write_space(tmp_path: Path) -> Callable[..., Path]:
+    """A space file with one set an edge: ``write_space({"refine_excite": [...]}, operations)``."""
+    plain = {
+        "channel_squeeze": "gap",
+        "channel_excite": "affine",
+        "spatial_squeeze": "gap",
+        "spatial_excite": "affine",
+    }
+
+    def write(choices: Mapping[str, Sequence[str]], operations: str = "", **extra: Any) -> Path:
+        sets = {edge: list(choices.get(edge, [plain[EDGE_KINDS[edge]]])) for edge in EDGES}
+        content = {"name": "own", "sets": sets, "edges": {edge: edge for edge in EDGES}, **extra}
+        if operations:
+            (tmp_path / "operations.py").write_text(operations)
+            content["operations"] = ["operations.py"]
+        path = tmp_path / "own.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A local Ray cluster of two CPUs, started once."""
+    import ray
+
+    quiet = {
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "OMP_NUM_THREADS": "1",
+        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    }
+    os.environ.update(quiet)
+    started_here = not ray.is_initialized()
+    if started_here:
+        ray.init(
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": quiet},
+        )
+    yield
+    if started_here:
+        ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def assert_same() -> Callable[[Any, Any], None]:
+    """Nested containers are equal, their tensors bit for bit."""
+
+    def check(first: Any, second: Any, where: str = "") -> None:
+        if isinstance(first, torch.Tensor):
+            assert torch.equal(first, second), where
+        elif isinstance(first, Mapping):
+            assert list(first) == list(second), where
+            for key in first:
+                check(first[key], second[key], f"{where}/{key}")
+        elif isinstance(first, (list, tuple)):
+            assert len(first) == len(second), where
+            for i, (one, other) in enumerate(zip(first, second, strict=True)):
+                check(one, other, f"{where}/{i}")
+        else:
+            assert first == second, where
+
+    return check

@@ -1,0 +1,172 @@
+"""Batches of images that live on the device, without worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search_spaces.errors import UserError
+from trainables.data.augment import (
+    Augmentation,
+    Normalisation,
+    normalise,
+    random_crop,
+    random_cutout,
+    random_flip,
+)
+from trainables.data.dataset import LabelledImages
+
+
+class Batches:
+    """Epochs of normalised, augmented batches, which can be stopped and resumed at any batch.
+
+    ``for images, labels in batches`` goes through one epoch: images float32 (B, C, H, W), labels
+    int64 (B,), both on the device of the part. A loop that is left early is continued by the next
+    one. The order comes from a generator on the CPU, so it is the same on every device;
+    augmentation draws from one on the device.
+    """
+
+    def __init__(
+        self,
+        part: LabelledImages,
+        batch_size: int,
+        normalisation: Normalisation,
+        *,
+        indices: Tensor | None = None,
+        seed: int = 0,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        augmentation: Augmentation | None = None,
+        channels_last: bool = False,
+    ) -> None:
+        """Begin the first epoch.
+
+        Args:
+            part: the images.
+            batch_size: images a batch.
+            normalisation: statistics of the train part.
+            indices: int64 indices of the images to use; the default is all.
+            seed: of order and augmentation.
+            shuffle: a new random order for each epoch.
+            drop_last: leave out the last batch of an epoch if it is smaller than the others.
+            augmentation: for training; None is none.
+            channels_last: memory format of the images.
+
+        Raises:
+            UserError: there are no images, or too few for one batch.
+        """
+        self.part = part
+        device = part.images.device
+        self._indices = (torch.arange(len(part)) if indices is None else indices).to(device)
+        if batch_size < 1 or not len(self._indices):
+            raise UserError(
+                f"batches need a batch_size of at least 1 (got {batch_size}) "
+                f"and at least 1 image (got {len(self._indices)})"
+            )
+        if drop_last and batch_size > len(self._indices):
+            raise UserError(
+                f"batch_size {batch_size} is larger than the {len(self._indices)} images to train "
+                f"on: choose a smaller batch_size or a larger train_size"
+            )
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.augmentation = augmentation or Augmentation()
+        self.epoch = 0
+        self._mean = torch.tensor(normalisation.mean, device=device)
+        self._std = torch.tensor(normalisation.std, device=device)
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+        self._order_generator = torch.Generator().manual_seed(seed)
+        self._augment_generator = torch.Generator(device)
+        self._augment_generator.manual_seed(
+            int(torch.randint(2**62, (), generator=self._order_generator))
+        )
+        self._begin_epoch()
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        full, rest = divmod(len(self._indices), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """How many images an epoch yields."""
+        return min(len(self) * self.batch_size, len(self._indices))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches that are left of the current epoch."""
+        for _ in range(self._position, len(self)):
+            yield self._next()
+
+    def forever(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches without end, one epoch after the other."""
+        while True:
+            yield self._next()
+
+    def restart(self) -> None:
+        """Leave the rest of the current epoch out and begin the next, unless it has just begun."""
+        if self._position:
+            self.epoch += 1
+            self._begin_epoch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to go on with the next batch: plain, picklable."""
+        return {
+            "epoch": self.epoch,
+            "position": self._position,
+            "samples": len(self._indices),
+            "batch_size": self.batch_size,
+            "order": self._order_state.clone(),
+            "augmentation": self._augment_generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where the state was taken: the batches that follow are exactly the same.
+
+        Raises:
+            UserError: the state is of batches of another size or number of images.
+        """
+        for key, own in {"samples": len(self._indices), "batch_size": self.batch_size}.items():
+            if state[key] != own:
+                raise UserError(
+                    f"the checkpoint's batches have {key} {state[key]}, these have {own}: "
+                    f"resume with the settings the run began with"
+                )
+        self._order_generator.set_state(state["order"])
+        self._begin_epoch()
+        self._augment_generator.set_state(state["augmentation"])
+        self.epoch, self._position = state["epoch"], state["position"]
+
+    def _begin_epoch(self) -> None:
+        self._position = 0
+        self._order_state = self._order_generator.get_state()
+        self._order = self._indices
+        if self.shuffle:
+            shuffled = torch.randperm(len(self._indices), generator=self._order_generator)
+            self._order = self._indices[shuffled.to(self._indices.device)]
+
+    def _next(self) -> tuple[Tensor, Tensor]:
+        start = self._position * self.batch_size
+        chosen = self._order[start : start + self.batch_size]
+        batch = self._prepare(self.part.images[chosen]), self.part.labels[chosen]
+        self._position += 1
+        # The epoch ends with its last batch, not with the attempt to get one more: a state taken
+        # in the body of the last batch is then the beginning of the next epoch.
+        if self._position == len(self):
+            self.epoch += 1
+            self._begin_epoch()
+        return batch
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        augmentation, generator = self.augmentation, self._augment_generator
+        if augmentation.padding:
+            images = random_crop(images, augmentation.padding, generator)
+        if augmentation.flip:
+            images = random_flip(images, generator)
+        ready = normalise(images, self._mean, self._std)
+        if augmentation.cutout:
+            ready = random_cutout(ready, augmentation.cutout, generator)
+        return ready.contiguous(memory_format=self._format)

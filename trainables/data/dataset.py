@@ -1,0 +1,106 @@
+"""Image sets held whole in memory, as uint8 tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from search_spaces.errors import UserError
+from trainables.data.augment import Augmentation
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images and their classes.
+
+    Attributes:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,), from 0.
+
+    Raises:
+        UserError: on construction, when the shapes or types are others.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
+            raise UserError(
+                f"images must be a uint8 tensor (N, C, H, W), "
+                f"not {self.images.dtype} {tuple(self.images.shape)}"
+            )
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise UserError(
+                f"labels must be an int64 tensor ({len(self.images)},), one for each image, "
+                f"not {self.labels.dtype} {tuple(self.labels.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> LabelledImages:
+        """Return the same images on a device."""
+        return LabelledImages(self.images.to(device), self.labels.to(device))
+
+    def select(self, indices: Tensor) -> LabelledImages:
+        """Copy the images at `indices` (K,); the copy shares no storage with this part."""
+        indices = indices.to(self.labels.device)
+        return LabelledImages(self.images[indices], self.labels[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class RawData(LabelledImages):
+    """What a loader returns: the development part, and the official test part if there is one.
+
+    Attributes:
+        images, labels: the development part.
+        class_names: the name of each label, in order.
+        test: the official test part, or None.
+
+    Raises:
+        UserError: on construction, when a part is empty, a label is outside of the class names,
+            or the test images have another shape than the others.
+    """
+
+    class_names: tuple[str, ...]
+    test: LabelledImages | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for what, part in {"development": self, "test": self.test}.items():
+            if part is None:
+                continue
+            if not len(part):
+                raise UserError(f"the {what} part has no images")
+            low, high = int(part.labels.min()), int(part.labels.max())
+            if low < 0 or high >= self.num_classes:
+                raise UserError(
+                    f"the labels of the {what} part go from {low} to {high}, "
+                    f"expected 0 to {self.num_classes - 1} for {self.num_classes} classes"
+                )
+            if part.images.shape[1:] != self.images.shape[1:]:
+                raise UserError(
+                    f"test images are {tuple(part.images.shape[1:])}, "
+                    f"expected {tuple(self.images.shape[1:])} as in the development part"
+                )
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the set has."""
+        return len(self.class_names)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ImageData(RawData):
+    """A registered data set, loaded. It holds the test part: searches get a `SearchData`.
+
+    Attributes:
+        name: the registered name.
+        augmentation: what the set's training images take by default.
+    """
+
+    name: str
+    augmentation: Augmentation

@@ -1,0 +1,229 @@
+"""Train, validation and test: fixed by a seed, and the test part kept out of a search's hands."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from search_spaces.errors import UserError
+from trainables.data.augment import Augmentation, Normalisation
+from trainables.data.dataset import ImageData, LabelledImages
+
+VALIDATION_SHARE = 0.2
+TEST_SHARE = 0.2
+# One test part for every seed, so that no search reads an image that another one is tested on.
+_TEST_SEED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Which images are for training, for the search's validation and for the final test.
+
+    Attributes:
+        seed: what train and validation were drawn by.
+        train, validation: int64 indices into the development part, on the CPU.
+        test: indices into the official test part, or into the development part if it is held out.
+        test_part: "official" or "held out".
+    """
+
+    seed: int
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+    test_part: Literal["official", "held out"]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many images each part has."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: len(indices) for name, indices in parts.items()}
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the three lists of indices, in their order."""
+        digest = hashlib.sha256(self.test_part.encode())
+        for indices in (self.train, self.validation, self.test):
+            digest.update(len(indices).to_bytes(8, "little"))
+            digest.update(indices.numpy().astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, int | str]:
+        """Return what is written beside results: seed, sizes, where the test is from, digest."""
+        return {
+            "seed": self.seed,
+            **self.sizes,
+            "test_part": self.test_part,
+            "sha256": self.sha256,
+        }
+
+
+def make_splits(
+    data: ImageData,
+    seed: int,
+    train_size: int | None = None,
+    validation_size: int | None = None,
+) -> Splits:
+    """Split a data set, each part with the classes in the proportions of the whole.
+
+    The test part is the official one; where there is none, 20% of the images, the same for every
+    seed. The other images are put into one stratified order by the seed: validation is its
+    beginning, train is its end. So, for one seed, a smaller part is contained in a larger one, and
+    neither part depends on the size of the other.
+
+    Args:
+        data: the set.
+        seed: of the order.
+        train_size: images to train on; the default is all that are left.
+        validation_size: images to validate on; the default is 20% of those not for the test.
+
+    Raises:
+        UserError: a size is below 1, or they are more than there are images.
+    """
+    test_part: Literal["official", "held out"]
+    if data.test is not None:
+        test_part, test, pool = "official", torch.arange(len(data.test)), torch.arange(len(data))
+    else:
+        test_part, order = "held out", stratified_order(data.labels, _TEST_SEED)
+        held_out = max(1, round(TEST_SHARE * len(data)))
+        test, pool = order[:held_out].sort().values, order[held_out:].sort().values
+    if validation_size is None:
+        validation_size = max(1, round(VALIDATION_SHARE * len(pool)))
+    if train_size is None:
+        train_size = max(1, len(pool) - validation_size)
+    _check_sizes(data.name, train_size, validation_size, len(pool))
+    order = pool[stratified_order(data.labels.cpu()[pool], seed)]
+    return Splits(seed, order.flip(0)[:train_size], order[:validation_size], test, test_part)
+
+
+def _check_sizes(name: str, train_size: int, validation_size: int, available: int) -> None:
+    for what, size in {"train_size": train_size, "validation_size": validation_size}.items():
+        if size < 1:
+            raise UserError(f"{what} must be at least 1 image (got {size})")
+    if train_size + validation_size > available:
+        raise UserError(
+            f"data set {name!r} has {available} images outside of the test part, fewer than "
+            f"train_size {train_size} + validation_size {validation_size}: choose smaller sizes"
+        )
+
+
+def stratified_order(labels: Tensor, seed: int) -> Tensor:
+    """Order the images so that any beginning, or end, of it has the classes in proportion.
+
+    The k-th of a class's n images, in random order, goes to (k + 1/2) / n of the way; ties are
+    broken at random. With classes of one size, any multiple of their number has exactly as many
+    of each.
+
+    Args:
+        labels: int64 (N,).
+        seed: of the random order.
+
+    Returns:
+        A permutation of 0 .. N - 1, int64 (N,), on the CPU.
+    """
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    place = torch.empty(len(labels), dtype=torch.float64)
+    for label in labels.unique():
+        members = (labels[shuffled] == label).nonzero().squeeze(1)
+        place[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
+    return shuffled[place.argsort(stable=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """What both views of a data set have.
+
+    Attributes:
+        name: of the data set.
+        num_classes: of the data set.
+        augmentation: the set's default for training images.
+        normalisation: statistics of `train`.
+        splits: what `Splits.describe` gives, to be written with results.
+        train: the images to train on.
+    """
+
+    name: str
+    num_classes: int
+    augmentation: Augmentation
+    normalisation: Normalisation
+    splits: dict[str, int | str]
+    train: LabelledImages
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+
+@dataclass(frozen=True, eq=False)
+class SearchData(_View):
+    """What a search may read: train and validation. It holds no test image.
+
+    Attributes:
+        validation: the images by which candidates are judged.
+    """
+
+    validation: LabelledImages
+
+    def to(self, device: torch.device | str) -> SearchData:
+        """Return the same data on a device."""
+        return replace(self, train=self.train.to(device), validation=self.validation.to(device))
+
+    def halves(self, seed: int) -> tuple[Tensor, Tensor]:
+        """Cut the train part into two stratified halves, for weights and for architecture.
+
+        Returns:
+            Two int64 lists of indices into `train`, on the CPU; the first is the larger by at
+            most one.
+        """
+        order = stratified_order(self.train.labels.cpu(), seed)
+        middle = (len(order) + 1) // 2
+        return order[:middle], order[middle:]
+
+
+@dataclass(frozen=True, eq=False)
+class FinalData(_View):
+    """What the final protocol reads: it trains on train and validation, and tests once.
+
+    Attributes:
+        test: the images that no search has read.
+    """
+
+    test: LabelledImages
+
+    def to(self, device: torch.device | str) -> FinalData:
+        """Return the same data on a device."""
+        return replace(self, train=self.train.to(device), test=self.test.to(device))
+
+
+def search_data(data: ImageData, splits: Splits) -> SearchData:
+    """Copy the parts that a search may read; the copy keeps no reference to the test images."""
+    train = data.select(splits.train)
+    return SearchData(
+        name=data.name,
+        num_classes=data.num_classes,
+        augmentation=data.augmentation,
+        normalisation=Normalisation.of(train.images),
+        splits=splits.describe(),
+        train=train,
+        validation=data.select(splits.validation),
+    )
+
+
+def final_data(data: ImageData, splits: Splits) -> FinalData:
+    """Copy the parts of the final protocol: train with validation, and test."""
+    train = data.select(torch.cat([splits.train, splits.validation]))
+    test = data.test if data.test is not None else data
+    return FinalData(
+        name=data.name,
+        num_classes=data.num_classes,
+        augmentation=data.augmentation,
+        normalisation=Normalisation.of(train.images),
+        splits=splits.describe(),
+        train=train,
+        test=test.select(splits.test),
+    )

@@ -1,0 +1,91 @@
+"""Final training: a module judged by the protocol that all strategies share."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from search_spaces.network import NetworkSpec
+from search_spaces.ops import load_operations
+from search_spaces.space import SearchSpace
+from trainables.data import Batches, FinalData
+from trainables.protocol import TrainingProtocol
+from trainables.training import Diverged, Trainer, best_device, evaluate, place, train_epoch
+
+
+@dataclass(frozen=True)
+class FinalJob:
+    """One final training.
+
+    Args:
+        network: the host.
+        space: where the genotype comes from; its own operations are loaded.
+        module: text of a genotype, or the name of a baseline where `baseline` is true.
+        baseline: whether `module` is hand-designed.
+        protocol: how it is trained.
+        seed: of initial weights, batch order and augmentation.
+        threads: CPU threads.
+    """
+
+    network: NetworkSpec
+    space: SearchSpace
+    module: str
+    baseline: bool
+    protocol: TrainingProtocol
+    seed: int
+    threads: int = 1
+
+    def build(self) -> torch.nn.Module:
+        """Build the network with its initial weights."""
+        if self.baseline:
+            return self.network.with_baseline(self.module, seed=self.seed)
+        load_operations(self.space)
+        return self.network.with_genotype(self.module, seed=self.seed)
+
+
+def train_final(job: FinalJob, data: FinalData) -> dict[str, Any]:
+    """Train from scratch to the end, then look at the test images once.
+
+    Returns:
+        `test_accuracy` (0 to 1), `test_loss` (nats), `train_loss`, `samples` and `train_seconds`;
+        a run that diverged has an accuracy of 0, an infinite loss and a `reason`.
+    """
+    started = time.perf_counter()
+    device = best_device()
+    if device.type == "cpu":
+        torch.set_num_threads(job.threads)
+    data = data.to(device)
+    protocol = job.protocol
+    model = place(job.build(), protocol, device)
+    channels_last = protocol.channels_last and device.type == "cuda"
+    batches = Batches(
+        data.train,
+        min(protocol.batch_size, len(data.train)),
+        data.normalisation,
+        seed=job.seed,
+        shuffle=True,
+        drop_last=True,
+        augmentation=data.augmentation if protocol.augment else None,
+        channels_last=channels_last,
+    )
+    torch.manual_seed(job.seed)
+    steps = len(batches) * protocol.epochs
+    trainer = Trainer(model, model.parameters(), protocol, steps, device)
+    result: dict[str, Any] = {"diverged": False, "reason": "", "train_loss": float("inf")}
+    try:
+        for _ in range(protocol.epochs):
+            result["train_loss"] = train_epoch(trainer, batches)
+        test = Batches(data.test, 512, data.normalisation, channels_last=channels_last)
+        metrics = evaluate(model, test, protocol, device)
+        result |= {"test_loss": metrics.loss, "test_accuracy": metrics.accuracy}
+    except Diverged as divergence:
+        reason = str(divergence)
+        result |= {"diverged": True, "reason": reason}
+        result |= {"test_loss": float("inf"), "test_accuracy": 0.0}
+    return result | {
+        "samples": batches.samples_per_epoch * protocol.epochs,
+        "train_seconds": time.perf_counter() - started,
+    }
