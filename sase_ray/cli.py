@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +53,16 @@ def main() -> None:
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; what was finished is in the results folder")
         sys.exit(130)
+    except Exception as error:
+        if not type(error).__module__.startswith("ray.exceptions"):
+            raise
+        Console(stderr=True).print(
+            f"error: the Ray cluster failed ({type(error).__name__}); what was finished is in the "
+            f"results folder",
+            highlight=False,
+            soft_wrap=True,
+        )
+        sys.exit(1)
 
 
 @app.command()
@@ -78,8 +89,6 @@ def compare(
     gpus_per_trial: Gpus = None,
 ) -> None:
     """Compare search strategies at equal budget, and train what they find from scratch."""
-    from sase_ray.comparison import compare as run_comparison
-
     console = Console()
     settings = _load(
         config,
@@ -97,6 +106,9 @@ def compare(
         data_root=data_root,
         resources=_resources(address, cpus_per_trial, gpus_per_trial),
     )
+    # After the settings are known to be right: loading torch and Ray takes seconds.
+    from sase_ray.comparison import compare as run_comparison
+
     comparison = run_comparison(settings, console=console)
     _print_comparison(console, comparison)
 
@@ -118,9 +130,6 @@ def search(
     gpus_per_trial: Gpus = None,
 ) -> None:
     """Run one strategy once; ends with the genotype it found and what is second best."""
-    from sase_ray.comparison import search as run_one
-    from sase_ray.drawing import draw
-
     console = Console()
     settings = _load(
         config,
@@ -134,13 +143,18 @@ def search(
         data_root=data_root,
         resources=_resources(address, cpus_per_trial, gpus_per_trial),
     )
+    from sase_ray.comparison import search as run_one
+    from sase_ray.drawing import draw
+
     report = run_one(strategy, settings, console=console)
     table = Table("rank", "genotype", "score")
     for rank, (genotype, score) in enumerate(report.ranking[:5], start=1):
         table.add_row(str(rank), str(genotype), f"{score:.4f}")
     console.print(table)
     for stage in range(report.genotype.stages):
-        console.print(draw(report.genotype.stage(stage)), highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            draw(report.genotype.stage(stage)), highlight=False, markup=False, soft_wrap=True
+        )
     _print_places(console, report.folder)
 
 
@@ -198,7 +212,9 @@ def spaces() -> None:
     from search_spaces.space import SearchSpace, space_names
 
     loaded = [SearchSpace.load(name) for name in space_names()]
-    rows = [(s.name, f"{s.size:,}", "shared" if s.stages == 1 else "a stage", s.source) for s in loaded]
+    rows = [
+        (s.name, f"{s.size:,}", "shared" if s.stages == 1 else "a stage", s.source) for s in loaded
+    ]
     _print_catalogue(("space", "genotypes", "one block", "source"), rows)
 
 
@@ -259,7 +275,7 @@ def _load(
     return load_config(config, given, assignments or ())
 
 
-def _print_catalogue(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_catalogue(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*head)
     for row in rows:
         table.add_row(*row)
@@ -302,9 +318,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
     def number(value: float, form: str) -> str:
         return "" if value != value else format(value, form)
 
-    interval = "" if row["ci_low"] != row["ci_low"] else (
-        f"{100 * row['ci_low']:.2f} – {100 * row['ci_high']:.2f}"
-    )  # fmt: skip
+    interval = ""
+    if row["ci_low"] == row["ci_low"]:
+        interval = f"{100 * max(0, row['ci_low']):.2f} – {100 * min(1, row['ci_high']):.2f}"
     return [
         row["name"],
         f"{100 * row['test_accuracy']:.2f}",

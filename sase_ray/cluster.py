@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +62,11 @@ def connected(config: ResourcesConfig) -> Iterator[Slots]:
 
 def _connect(address: str | None) -> None:
     os.environ.update(QUIET)
+    # A job on a cluster finds the cluster in the environment. Without one, a cluster of our own,
+    # not one that somebody else happens to run on this machine.
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if "://" not in address and ":" in address:
+        _check_reachable(address)
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -73,6 +79,15 @@ def _connect(address: str | None) -> None:
     except (ConnectionError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"no Ray cluster at {address!r}: {first}") from None
+
+
+def _check_reachable(address: str) -> None:
+    # Ray itself tries for many minutes before it gives an unreachable address up.
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise UserError(f"no Ray cluster at {address!r}: {error}") from None
 
 
 def _slots(config: ResourcesConfig) -> Slots:

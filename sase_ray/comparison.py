@@ -93,9 +93,7 @@ def compare(
             run.search_all(setup.config.seeds)
             run.train_finals()
         verdict = run.judge()
-    return Comparison(
-        run.folder.path, verdict.table, verdict.reading, run.outcomes, run.failures
-    )
+    return Comparison(run.folder.path, verdict.table, verdict.reading, run.outcomes, run.failures)
 
 
 def search(
@@ -124,6 +122,7 @@ def search(
         with run.display.shown():
             run.search_all(seeds=1, train_answers=False)
         run.logs.close()
+        run.folder.remove_tune_storage()
     if run.failures:
         raise UserError(next(iter(run.failures.values())))
     outcome = run.outcomes[0]
@@ -212,7 +211,7 @@ class _Run:
     logs: TensorBoardLogs
     outcomes: list[SearchOutcome] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
-    # (name, family, replicate, seed) of every final training that the table needs, and the job.
+    # Name, family and search seed of every final training that the table needs, and the job.
     finals: list[tuple[str, str, int, FinalJob]] = field(default_factory=list)
     # The same module with the same seed is trained once, whoever found it.
     trained: dict[tuple[str, int], Any] = field(default_factory=dict)
@@ -222,7 +221,9 @@ class _Run:
         """Make the results folder and write the configuration."""
         config = setup.config
         folder = RunFolder.create(config)
-        searches = [f"{name}/seed{seed}" for seed in range(config.seeds) for name in setup.strategies]
+        searches = [
+            f"{name}/seed{seed}" for seed in range(config.seeds) for name in setup.strategies
+        ]
         folder.write_config(
             config,
             {
@@ -274,7 +275,7 @@ class _Run:
                 name, seed = running.pop(future)
                 self._search_ended(future, name, seed, train_answers)
         self.outcomes.sort(key=lambda o: (list(self.setup.strategies).index(o.strategy), o.seed))
-        self.folder.write_searches(self.outcomes, self.families)
+        self.folder.write_searches(self.outcomes, self.families, self.setup.space)
 
     def _show(self, notes: list[tuple[str, int, dict[str, Any]]]) -> None:
         for strategy, seed, row in notes:
@@ -291,7 +292,7 @@ class _Run:
             self.display.search_ended(label, f"failed: {reason}")
             return
         self.outcomes.append(outcome)
-        self.folder.write_searches(self.outcomes, self.families)
+        self.folder.write_searches(self.outcomes, self.families, self.setup.space)
         self.display.search_ended(label, str(outcome.genotype))
         if train_answer:
             self._begin_finals(name, self.families[name], seed, str(outcome.genotype))
@@ -302,7 +303,7 @@ class _Run:
             self.finals.append((name, family, replicate, job))
             if (module, seed) not in self.trained:
                 trial = self.slots.trial
-                self.trained[module, seed] = _final.options(  # type: ignore[attr-defined]
+                self.trained[module, seed] = _final.options(
                     num_cpus=trial.cpus, num_gpus=trial.gpus
                 ).remote(job, self.data)
                 self.display.finals_grew(1)
@@ -327,7 +328,7 @@ class _Run:
         jobs = {job.module: job for *_, job in self.finals}
         trial = self.slots.trial
         costs = ray.get(
-            _costs.options(num_cpus=trial.cpus, num_gpus=trial.gpus).remote(  # type: ignore[attr-defined]
+            _costs.options(num_cpus=trial.cpus, num_gpus=trial.gpus).remote(
                 jobs, self.setup.final_data.shape
             )
         )
@@ -339,8 +340,9 @@ class _Run:
             test_size=len(self.setup.final_data.test),
             dataset=self.setup.config.dataset,
         )
-        self.folder.write_table("strategies", verdict.table.to_dict("records"), csv=True)  # type: ignore[arg-type]
+        self.folder.write_table("strategies", verdict.table.to_dict("records"), csv=True)
         self._log_results(verdict.table)
+        self.folder.remove_tune_storage()
         return verdict
 
     def _final_rows(self, costs: dict[str, dict[str, float]]) -> Iterator[dict[str, Any]]:
@@ -348,8 +350,8 @@ class _Run:
             yield {
                 "name": name,
                 "family": family,
-                "replicate": replicate,
-                "seed": job.seed,
+                "seed": replicate,
+                "final_seed": job.seed,
                 "module": job.module,
                 **ray.get(self.trained[job.module, job.seed]),
                 **costs[job.module],
@@ -358,8 +360,8 @@ class _Run:
     def _search_rows(self) -> Iterator[dict[str, Any]]:
         for outcome in self.outcomes:
             yield {
-                "name": outcome.strategy,
-                "replicate": outcome.seed,
+                "strategy": outcome.strategy,
+                "seed": outcome.seed,
                 "genotype": str(outcome.genotype),
                 "samples": outcome.samples,
                 "seconds": outcome.seconds,

@@ -55,7 +55,9 @@ class FinalConfig(TrainingProtocol):
     """The final protocol: training from scratch on train and validation, then one look at test."""
 
     seeds: int = Field(default=1, ge=1, description="final trainings of each search's genotype")
-    train_size: WholeNumber | None = Field(default=None, ge=2, description="validation images included; default all")
+    train_size: WholeNumber | None = Field(
+        default=None, ge=2, description="validation images included; default all"
+    )
 
 
 class ResourcesConfig(_Section):
@@ -103,7 +105,7 @@ def load_config(
     """Build a configuration; later sources win: preset of the data set, file, overrides, `--set`.
 
     Args:
-        path: a YAML file with the keys of `Config`.
+        path: a YAML file with the keys of `Config`, or the config.yaml of a run.
         overrides: nested values, e.g. ``{"proxy": {"epochs": 5}}``.
         assignments: texts such as ``proxy.epochs=5``; the right side is read as YAML.
 
@@ -112,20 +114,24 @@ def load_config(
     """
     sources: list[tuple[str, Mapping[str, Any]]] = []
     if path is not None:
-        sources.append((str(path), read_yaml_mapping(Path(path), "configuration")))
+        values: Mapping[str, Any] = read_yaml_mapping(Path(path), "configuration")
+        if values.keys() >= {"config", "versions"}:  # written by a run: do the same again
+            recorded = values["config"]
+            values = recorded if isinstance(recorded, dict) else {}
+        sources.append((str(path), values))
     if overrides:
         sources.append(("options", overrides))
     sources += [(f"--set {text}", _parse_assignment(text)) for text in assignments]
 
-    dataset = Config().dataset
-    for _, values in sources:
-        dataset = values.get("dataset", dataset)
-    merged: dict[str, Any] = {}
+    dataset: Any = Config().dataset
+    for _, given in sources:
+        dataset = given.get("dataset", dataset)
+    merged: Mapping[str, Any] = {}
     if dataset in presets():
         preset = _preset_folder() / f"{dataset}.yaml"
         merged = read_yaml_mapping(preset, "preset")
-    for where, values in sources:
-        merged = _merge(merged, values)
+    for where, given in sources:
+        merged = _merge(merged, given)
         # Validated after each source, so that an error names the source it comes from.
         _validate(merged, where)
     return _validate(merged, "configuration")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from search_spaces.genotype import EDGES, Genotype
 
+
 def draw(genotype: Genotype) -> str:
     """Draw the block of a one-block genotype: which operation is on which edge.
 

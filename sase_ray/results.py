@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from sase_ray.config import Config
 from sase_ray.search import SearchOutcome
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
+from search_spaces.space import SearchSpace
 
 Row = dict[str, Any]
 PACKAGES = ("sase-ray", "torch", "torchvision", "timm", "ray", "optuna", "numpy", "scipy")
@@ -74,11 +76,17 @@ class RunFolder:
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         _write(self.path / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
 
-    def write_searches(self, outcomes: Sequence[SearchOutcome], families: Mapping[str, str]) -> None:
+    def remove_tune_storage(self) -> None:
+        """Remove what Ray Tune kept; searches that ended well have removed their own."""
+        shutil.rmtree(self.tune_storage, ignore_errors=True)
+
+    def write_searches(
+        self, outcomes: Sequence[SearchOutcome], families: Mapping[str, str], space: SearchSpace
+    ) -> None:
         """Write trials, curves, alpha and rankings of the searches that have ended so far."""
         self.write_table("trials", _trial_rows(outcomes, families))
         self.write_table("curves", _curve_rows(outcomes))
-        self.write_table("alpha", _alpha_rows(outcomes))
+        self.write_table("alpha", _alpha_rows(outcomes, space))
         self.write_table("rankings", _ranking_rows(outcomes))
 
     def write_table(self, name: str, rows: Iterable[Row], *, csv: bool = False) -> pd.DataFrame:
@@ -131,17 +139,18 @@ def _curve_rows(outcomes: Iterable[SearchOutcome]) -> Iterable[Row]:
             yield {"strategy": outcome.strategy, "seed": outcome.seed} | plain
 
 
-def _alpha_rows(outcomes: Iterable[SearchOutcome]) -> Iterable[Row]:
+def _alpha_rows(outcomes: Iterable[SearchOutcome], space: SearchSpace) -> Iterable[Row]:
+    choices = {variable.name: variable.choices for variable in space.variables}
     for outcome in outcomes:
         for row in outcome.history.evaluations:
             for variable, probabilities in row.get("alpha", {}).items():
-                for position, probability in enumerate(probabilities):
+                for op, probability in zip(choices[variable], probabilities, strict=True):
                     yield {
                         "strategy": outcome.strategy,
                         "seed": outcome.seed,
                         "search_samples": row["search_samples"],
                         "variable": variable,
-                        "position": position,
+                        "operation": op,
                         "probability": probability,
                     }
 

@@ -14,7 +14,14 @@ from search_spaces.errors import UserError, unknown_name
 from search_spaces.network import NetworkSpec
 from search_spaces.ops import load_operations
 from search_spaces.space import SearchSpace
-from trainables.data import FinalData, SearchData, final_data, load_dataset, make_splits, search_data
+from trainables.data import (
+    FinalData,
+    SearchData,
+    final_data,
+    load_dataset,
+    make_splits,
+    search_data,
+)
 from trainables.final import FinalJob
 from trainables.job import SearchJob
 
@@ -92,9 +99,7 @@ class Setup:
         )
         network.check_stages(space.stages)
         network.build(baseline_attention("none"))
-        setup = cls(
-            config, space, network, strategies, search_view, final_data(data, everything)
-        )
+        setup = cls(config, space, network, strategies, search_view, final_data(data, everything))
         for strategy in strategies.values():
             strategy.check(setup.task(seed=0))
         return setup

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,14 +39,14 @@ def judge(
     are the units, and the reading says that they speak for these genotypes only.
 
     Args:
-        finals: a row a final training: `name`, `family`, `replicate`, `seed`, `module`,
-            `test_accuracy`, `parameters`, `macs`, `latency_ms`.
-        searches: a row a search: `name`, `replicate`, `samples`, `seconds`, `trials`.
+        finals: a row a final training: `name`, `family`, `seed` of the search, `final_seed`,
+            `module`, `test_accuracy`, `parameters`, `macs`, `latency_ms`.
+        searches: a row a search: `strategy`, `seed`, `samples`, `seconds`, `trials`.
         test_size: number of test images.
         dataset: its name.
     """
-    by_search = finals["replicate"].nunique() > 1
-    units = "replicate" if by_search else "seed"
+    by_search = finals["seed"].nunique() > 1
+    units = "seed" if by_search else "final_seed"
     accuracy = finals.groupby(["name", units])["test_accuracy"].mean().unstack(units)
     rows = [_row(name, accuracy.loc[name], finals, searches) for name in accuracy.index]
     table = pd.DataFrame(rows).sort_values("test_accuracy", ascending=False, kind="stable")
@@ -60,7 +59,7 @@ def _row(
     name: str, accuracy: pd.Series, finals: pd.DataFrame, searches: pd.DataFrame
 ) -> dict[str, Any]:
     own = finals[finals["name"] == name]
-    search = searches[searches["name"] == name] if len(searches) else searches
+    search = searches[searches["strategy"] == name] if len(searches) else searches
     result = estimate(accuracy.to_numpy())
     return {
         "name": name,
@@ -75,7 +74,7 @@ def _row(
         "parameters": own["parameters"].mean(),
         "macs": own["macs"].mean(),
         "latency_ms": own["latency_ms"].mean(),
-        "genotypes": " ".join(own.sort_values("replicate")["module"].unique()),
+        "genotypes": " ".join(own.sort_values("seed")["module"].unique()),
     }
 
 
@@ -126,9 +125,11 @@ def _against_random(strategies: pd.DataFrame, accuracy: pd.DataFrame, by_search:
         )
     significant = strategies[strategies["significant"]]
     found = [
-        f"{row.name_} is {'better' if row.difference > 0 else 'worse'} than random search by "
-        f"{abs(row.difference) * 100:.2f} points (p = {row.p_holm:.3g} after Holm's correction)"
-        for row in significant.rename(columns={"name": "name_"}).itertuples()
+        f"{name} is {'better' if difference > 0 else 'worse'} than random search by "
+        f"{abs(difference) * 100:.2f} points (p = {p:.3g} after Holm's correction)"
+        for name, difference, p in zip(
+            significant["name"], significant["difference"], significant["p_holm"], strict=True
+        )
     ]
     chance = accuracy.loc[RANDOM_SEARCH]
     differences = [(accuracy.loc[name] - chance).tolist() for name in strategies["name"]]
@@ -146,8 +147,8 @@ def _resolution(table: pd.DataFrame, test_size: int, dataset: str) -> str:
     best = min(0.999, float(table["test_accuracy"].max()))
     error = 100 * float(np.sqrt(best * (1 - best) / test_size))
     sentence = (
-        f"One of the {test_size:,} test images of {dataset} is {100 / test_size:.2g} points, and an "
-        f"accuracy of {best:.1%} on so many has a sampling error of {error:.2g} points of its own"
+        f"One of the {test_size:,} test images of {dataset} is {100 / test_size:.2g} points, and "
+        f"an accuracy of {best:.1%} on so many has a sampling error of {error:.2g} points"
     )
     if test_size < 1000:
         return (
@@ -155,19 +156,3 @@ def _resolution(table: pd.DataFrame, test_size: int, dataset: str) -> str:
             f"is not broken, but not which of two good modules is better."
         )
     return f"{sentence}."
-
-
-def summary_columns() -> Sequence[str]:
-    """Return the columns that the terminal shows, in order; the files have all."""
-    return (
-        "name",
-        "test_accuracy",
-        "difference",
-        "p_holm",
-        "search_samples",
-        "search_seconds",
-        "trials",
-        "parameters",
-        "macs",
-        "latency_ms",
-    )

@@ -125,14 +125,18 @@ class SupernetTrainable(tune.Trainable):
         done = result["diverged"] or self.steps >= self.total_steps
         ranking = self._ranking(final=done and not result["diverged"])
         self.train_seconds += time.perf_counter() - started
-        return result | self.algorithm.report() | {
-            "genotype": str(ranking[0][0]),
-            "ranking": [[str(genotype), score] for genotype, score in ranking],
-            "epoch": self.epoch,
-            "samples": self.steps * self.step_samples,
-            "train_seconds": self.train_seconds,
-            tune.result.DONE: done,
-        }
+        return (
+            result
+            | self.algorithm.report()
+            | {
+                "genotype": str(ranking[0][0]),
+                "ranking": [[str(genotype), score] for genotype, score in ranking],
+                "epoch": self.epoch,
+                "samples": self.steps * self.step_samples,
+                "train_seconds": self.train_seconds,
+                tune.result.DONE: done,
+            }
+        )
 
     def _train(self) -> float:
         arch_batches = self.arch_batches.forever()

@@ -114,7 +114,8 @@ class Trainer:
         """Take one gradient step; return the loss before it, detached and still on the device."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(batch)
-        loss.backward()
+        # Of the trained alone: a supernet's loss also depends on architecture parameters.
+        loss.backward(inputs=self.parameters)
         if self.protocol.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.protocol.clip)
         self.optimizer.step()

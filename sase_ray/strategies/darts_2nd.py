@@ -19,6 +19,9 @@ from sase_ray.strategies.darts import DARTS, DARTSAlgorithm
 from trainables.oneshot import OneShotAlgorithm, StepCost
 from trainables.training import Batch
 
+FINITE_STEP = 0.01
+"""Length of the finite differences' step in the space of the weights: the paper's."""
+
 
 class SecondOrderDARTS(DARTS):
     """DARTS with the unrolled gradient."""
@@ -54,9 +57,7 @@ class SecondOrderAlgorithm(DARTSAlgorithm):
     def _unroll(self, train: Batch, weights: Sequence[Tensor], rate: float) -> None:
         """Take the step that SGD would take, momentum and weight decay included."""
         group = self.trainer.optimizer.param_groups[0]
-        gradients = torch.autograd.grad(
-            self.trainer.loss(train), weights, materialize_grads=True
-        )
+        gradients = torch.autograd.grad(self.trainer.loss(train), weights, materialize_grads=True)
         with torch.no_grad():
             for weight, gradient in zip(weights, gradients, strict=True):
                 step = gradient + group["weight_decay"] * weight
@@ -70,7 +71,7 @@ class SecondOrderAlgorithm(DARTSAlgorithm):
     ) -> list[Tensor]:
         """Return grad^2_{alpha,w} L_train times `vector`, by central differences (eq. 8)."""
         norm = torch.cat([part.flatten() for part in vector]).norm()
-        eps = 0.01 / norm.clamp_min(1e-12)
+        eps = FINITE_STEP / norm.clamp_min(1e-12)
         sides = []
         for sign in (1.0, -1.0):
             with self._restored(weights):

@@ -20,9 +20,16 @@ class TPE(BlackBox):
     source: ClassVar[str] = "Bergstra et al. 2011 (Optuna's TPESampler)"
     summary: ClassVar[str] = "tree-structured Parzen estimator over full trials"
 
-    startup_trials: int = Field(default=10, ge=1, description="random trials before the model")
+    startup_trials: int | None = Field(
+        default=None,
+        ge=1,
+        description="random trials before the model; default: 10, or a third of what the budget "
+        "pays for if that is less",
+    )
 
     def searcher(self, task: SearchTask) -> Searcher:
         """Draw from Optuna's TPE sampler."""
-        sampler = TPESampler(seed=task.job.seed, n_startup_trials=self.startup_trials)
+        affordable = task.budget // task.job.samples_per_trial
+        startup = self.startup_trials or max(1, min(10, affordable // 3))
+        sampler = TPESampler(seed=task.job.seed, n_startup_trials=startup)
         return optuna_search(sampler, task.warm_start, task.job.space)

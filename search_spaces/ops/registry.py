@@ -98,7 +98,8 @@ def build_op(
         UserError: no operation of that kind has this name.
     """
     if (kind, name) not in _CATALOGUE:
-        raise unknown_name(f"operation of kind {kind!r}", name, [op.name for op in operations(kind)])
+        allowed = [op.name for op in operations(kind)]
+        raise unknown_name(f"operation of kind {kind!r}", name, allowed)
     factory = _CATALOGUE[kind, name].factory
     if isinstance(factory, type):
         return factory(channels, size, affine=affine, device=device, dtype=dtype)
@@ -117,7 +118,8 @@ def load_operations(space: SearchSpace) -> None:
         for name in space.sets[space.edges[edge]]:
             if (kind, name) not in _CATALOGUE:
                 allowed = [op.name for op in operations(kind)]
-                raise unknown_name(f"operation of kind {kind!r} in space {space.name!r}", name, allowed)
+                what = f"operation of kind {kind!r} in space {space.name!r}"
+                raise unknown_name(what, name, allowed)
 
 
 @cache
@@ -128,6 +130,4 @@ def _run_operation_file(file: OperationFile) -> None:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(
-            f"operations file {file.path}: {type(error).__name__}: {error}"
-        ) from error
+        raise UserError(f"operations file {file.path}: {type(error).__name__}: {error}") from error

@@ -14,6 +14,10 @@ STAGE = st.lists(NAMES, min_size=6, max_size=6)
 STAGES = st.lists(STAGE, min_size=1, max_size=4)
 
 
+def assert_one_line(error: UserError) -> None:
+    assert len(str(error).splitlines()) == 1
+
+
 def two_stages() -> Genotype:
     return Genotype(tuple("abcdefABCDEF"))
 
@@ -85,7 +89,7 @@ def test_any_text_is_a_genotype_or_a_one_line_error(text: str):
     try:
         genotype = Genotype.parse(text)
     except UserError as error:
-        assert len(str(error).splitlines()) == 1
+        assert_one_line(error)
     else:
         assert Genotype.parse(str(genotype)) == genotype
 
@@ -115,7 +119,7 @@ def test_wrong_text_is_told(text: str, message: str):
 
 
 def test_wrong_operations_are_told():
-    with pytest.raises(UserError, match="6 operations a stage.*got 0"):
+    with pytest.raises(UserError, match=r"6 operations a stage.*got 0"):
         Genotype(())
     with pytest.raises(UserError, match=r"6 operations a stage.*got 7: 'a-b-c-d-e-f-g'"):
         Genotype(tuple("abcdefg"))

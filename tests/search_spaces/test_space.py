@@ -4,7 +4,7 @@ import pickle
 import random
 from collections import Counter
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,10 @@ def write(folder: Path, content: Any, name: str = "mine.yaml") -> Path:
     path = folder / name
     path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
     return path
+
+
+def assert_one_line(error: UserError) -> None:
+    assert len(str(error).splitlines()) == 1
 
 
 def distance(first: Genotype, second: Genotype) -> int:
@@ -435,22 +439,15 @@ def test_a_faulty_file_is_one_sentence(tmp_path: Path, content: Any, message: st
     (tmp_path / "binary.bin").write_bytes(bytes(range(256)))
     with pytest.raises(UserError, match=message) as told:
         SearchSpace.load(write(tmp_path, content))
-    assert len(str(told.value).splitlines()) == 1
+    assert_one_line(told.value)
     assert len(str(told.value)) < 400 + len(str(tmp_path))
 
 
 def test_aliases_do_not_blow_an_error_up(tmp_path: Path):
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
-    lines += ["name: *a11", "sets: *a11", "edges: *a11"]
-    keys = {f"a{i}" for i in range(12)}
-    with pytest.raises(UserError) as told:  # 10^12 values, printed out
-        SearchSpace.load(write(tmp_path, "\n".join(lines)))
-    assert any(f"unknown key {key!r}" in str(told.value) for key in keys)
-    nested = "\n".join(lines).replace("a0: ", "sets:\n  a0: ", 1).replace("\na", "\n  a")
-    with pytest.raises(UserError) as told:
-        SearchSpace.load(write(tmp_path, nested.replace("\nsets: *a11", "")))
-    assert len(str(told.value)) < 600
+    values = ["&a0 [x, x]", *(f"&a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 60))]
+    with pytest.raises(UserError, match="name: input should be a valid string") as told:
+        SearchSpace.load(write(tmp_path, f"name: [{', '.join(values)}]"))  # 2^60 values, printed
+    assert len(str(told.value)) < 400 + len(str(tmp_path))
 
 
 def test_places_without_a_space_are_told(tmp_path: Path):
@@ -468,7 +465,7 @@ def test_places_without_a_space_are_told(tmp_path: Path):
     for place, message in cases.items():
         with pytest.raises(UserError, match=message) as told:
             SearchSpace.load(place)
-        assert len(str(told.value).splitlines()) == 1
+        assert_one_line(told.value)
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates()
@@ -523,7 +520,7 @@ def test_any_file_is_a_space_or_a_one_line_error(tmp_path: Path, content: bytes)
     try:
         space = SearchSpace.load(path)
     except UserError as error:
-        assert len(str(error).splitlines()) == 1
+        assert_one_line(error)
     else:
         assert space.size == math.prod(len(v.choices) for v in space.variables)
         assert space.parse(str(space[-1])) == space[-1]
@@ -574,8 +571,3 @@ def test_read_yaml_mapping_names_what_it_reads(tmp_path: Path):
     assert read_yaml_mapping(write(tmp_path, {"a": [1]}), "configuration") == {"a": [1]}
     with pytest.raises(UserError, match=r"^configuration .*gone\.yaml: No such file"):
         read_yaml_mapping(tmp_path / "gone.yaml", "configuration")
-
-
-def test_definitions_are_ordered_as_the_documentation_lists_them():
-    positions = [SASE_SPACE.index(g) for g in list(SASE_SPACE.neighbours(SASE_SPACE[0]))]
-    assert all(a > b for a, b in pairwise(positions[::6]))

@@ -1,0 +1,36 @@
+# `make demo` and `make test` set everything up on a fresh machine; nothing is installed twice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TEST_THREADS ?= 1
+
+.PHONY: demo test check lint format clean
+
+demo: $(READY)
+	$(BIN)/sase-ray compare --dataset digits --strategies random,tpe-asha,darts
+
+test: $(READY)
+	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest --cov --cov-report=term
+
+# The developer's quick loop.
+check: $(READY) lint
+	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest -q -m "not ray and not slow" -x
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,242 @@
+"""Whole searches through Ray Tune: budgets, seeds, early stops, crashes, failures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sase_ray.search import run_search
+from sase_ray.strategies import SearchTask, make_strategy
+from search_spaces.errors import UserError
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+@pytest.fixture
+def search(tmp_path, monkeypatch):
+    """Run a search with Tune's files in a relative folder, which must be empty at the end."""
+    monkeypatch.chdir(tmp_path)
+    storage = tmp_path / "storage"
+
+    def run(name, task, options=None, **settings):
+        try:
+            return run_search(make_strategy(name, options), task, storage="storage", **settings)
+        finally:
+            assert not storage.exists() or not list(storage.iterdir())
+
+    return run
+
+
+def tried(outcome):
+    """Trials in the order they began: genotype and epochs."""
+    trials: dict[str, list] = {}
+    for row in outcome.history.evaluations:
+        trials.setdefault(row["trial"], []).append((row["genotype"], row["epoch"]))
+    return [(rows[-1][0], [epoch for _, epoch in rows]) for rows in trials.values()]
+
+
+def learned(outcome):
+    """The evaluations without names of trials and without clocks."""
+    left_out = {"trial", "train_seconds", "search_seconds"}
+    return [
+        {key: value for key, value in row.items() if key not in left_out}
+        for row in outcome.history.evaluations
+    ]
+
+
+def test_random_trains_as_many_full_trials_as_the_budget_pays(make_job, search):
+    job = make_job(epochs=2)
+    heard = []
+    outcome = search("random", SearchTask(job, 3 * 192 + 191), listener=heard.append)
+    assert [epochs for _, epochs in tried(outcome)] == [[1, 2]] * 3
+    assert outcome.samples == 3 * 192
+    assert heard == outcome.history.evaluations
+    assert heard[-1]["search_samples"] == 576
+    assert outcome.seconds == pytest.approx(heard[-1]["search_seconds"])
+    # The answer is the trial with the smallest validation loss.
+    final = [row for row in heard if row["epoch"] == 2]
+    best = min(final, key=lambda row: row["val_loss"])
+    assert str(outcome.genotype) == best["genotype"]
+    assert outcome.ranking[0][1] == best["val_loss"]
+    assert heard[-1]["incumbent"] == best["genotype"]
+
+
+def test_asha_stops_trials_early_and_so_begins_more_in_the_same_budget(make_job, search):
+    job = make_job(epochs=4)
+    budget = 8 * job.samples_per_trial
+    outcome = search("asha", SearchTask(job, budget))
+    lengths = [len(epochs) for _, epochs in tried(outcome)]
+    assert len(lengths) > 8, "random search begins 8"
+    assert max(lengths) == 4
+    assert min(lengths) < 4
+    assert outcome.samples <= budget
+    last = {row["trial"]: row for row in outcome.history.evaluations}
+    full = [row for row in last.values() if row["epoch"] == 4]
+    assert str(outcome.genotype) == min(full, key=lambda row: row["val_loss"])["genotype"]
+
+
+@pytest.mark.parametrize("name", ["tpe", "tpe-asha"])
+def test_tpe_is_reproduced_by_its_seed(name, make_job, search):
+    task = SearchTask(make_job(epochs=2, train=48), budget=6 * 96)
+    options = {"startup_trials": 3}
+    first, second = (search(name, task, options) for _ in range(2))
+    assert len(tried(first)) >= 6
+    assert tried(first) == tried(second)
+    assert learned(first) == learned(second)
+
+
+def test_another_seed_tries_other_genotypes(make_job, search):
+    task = SearchTask(make_job(epochs=1, train=48), budget=4 * 48)
+    for name in ("tpe", "random"):
+        plans = [
+            make_strategy(name).plan(replace(task, job=replace(task.job, seed=seed)))
+            for seed in (0, 1, 1)
+        ]
+        for plan in plans:
+            plan.searcher.set_search_properties("val_loss", "min", dict(plan.param_space))
+        drawn = [[plan.searcher.suggest(f"t{i}") for i in range(4)] for plan in plans]
+        assert drawn[0] != drawn[1]
+        assert drawn[1] == drawn[2]
+
+
+def test_grid_visits_every_genotype_once_and_ends(make_job, search, write_space):
+    choices = {"channel_squeeze": ["gap", "gap_std"], "spatial_excite": ["affine", "conv3x3"]}
+    job = make_job(write_space(choices), epochs=1)
+    outcome = search("grid", SearchTask(job, budget=100_000, metric="val_accuracy"))
+    genotypes = [genotype for genotype, _ in tried(outcome)]
+    assert sorted(genotypes) == sorted(str(genotype) for genotype in job.space)
+    assert outcome.samples == 4 * 96
+    scores = [score for _, score in outcome.ranking]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_two_trials_at_a_time_keep_within_the_budget(make_job, search):
+    job = make_job(epochs=3)
+    budget = 4 * 288 + 100
+    outcome = search("random", SearchTask(job, budget), concurrency=2)
+    assert [len(epochs) for _, epochs in tried(outcome)] == [3] * 4
+    assert outcome.samples == 4 * 288
+    order = [row["trial"] for row in outcome.history.evaluations]
+    assert sorted(order, key=order.index) != order, "the trials ran side by side"
+
+
+@pytest.mark.parametrize(("name", "passes"), [("darts", 2), ("darts-2nd", 5)])
+def test_darts_ends_with_a_ranking_within_its_budget(name, passes, make_job, search):
+    job = make_job()
+    outcome = search(name, SearchTask(job, budget=passes * 16 * 5 + 3), {"batch_size": 16})
+    assert outcome.samples == passes * 16 * 5
+    assert len({genotype for genotype, _ in outcome.ranking}) == 20
+    assert all(genotype in job.space for genotype, _ in outcome.ranking)
+    first, last = outcome.history.evaluations
+    assert str(outcome.genotype) == last["genotype"] == last["ranking"][0][0]
+    assert first["alpha"] != last["alpha"]
+
+
+KILLER = """
+import os, signal
+from pathlib import Path
+import torch
+from torch import nn
+from search_spaces.ops import register_op
+
+MARKER = Path({marker!r})
+
+@register_op("channel_excite", "killer")
+class Killer(nn.Module):
+    '''A gate that once, in the middle of the second epoch, kills its process.'''
+    def __init__(self, channels, size, *, affine=True, device=None, dtype=None):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1, channels, 1, 1))
+        self.passes = 0
+    def forward(self, z):
+        self.passes += self.training
+        if self.passes == 9 and not MARKER.exists():
+            MARKER.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.sigmoid(self.scale * z)
+"""
+
+
+@pytest.mark.parametrize("name", ["random", "darts"])
+def test_a_killed_process_is_replaced_and_the_search_ends_as_if_undisturbed(
+    name, make_job, search, write_space, tmp_path
+):
+    marker = tmp_path / "killed"
+    choices = {"refine_excite": ["killer"], "spatial_excite": ["affine", "conv3x3"]}
+    path = write_space(choices, KILLER.format(marker=str(marker)))
+    job = make_job(path, epochs=3)
+    # Six steps an epoch of a trial, so the ninth pass is in the second; DARTS makes two passes
+    # in each of three steps.
+    options = {"batch_size": 16} if name == "darts" else None
+    task = SearchTask(job, budget=2 * 288)
+    killed = search(name, task, options)
+    assert marker.exists(), "the process was killed"
+    undisturbed = search(name, task, options)
+    assert learned(killed) == learned(undisturbed)
+    assert killed.ranking == undisturbed.ranking
+    assert killed.history.failures == {}
+    assert killed.samples == undisturbed.samples <= 576
+
+
+BROKEN = """
+from search_spaces.ops import register_op
+
+@register_op("channel_excite", "broken")
+def broken(z):
+    '''A gate that cannot be computed.'''
+    raise ValueError("this operation is broken")
+"""
+
+
+def test_a_genotype_that_fails_is_recorded_and_the_others_go_on(
+    make_job, search, write_space, monkeypatch
+):
+    monkeypatch.setattr("sase_ray.search.MAX_FAILURES", 0)  # it would only fail again
+    path = write_space({"refine_excite": ["affine", "broken"]}, BROKEN)
+    job = make_job(path, epochs=1)
+    outcome = search("grid", SearchTask(job, budget=10_000))
+    good, bad = job.space
+    assert [genotype for genotype, _ in outcome.ranking] == [good]
+    (reason,) = outcome.history.failures.values()
+    assert "this operation is broken" in reason
+    (failed,) = (row for row in outcome.history.trials() if row["status"] == "failed")
+    assert failed["reason"] == reason
+    assert bad != good
+
+
+def test_a_search_whose_every_trial_fails_ends_and_says_why(
+    make_job, search, write_space, monkeypatch
+):
+    monkeypatch.setattr("sase_ray.search.MAX_FAILURES", 0)
+    job = make_job(write_space({"refine_excite": ["broken"]}, BROKEN), epochs=1)
+    with pytest.raises(UserError, match="this operation is broken"):
+        search("random", SearchTask(job, budget=2 * 96))
+
+
+NOT_A_NUMBER = """
+from search_spaces.ops import register_op
+
+@register_op("channel_excite", "not_a_number")
+def not_a_number(z):
+    '''A gate that is not a number.'''
+    return z * float("nan")
+"""
+
+
+def test_a_genotype_that_diverges_is_ranked_last(make_job, search, write_space):
+    path = write_space({"refine_excite": ["affine", "not_a_number", "conv3"]}, NOT_A_NUMBER)
+    job = make_job(path, epochs=2)
+    outcome = search("grid", SearchTask(job, budget=10_000))
+    assert len(outcome.ranking) == 3
+    assert "not_a_number" in str(outcome.ranking[-1][0])
+    (row,) = (row for row in outcome.history.trials() if row["status"] == "diverged")
+    assert "not finite" in row["reason"]
+    assert row["epoch"] == 1, "it ended at once"
+    assert outcome.samples == 5 * 96
+
+
+def test_a_budget_that_is_too_small_starts_nothing(make_job, search, tmp_path):
+    with pytest.raises(UserError, match="192"):
+        search("random", SearchTask(make_job(epochs=2), budget=191))
+    assert not (tmp_path / "storage").exists()

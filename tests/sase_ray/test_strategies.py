@@ -1,0 +1,105 @@
+"""The catalogue of strategies, and what each refuses before anything is started."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sase_ray.strategies import SearchTask, Strategy, make_strategy, strategies
+from search_spaces.errors import UserError
+
+NAMES = ["asha", "darts", "darts-2nd", "grid", "random", "tpe", "tpe-asha"]
+BLACK_BOX = ["asha", "grid", "random", "tpe", "tpe-asha"]
+
+
+def test_the_catalogue_has_every_strategy():
+    assert set(NAMES) <= set(strategies())
+    assert list(strategies()) == sorted(strategies())
+
+
+@pytest.mark.parametrize("name", list(strategies()))
+def test_each_row_says_what_it_is_and_where_it_is_from(name):
+    strategy = strategies()[name]
+    assert issubclass(strategy, Strategy)
+    assert strategy.name == name
+    assert strategy.family in {"black-box", "one-shot", "training-free"}
+    assert (
+        any(character.isdigit() for character in strategy.source)
+        or "enumeration" in strategy.source
+    )
+    assert len(strategy.summary) > 10
+    assert strategy.__doc__
+
+
+def test_the_summaries_tell_the_strategies_apart():
+    assert len({s.summary for s in strategies().values()}) == len(strategies())
+
+
+def test_an_unknown_strategy_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match=r"tpe-asah.*tpe-asha"):
+        make_strategy("tpe-asah")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unknown_option_is_named(name):
+    with pytest.raises(UserError, match=f"(?s){name}.*no_such_option|no_such_option.*{name}"):
+        make_strategy(name, {"no_such_option": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "named"),
+    [
+        ("asha", {"reduction": 1}, "reduction"),
+        ("darts", {"alpha_lr": "quick"}, "alpha_lr"),
+        ("darts-2nd", {"batch_size": 1}, "batch_size"),
+        ("tpe", {"startup_trials": 0}, "startup_trials"),
+    ],
+)
+def test_an_option_out_of_range_is_named(name, options, named):
+    with pytest.raises(UserError, match=named):
+        make_strategy(name, options)
+
+
+def test_options_are_kept():
+    assert make_strategy("asha", {"grace_epochs": 2, "reduction": 4}).grace_epochs == 2
+    assert make_strategy("darts", {"alpha_betas": (0.9, 0.99)}).alpha_betas == (0.9, 0.99)
+
+
+@pytest.mark.parametrize("name", BLACK_BOX)
+def test_a_budget_below_one_trial_is_refused_with_the_number_that_is_needed(name, make_job):
+    job = make_job(train=90, epochs=3, batch_size=16)
+    make_strategy(name).check(SearchTask(job, 240))
+    with pytest.raises(UserError, match=r"239.*240"):
+        make_strategy(name).check(SearchTask(job, 239))
+
+
+@pytest.mark.parametrize(("name", "needed"), [("darts", 96), ("darts-2nd", 240)])
+def test_a_budget_below_one_step_is_refused_with_the_number_that_is_needed(name, needed, make_job):
+    job = make_job(train=96)  # halves of 48 images, less than the batch of 64
+    make_strategy(name).check(SearchTask(job, needed))
+    with pytest.raises(UserError, match=rf"{needed - 1}.*{needed}"):
+        make_strategy(name).check(SearchTask(job, needed - 1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_plan_is_fresh_each_time(name, make_job):
+    task = SearchTask(make_job(), 10_000)
+    first, second = make_strategy(name).plan(task), make_strategy(name).plan(task)
+    assert first.samples_per_epoch == (0 if name.startswith("darts") else 96)
+    for part in ("searcher", "scheduler"):
+        one, other = getattr(first, part), getattr(second, part)
+        assert (one is None and other is None) or one is not other
+    assert (first.scheduler is not None) == name.endswith("asha")
+
+
+def test_the_metric_decides_what_is_better(make_job):
+    task = SearchTask(make_job(), 10_000)
+    assert (task.metric, task.mode) == ("val_loss", "min")
+    assert replace(task, metric="val_accuracy").mode == "max"
+
+
+def test_grid_ends_with_the_space(make_job):
+    task = SearchTask(make_job(), 10_000)
+    assert make_strategy("grid").plan(task).max_trials == 729
+    assert make_strategy("random").plan(task).max_trials is None
