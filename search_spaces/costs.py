@@ -62,6 +62,9 @@ def measure_latency(
     images = torch.empty(
         batch_size, *input_shape, device=parameter.device, dtype=parameter.dtype
     ).normal_(generator=generator)
+    # Imported here: it looks for a CUDA compiler, and warns where there is one but no GPU.
+    from torch.utils.benchmark import Timer
+
     with torch.inference_mode():
         timer = Timer("model(images)", globals={"model": model, "images": images})
         timer.timeit(2)

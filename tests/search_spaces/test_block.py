@@ -42,6 +42,11 @@ def randn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 1) -> Ten
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 def test_the_cover_covers():
     for place, choices in enumerate(CHOICES):
         assert {Genotype.parse(text).ops[place] for text in COVER} == set(choices)
@@ -188,8 +193,9 @@ def test_autocast_leaves_the_gates_in_full_precision(
     with torch.autocast("cpu", dtype):
         y = block(leaf)
     assert y.dtype == dtype
-    tolerance = 4 * torch.finfo(dtype).eps
-    torch.testing.assert_close(y.float(), reference, rtol=tolerance, atol=tolerance)
+    # x and x * gate are rounded apart, and may cancel.
+    rounding = torch.finfo(dtype).eps * (2 * x.float().abs() + reference.abs())
+    assert ((y.float() - reference).abs() <= 2 * rounding).all()
     y.float().square().mean().backward()
     assert leaf.grad is not None
     assert leaf.grad.isfinite().all()

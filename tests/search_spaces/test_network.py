@@ -26,6 +26,11 @@ BLOCKS = {"resnet20": 9, "resnet18": 8, "convnext_atto": 12}
 OTHER = SPACE.parse("cov-conv3-conv5-l2norm-gap_std-affine")
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 def images(spec: NetworkSpec, count: int = 3) -> Tensor:
     shape = (count, spec.in_channels, *spec.input_size)
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))

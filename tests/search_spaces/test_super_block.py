@@ -22,6 +22,11 @@ GENOTYPES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 def super_block(channels: int = 6, space: SearchSpace = SPACE, **options: object) -> SuperSASE:
     """A supernet block with all parameters and running statistics off their initial values."""
     torch.manual_seed(0)
