@@ -130,7 +130,9 @@ class BudgetedSearcher(Searcher):
         super().set_search_properties(metric, mode, config, **spec)
         return self.inner.set_search_properties(metric, mode, config, **spec)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(  # type: ignore[override]  # Tune's own annotation forgets FINISHED
+        self, trial_id: str
+    ) -> dict[str, Any] | str | None:
         """Return a config; None while running trials may give samples back; else FINISHED."""
         if not self.budget.begin(trial_id):
             return None if self.budget.busy else Searcher.FINISHED

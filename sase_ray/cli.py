@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from search_spaces.errors import UserError
@@ -173,13 +174,13 @@ def show(
 
     loaded = SearchSpace.load(space)
     parsed = loaded.parse(genotype)
-    console = Console()
+    console = _console_for_tables()
     for stage in range(parsed.stages):
         block = parsed.stage(stage)
         title = f"{block}" if parsed.stages == 1 else f"stage {stage}: {block}"
         table = Table("edge", "operation", "what it does", "source", title=title)
         for row in describe_edges(loaded, block):
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         console.print(table)
         console.print(draw(block), highlight=False, markup=False, soft_wrap=True)
         cost = block_cost(block, channels, (14, 14))
@@ -278,7 +279,7 @@ def _load(
 def _print_catalogue(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*head)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     _console_for_tables().print(table)
 
 
@@ -307,10 +308,12 @@ def _print_comparison(console: Console, comparison: Any) -> None:
             soft_wrap=True,
         )
     for reason in comparison.failures.values():
-        console.print(f"failed: {reason}", style="red", highlight=False, soft_wrap=True)
+        console.print(
+            f"failed: {reason}", style="red", highlight=False, markup=False, soft_wrap=True
+        )
     console.print()
     for sentence in comparison.reading:
-        console.print(sentence, highlight=False, soft_wrap=True)
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     _print_places(console, comparison.folder)
 
 
@@ -343,5 +346,6 @@ def _print_places(console: Console, folder: Path) -> None:
         f"\ntables:      {shown}/*.parquet, {shown}/strategies.csv\n"
         f"TensorBoard: tensorboard --logdir {shown}/tensorboard",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import ray
 
 from sase_ray.config import ResourcesConfig
-from sase_ray.search import TrialResources
+from sase_ray.tuning import TrialResources
 from search_spaces.errors import UserError
 
 DEFAULT_GPUS_PER_TRIAL = 0.25
@@ -114,4 +114,9 @@ def _slots(config: ResourcesConfig) -> Slots:
         )
         for node in nodes
     ]
-    return Slots(TrialResources(cpus=config.cpus_per_trial, gpus=gpus), max(1, sum(fits)))
+    if not any(fits):
+        raise UserError(
+            f"one trial holds {config.cpus_per_trial:g} CPUs and {gpus:g} GPUs, and no node of the "
+            f"cluster has both"
+        )
+    return Slots(TrialResources(cpus=config.cpus_per_trial, gpus=gpus), sum(fits))

@@ -15,11 +15,11 @@ from sase_ray.cluster import Slots, connected
 from sase_ray.config import Config, load_config
 from sase_ray.progress import Display
 from sase_ray.results import RunFolder, check_new
-from sase_ray.search import SearchOutcome, TrialResources, run_search
 from sase_ray.setup import Setup
 from sase_ray.strategies import SearchTask, Strategy
 from sase_ray.table import Verdict, judge
 from sase_ray.tensorboard import TensorBoardLogs
+from sase_ray.tuning import SearchOutcome, TrialResources, run_search
 from search_spaces.costs import count_cost, measure_latency
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
@@ -41,7 +41,7 @@ class Comparison:
         table: a row a strategy and a baseline, best first.
         reading: what can be said about it, in sentences.
         outcomes: every search that ended well.
-        failures: searches that did not, with the reason.
+        failures: searches and final trainings that did not, with the reason.
     """
 
     folder: Path
@@ -85,7 +85,7 @@ def compare(
     Raises:
         UserError: what was asked for does not exist or does not fit; nothing has been written.
     """
-    setup = Setup.of(_resolve(config, overrides))
+    setup = Setup.of(load_config(config, overrides))
     check_new_run(setup.config)
     with connected(setup.config.resources) as slots:
         run = _Run.start(setup, slots, console or Console())
@@ -115,7 +115,9 @@ def search(
         UserError: as for `compare`, or the search came to no result.
     """
     one = {"strategies": [strategy], "seeds": 1, "baselines": []}
-    setup = Setup.of(_resolve(config, overrides | one))
+    settings = load_config(config, overrides | one)
+    options = {name: given for name, given in settings.strategy_options.items() if name == strategy}
+    setup = Setup.of(settings.model_copy(update={"strategy_options": options}))
     check_new_run(setup.config)
     with connected(setup.config.resources) as slots:
         run = _Run.start(setup, slots, console or Console())
@@ -129,10 +131,11 @@ def search(
     return SearchReport(run.folder.path, outcome.genotype, outcome.ranking, outcome)
 
 
-def _resolve(config: Config | str | Path | None, overrides: dict[str, Any]) -> Config:
-    if isinstance(config, Config):
-        return load_config(overrides=config.model_dump(exclude_unset=True) | overrides)
-    return load_config(config, overrides)
+def _reason(error: Exception) -> str:
+    """Return why a Ray task failed: the last line of what it raised."""
+    cause = getattr(error, "cause", None) or error
+    lines = str(cause).strip().splitlines()
+    return lines[-1].strip() if lines else type(cause).__name__
 
 
 def check_new_run(config: Config) -> None:
@@ -215,6 +218,7 @@ class _Run:
     finals: list[tuple[str, str, int, FinalJob]] = field(default_factory=list)
     # The same module with the same seed is trained once, whoever found it.
     trained: dict[tuple[str, int], Any] = field(default_factory=dict)
+    results: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def start(cls, setup: Setup, slots: Slots, console: Console) -> _Run:
@@ -236,7 +240,7 @@ class _Run:
                 "trials_at_once": slots.total,
             },
         )
-        console.print(f"results in {folder.path}", highlight=False, soft_wrap=True)
+        console.print(f"results in {folder.path}", highlight=False, markup=False, soft_wrap=True)
         logs = TensorBoardLogs(folder.tensorboard, setup.space)
         return cls(setup, slots, folder, Display(console, config.budget, config.metric), logs)
 
@@ -287,7 +291,7 @@ class _Run:
         try:
             outcome = ray.get(future)
         except ray.exceptions.RayError as error:
-            reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
+            reason = _reason(error)
             self.failures[label] = f"search {label}: {reason}"
             self.display.search_ended(label, f"failed: {reason}")
             return
@@ -309,23 +313,42 @@ class _Run:
                 self.display.finals_grew(1)
 
     def train_finals(self) -> None:
-        """Begin the baselines' final trainings, and wait for all."""
+        """Begin the baselines' final trainings, and wait for all.
+
+        Raises:
+            UserError: no search came to a result, so that there is nothing to compare.
+        """
+        if not self.outcomes:
+            self.folder.remove_tune_storage()
+            raise UserError("; ".join(self.failures.values()))
         replicates = range(self.setup.config.seeds)
         for name in self.setup.config.baselines:
             for replicate in replicates:
                 self._begin_finals(name, BASELINE, replicate, name)
-        modules = {future: key[0] for key, future in self.trained.items()}
-        pending = list(modules)
+        keys = {future: key for key, future in self.trained.items()}
+        pending = list(keys)
         while pending:
             ended, pending = ray.wait(pending, timeout=POLL_SECONDS)
             for future in ended:
-                self.display.final_ended(len(modules) - len(pending), modules[future])
+                module, seed = keys[future]
+                try:
+                    self.results[module, seed] = ray.get(future)
+                except ray.exceptions.RayError as error:
+                    label = f"final training of {module} with seed {seed}"
+                    self.failures[label] = f"{label}: {_reason(error)}"
+                self.display.final_ended(len(keys) - len(pending), module)
 
     def judge(self) -> Verdict:
-        """Measure the modules' costs, write the tables, and compare."""
-        if not self.outcomes:
+        """Measure the modules' costs, write the tables, and compare.
+
+        Raises:
+            UserError: no final training came to its end.
+        """
+        self.folder.remove_tune_storage()
+        if not self.results:
             raise UserError("; ".join(self.failures.values()))
-        jobs = {job.module: job for *_, job in self.finals}
+        trained = {module for module, _ in self.results}
+        jobs = {job.module: job for *_, job in self.finals if job.module in trained}
         trial = self.slots.trial
         costs = ray.get(
             _costs.options(num_cpus=trial.cpus, num_gpus=trial.gpus).remote(
@@ -342,18 +365,19 @@ class _Run:
         )
         self.folder.write_table("strategies", verdict.table.to_dict("records"), csv=True)
         self._log_results(verdict.table)
-        self.folder.remove_tune_storage()
         return verdict
 
     def _final_rows(self, costs: dict[str, dict[str, float]]) -> Iterator[dict[str, Any]]:
         for name, family, replicate, job in self.finals:
+            if (job.module, job.seed) not in self.results:
+                continue
             yield {
                 "name": name,
                 "family": family,
                 "seed": replicate,
                 "final_seed": job.seed,
                 "module": job.module,
-                **ray.get(self.trained[job.module, job.seed]),
+                **self.results[job.module, job.seed],
                 **costs[job.module],
             }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from search_spaces.errors import UserError, explain_validation_error
 from search_spaces.space import read_yaml_mapping
@@ -16,6 +16,9 @@ from trainables.protocol import TrainingProtocol
 
 
 def _whole_number(value: Any) -> Any:
+    # YAML reads `yes` as true, which pydantic would take for 1.
+    if isinstance(value, bool):
+        raise ValueError(f"expected a whole number, not {str(value).lower()}")
     # YAML 1.1 reads 1e6 as text, and a budget of a million is naturally written so.
     if isinstance(value, str | float):
         try:
@@ -31,7 +34,7 @@ WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(_Section):
@@ -40,7 +43,7 @@ class DataConfig(_Section):
     root: str | None = Field(default=None, description="folder; default $SASE_DATA")
     train_size: WholeNumber | None = Field(default=None, ge=2)
     validation_size: WholeNumber | None = Field(default=None, ge=1)
-    split_seed: int = 0
+    split_seed: WholeNumber = Field(default=0, ge=0, lt=2**32)
     options: dict[str, Any] = Field(default_factory=dict, description="of the data set's loader")
 
 
@@ -54,7 +57,9 @@ class BackboneConfig(_Section):
 class FinalConfig(TrainingProtocol):
     """The final protocol: training from scratch on train and validation, then one look at test."""
 
-    seeds: int = Field(default=1, ge=1, description="final trainings of each search's genotype")
+    seeds: WholeNumber = Field(
+        default=1, ge=1, description="final trainings of each search's genotype"
+    )
     train_size: WholeNumber | None = Field(
         default=None, ge=2, description="validation images included; default all"
     )
@@ -64,10 +69,18 @@ class ResourcesConfig(_Section):
     """What one trial holds. Everything that fits runs side by side."""
 
     address: str | None = Field(default=None, description="of a Ray cluster; else a local one")
-    cpus_per_trial: float = Field(default=1.0, gt=0)
+    cpus_per_trial: float = Field(default=1.0, ge=0.0001, description="Ray counts in 0.0001")
     gpus_per_trial: float | None = Field(
         default=None, ge=0, description="default: a quarter where the cluster has GPUs, else none"
     )
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _share_or_whole(cls, value: float | None) -> float | None:
+        # As Ray has it.
+        if value and (value < 0.0001 or (value > 1 and value != int(value))):
+            raise ValueError(f"{value:g} is neither a share of one GPU nor a whole number of them")
+        return value
 
 
 class Config(_Section):
@@ -81,7 +94,9 @@ class Config(_Section):
     strategy_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     baselines: list[str] = ["none", "se", "eca", "cbam"]
     budget: WholeNumber = Field(default=100_000, ge=1, description="training samples a search")
-    seeds: int = Field(default=3, ge=1, description="independent repetitions of every search")
+    seeds: WholeNumber = Field(
+        default=3, ge=1, description="independent repetitions of every search"
+    )
     metric: Literal["val_loss", "val_accuracy"] = "val_loss"
     proxy: TrainingProtocol = TrainingProtocol()
     final: FinalConfig = FinalConfig()
@@ -98,14 +113,15 @@ def presets() -> tuple[str, ...]:
 
 
 def load_config(
-    path: str | Path | None = None,
+    path: str | Path | Config | None = None,
     overrides: Mapping[str, Any] | None = None,
     assignments: Sequence[str] = (),
 ) -> Config:
     """Build a configuration; later sources win: preset of the data set, file, overrides, `--set`.
 
     Args:
-        path: a YAML file with the keys of `Config`, or the config.yaml of a run.
+        path: a YAML file with the keys of `Config`, or the config.yaml of a run, which is taken
+            whole, without the preset; or a configuration in place of a file.
         overrides: nested values, e.g. ``{"proxy": {"epochs": 5}}``.
         assignments: texts such as ``proxy.epochs=5``; the right side is read as YAML.
 
@@ -113,11 +129,16 @@ def load_config(
         UserError: an unknown key (named, with the nearest), or a wrong value.
     """
     sources: list[tuple[str, Mapping[str, Any]]] = []
-    if path is not None:
+    whole = False
+    if isinstance(path, Config):
+        sources.append(("configuration", path.model_dump(exclude_unset=True)))
+    elif path is not None:
         values: Mapping[str, Any] = read_yaml_mapping(Path(path), "configuration")
         if values.keys() >= {"config", "versions"}:  # written by a run: do the same again
             recorded = values["config"]
-            values = recorded if isinstance(recorded, dict) else {}
+            if not isinstance(recorded, dict):
+                raise UserError(f"{path}: config: expected keys and values")
+            values, whole = recorded, True
         sources.append((str(path), values))
     if overrides:
         sources.append(("options", overrides))
@@ -127,11 +148,11 @@ def load_config(
     for _, given in sources:
         dataset = given.get("dataset", dataset)
     merged: Mapping[str, Any] = {}
-    if dataset in presets():
+    if dataset in presets() and not whole:
         preset = _preset_folder() / f"{dataset}.yaml"
         merged = read_yaml_mapping(preset, "preset")
     for where, given in sources:
-        merged = _merge(merged, given)
+        merged = _merge(_without_old_options(merged, given), given)
         # Validated after each source, so that an error names the source it comes from.
         _validate(merged, where)
     return _validate(merged, "configuration")
@@ -142,6 +163,16 @@ def _validate(values: Mapping[str, Any], where: str) -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         raise explain_validation_error(error, Config, where) from None
+
+
+def _without_old_options(base: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leave out the options of a backbone that gives way to another, which may not take them."""
+    old, new = base.get("backbone"), over.get("backbone")
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return base
+    if new.get("name", old.get("name")) == old.get("name"):
+        return base
+    return {**base, "backbone": {key: value for key, value in old.items() if key != "options"}}
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +190,8 @@ def _parse_assignment(text: str) -> dict[str, Any]:
         raise UserError(f"--set {text}: expected KEY=VALUE, such as proxy.epochs=5")
     try:
         parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
+    # PyYAML lets ValueError (a date of 2020-13-45) and others through.
+    except Exception:
         raise UserError(f"--set {text}: the value is not valid YAML") from None
     for part in reversed(key.strip().split(".")):
         parsed = {part: parsed}

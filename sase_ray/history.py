@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from ray.tune import Callback
@@ -11,6 +12,7 @@ from ray.tune.experiment import Trial
 
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
+from search_spaces.space import SearchSpace
 from trainables.oneshot import Ranking
 
 Row = dict[str, Any]
@@ -26,9 +28,12 @@ _FROM_RESULT = (
     "val_accuracy",
     "diverged",
     "reason",
+    "done",
     "alpha",
     "ranking",
 )
+
+_OF_TRIAL = ("trial", *(key for key in _FROM_RESULT if key not in {"done", "alpha", "ranking"}))
 
 
 @dataclass
@@ -39,6 +44,7 @@ class History:
         evaluations: a row an evaluation in the order they came: trial, genotype, epoch, samples
             and train_seconds of the trial, metrics, and search_samples and search_seconds of the
             whole search up to then.
+        genotypes: trial to the genotype it was begun for, of searches that train genotypes.
         failures: trial to the reason it failed for.
         metric: what the search optimised.
         mode: whether the metric is better small (min) or large (max).
@@ -47,6 +53,7 @@ class History:
     metric: str
     mode: Mode
     evaluations: list[Row] = field(default_factory=list)
+    genotypes: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -128,29 +135,60 @@ class History:
         raise self._no_result()
 
     def trials(self) -> list[Row]:
-        """Return a row a trial: its last evaluation, and how it ended."""
+        """Return a row a trial: its last evaluation, and how it ended.
+
+        `status` is `finished`, `stopped` (early, by a scheduler or the budget's end), `diverged`
+        or `failed`; the latter two with a `reason`.
+        """
         rows = [
-            {key: value for key, value in row.items() if key not in {"alpha", "ranking"}}
-            | {"status": "diverged" if row["diverged"] else "evaluated"}
+            {key: row[key] for key in _OF_TRIAL if key in row} | {"status": _status(row)}
             for row in self._last.values()
         ]
         for row in rows:
             if row["trial"] in self.failures:
                 row |= {"status": "failed", "reason": self.failures[row["trial"]]}
         rows += [
-            {"trial": trial, "status": "failed", "reason": reason}
+            {
+                "trial": trial,
+                "genotype": self.genotypes.get(trial),
+                "status": "failed",
+                "reason": reason,
+            }
             for trial, reason in self.failures.items()
             if trial not in self._last
         ]
         return rows
 
 
-class Recorder(Callback):
-    """Tune's callback that keeps the history, and tells a listener of every evaluation."""
+def _status(row: Row) -> str:
+    if row["diverged"]:
+        return "diverged"
+    return "finished" if row.get("done") else "stopped"
 
-    def __init__(self, history: History, listener: Callable[[Row], None]) -> None:
+
+class Recorder(Callback):
+    """Tune's callback that keeps the history, and tells a listener of every evaluation.
+
+    Args:
+        history: what to keep it in.
+        space: reads the genotype out of a trial's config.
+        listener: called with every row.
+    """
+
+    def __init__(
+        self, history: History, space: SearchSpace, listener: Callable[[Row], None]
+    ) -> None:
         self.history = history
+        self.space = space
         self.listener = listener
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Keep which genotype the trial is for, should it fail before it reports."""
+        if trial.config.keys() >= {variable.name for variable in self.space.variables}:
+            genotype = self.space.from_config(trial.config)
+            self.history.genotypes[trial.trial_id] = str(genotype)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: Row, **info: Any
@@ -162,5 +200,7 @@ class Recorder(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Record why a trial failed."""
-        lines = str(trial.get_error() or "").strip().splitlines()
+        # `trial.get_error` reads Tune's storage, where the driver's own file may not be yet.
+        text = Path(trial.error_file).read_text() if trial.error_file else ""
+        lines = text.strip().splitlines()
         self.history.failures[trial.trial_id] = lines[-1].strip() if lines else "unknown error"

@@ -18,12 +18,13 @@ import torch
 import yaml
 
 from sase_ray.config import Config
-from sase_ray.search import SearchOutcome
+from sase_ray.tuning import SearchOutcome
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
 
 Row = dict[str, Any]
+_NOT_IN_CURVES = frozenset({"alpha", "ranking", "done"})
 PACKAGES = ("sase-ray", "torch", "torchvision", "timm", "ray", "optuna", "numpy", "scipy")
 
 
@@ -135,7 +136,7 @@ def _edges(genotype: str | None) -> dict[str, str]:
 def _curve_rows(outcomes: Iterable[SearchOutcome]) -> Iterable[Row]:
     for outcome in outcomes:
         for row in outcome.history.evaluations:
-            plain = {key: value for key, value in row.items() if key not in {"alpha", "ranking"}}
+            plain = {key: value for key, value in row.items() if key not in _NOT_IN_CURVES}
             yield {"strategy": outcome.strategy, "seed": outcome.seed} | plain
 
 
@@ -169,8 +170,11 @@ def _ranking_rows(outcomes: Iterable[SearchOutcome]) -> Iterable[Row]:
 
 def _write(path: Path, write: Any) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    write(partial)
-    os.replace(partial, path)
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _version(package: str) -> str:

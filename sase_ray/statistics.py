@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
 
 ALPHA = 0.05
+POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -22,32 +22,49 @@ class Estimate:
     high: float
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Estimate the mean of independent values."""
+def estimate(values: Sequence[float], resolution: float = 0.0) -> Estimate:
+    """Estimate the mean of independent values, which are multiples of `resolution` if not 0."""
     sample = np.asarray(values, dtype=float)
     mean = float(sample.mean())
     if len(sample) < 2:
         return Estimate(mean, float("nan"), float("nan"))
-    error = float(stats.sem(sample))
+    error = _deviation(sample, resolution**2 / 12) / len(sample) ** 0.5
     if error == 0:
         return Estimate(mean, mean, mean)
     low, high = stats.t.interval(1 - ALPHA, len(sample) - 1, loc=mean, scale=error)
     return Estimate(mean, float(low), float(high))
 
 
-def paired_p_value(first: Sequence[float], second: Sequence[float]) -> float:
+def paired_p_value(
+    first: Sequence[float], second: Sequence[float], resolution: float = 0.0
+) -> float:
     """Return the two-sided p-value of a paired t-test; NaN from fewer than two pairs.
 
-    Pairs that are all equal give 1, as there is nothing to tell apart.
+    Pairs that are all equal give 1, as there is nothing to tell apart. An accuracy is a multiple
+    of one test image: a few differences of one image each are alike by rounding, not for lack of
+    noise. The t-test would take them for certainty, so their variance counts as no smaller than
+    that of the rounding.
+
+    Args:
+        first: a value a pair.
+        second: the other value of each pair.
+        resolution: what all values are multiples of; 0 for a continuous measurement.
     """
     difference = np.subtract(first, second)
     if len(difference) < 2:
         return float("nan")
     if np.allclose(difference, 0):
         return 1.0
-    if np.ptp(difference) == 0:
+    deviation = _deviation(difference, resolution**2 / 6)
+    if deviation == 0:
         return 0.0
-    return float(stats.ttest_rel(first, second).pvalue)
+    statistic = float(difference.mean()) / deviation * len(difference) ** 0.5
+    return float(2 * stats.t.sf(abs(statistic), len(difference) - 1))
+
+
+def _deviation(sample: np.ndarray, rounding: float) -> float:
+    """Return the standard deviation, no less than what the variance of rounding alone gives."""
+    return float(max(np.var(sample, ddof=1), rounding) ** 0.5)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -61,19 +78,39 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def detectable_difference(differences: Sequence[Sequence[float]], tests: int) -> float:
+def detectable_difference(
+    differences: Sequence[Sequence[float]], tests: int, resolution: float = 0.0
+) -> float:
     """Return the smallest true difference that the paired test would find 8 times in 10.
 
     Args:
-        differences: for each comparison its paired differences, of equal number.
+        differences: for each comparison its paired differences; those of fewer than two are left
+            out, and of the others the fewest pairs count.
         tests: number of tests that share the 5% (Bonferroni, a bound for Holm).
+        resolution: as for `paired_p_value`.
 
     Returns:
-        In the units of the differences; NaN from fewer than two pairs.
+        In the units of the differences; NaN where none has two pairs.
     """
-    pairs = len(differences[0]) if differences else 0
-    if pairs < 2:
+    known = [np.asarray(d, dtype=float) for d in differences if len(d) >= 2]
+    if not known:
         return float("nan")
-    variance = float(np.mean([np.var(d, ddof=1) for d in differences]))
-    effect = TTestPower().solve_power(nobs=pairs, alpha=ALPHA / max(1, tests), power=0.8)
-    return float(np.max(effect)) * variance**0.5
+    pairs = min(len(d) for d in known)
+    variance = float(np.mean([_deviation(d, resolution**2 / 6) ** 2 for d in known]))
+    return _detectable_effect(pairs, ALPHA / max(1, tests)) * variance**0.5
+
+
+def _detectable_effect(pairs: int, alpha: float) -> float:
+    """Return the effect (mean over standard deviation) that a two-sided t-test finds at `POWER`."""
+    freedom = pairs - 1
+    critical = stats.t.isf(alpha / 2, freedom)
+    # Power is averaged over the sample's deviation, as the noncentral t of scipy and statsmodels
+    # does not converge for the few pairs that are usual here.
+    deviation = (stats.chi2.ppf((np.arange(4000) + 0.5) / 4000, freedom) / freedom) ** 0.5
+
+    def missing_power(shift: float) -> float:
+        found = stats.norm.sf(critical * deviation - shift)
+        found += stats.norm.cdf(-critical * deviation - shift)
+        return float(found.mean()) - POWER
+
+    return float(optimize.brentq(missing_power, 0, 10 * critical)) / pairs**0.5

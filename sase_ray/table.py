@@ -36,7 +36,8 @@ def judge(
 
     The unit of replication is the search: the final trainings that belong to one search seed are
     averaged, and strategies are paired by it. With one search seed alone the final trainings
-    are the units, and the reading says that they speak for these genotypes only.
+    are the units, and the reading says that they speak for these genotypes only. A search or
+    training that failed is missing: its strategy is judged by the others.
 
     Args:
         finals: a row a final training: `name`, `family`, `seed` of the search, `final_seed`,
@@ -48,19 +49,22 @@ def judge(
     by_search = finals["seed"].nunique() > 1
     units = "seed" if by_search else "final_seed"
     accuracy = finals.groupby(["name", units])["test_accuracy"].mean().unstack(units)
-    rows = [_row(name, accuracy.loc[name], finals, searches) for name in accuracy.index]
+    image = 1 / test_size
+    rows = [
+        _row(name, accuracy.loc[name].dropna(), finals, searches, image) for name in accuracy.index
+    ]
     table = pd.DataFrame(rows).sort_values("test_accuracy", ascending=False, kind="stable")
-    table = _add_tests(table, accuracy).reset_index(drop=True)
+    table = _add_tests(table, accuracy, image).reset_index(drop=True)
     reading = _reading(table, accuracy, by_search, test_size, dataset)
     return Verdict(table, tuple(reading))
 
 
 def _row(
-    name: str, accuracy: pd.Series, finals: pd.DataFrame, searches: pd.DataFrame
+    name: str, accuracy: pd.Series, finals: pd.DataFrame, searches: pd.DataFrame, image: float
 ) -> dict[str, Any]:
     own = finals[finals["name"] == name]
     search = searches[searches["strategy"] == name] if len(searches) else searches
-    result = estimate(accuracy.to_numpy())
+    result = estimate(accuracy.tolist(), image)
     return {
         "name": name,
         "family": own["family"].iloc[0],
@@ -78,17 +82,22 @@ def _row(
     }
 
 
-def _add_tests(table: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFrame:
+def _pairs(accuracy: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return a strategy's accuracies beside those of random search, where both are known."""
+    return accuracy.loc[[name, RANDOM_SEARCH]].dropna(axis="columns")
+
+
+def _add_tests(table: pd.DataFrame, accuracy: pd.DataFrame, image: float) -> pd.DataFrame:
     """Add difference to random search, its p-value, and Holm's correction within each kind."""
     table = table.assign(difference=np.nan, p_value=np.nan, p_holm=np.nan, significant=False)
     if RANDOM_SEARCH not in accuracy.index:
         return table
-    chance = accuracy.loc[RANDOM_SEARCH]
     others = table["name"] != RANDOM_SEARCH
     for i in table.index[others]:
-        own = accuracy.loc[table.at[i, "name"]]
-        table.loc[i, "difference"] = float((own - chance).mean())
-        table.loc[i, "p_value"] = paired_p_value(own.tolist(), chance.tolist())
+        own, chance = _pairs(accuracy, table.at[i, "name"]).to_numpy()
+        if len(own):
+            table.loc[i, "difference"] = float((own - chance).mean())
+        table.loc[i, "p_value"] = paired_p_value(own.tolist(), chance.tolist(), image)
     baseline = table["family"] == "baseline"
     for kind in (others & ~baseline, others & baseline):
         table.loc[kind, "p_holm"] = holm(table.loc[kind, "p_value"].tolist())
@@ -110,15 +119,18 @@ def _reading(
             "Random search was not among the strategies, so none was tested against it."
         )
     elif len(strategies):
-        sentences.append(_against_random(strategies, accuracy, by_search))
+        sentences.append(_against_random(strategies, accuracy, by_search, 1 / test_size))
     sentences.append(_resolution(table, test_size, dataset))
     return sentences
 
 
-def _against_random(strategies: pd.DataFrame, accuracy: pd.DataFrame, by_search: bool) -> str:
-    pairs = accuracy.shape[1]
+def _against_random(
+    strategies: pd.DataFrame, accuracy: pd.DataFrame, by_search: bool, image: float
+) -> str:
     unit = "independent searches" if by_search else "final trainings of one search"
-    if pairs < 2:
+    paired = [_pairs(accuracy, name).to_numpy() for name in strategies["name"]]
+    differences = [(own - chance).tolist() for own, chance in paired if len(own) >= 2]
+    if not differences:
         return (
             "With one final training a strategy there is no measure of noise: the order of this "
             "table means nothing; ask for more seeds."
@@ -131,9 +143,8 @@ def _against_random(strategies: pd.DataFrame, accuracy: pd.DataFrame, by_search:
             significant["name"], significant["difference"], significant["p_holm"], strict=True
         )
     ]
-    chance = accuracy.loc[RANDOM_SEARCH]
-    differences = [(accuracy.loc[name] - chance).tolist() for name in strategies["name"]]
-    smallest = detectable_difference(differences, len(strategies)) * 100
+    pairs = min(len(difference) for difference in differences)
+    smallest = detectable_difference(differences, len(differences), image) * 100
     power = (
         f"with {pairs} {unit} each, a true difference of {smallest:.2f} points would be found "
         f"8 times in 10, a smaller one less often"

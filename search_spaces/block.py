@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from search_spaces.genotype import EDGE_KINDS, PUBLISHED, Genotype
 from search_spaces.ops import build_op
-from search_spaces.ops.norm import BatchNorm2d, Conv2d
+from search_spaces.ops.conv import Conv2d
+from search_spaces.ops.norm import BatchNorm2d
 from search_spaces.ops.statistics import full_precision
 
 DEFAULT_SIZE = (8, 8)

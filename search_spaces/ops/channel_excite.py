@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search_spaces.ops.conv import Conv2d
 from search_spaces.ops.grid import Affine
-from search_spaces.ops.norm import Conv2d
 from search_spaces.ops.registry import register_op
 from search_spaces.ops.statistics import full_precision
 

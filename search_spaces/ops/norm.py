@@ -1,8 +1,7 @@
-"""Torch's batch norm and convolution, fit for the small maps and mixed precision of the block."""
+"""Torch's batch norm, fit for the small maps and mixed precision of the block."""
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,44 +23,3 @@ class BatchNorm2d(nn.BatchNorm2d):
         stored = (self.running_mean, self.running_var, self.weight, self.bias)
         mean, var, weight, bias = (None if t is None else t.to(x.dtype) for t in stored)
         return F.batch_norm(x, mean, var, weight, bias, eps=self.eps)
-
-
-class Conv2d(nn.Conv2d):
-    """Convolution without bias, stride 1, that computes in the dtype of its input.
-
-    Args:
-        in_channels: channels in.
-        out_channels: channels out.
-        kernel_size: height and width of the kernel.
-        groups: number of groups of channels.
-        same: pad with zeros so that the size of the map stays (odd kernels).
-        device: of the weight.
-        dtype: of the weight.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: tuple[int, int],
-        *,
-        groups: int = 1,
-        same: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        height, width = kernel_size
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            padding=(height // 2, width // 2) if same else 0,
-            groups=groups,
-            bias=False,
-            device=device,
-            dtype=dtype,
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve (B, in_channels, H, W) to (B, out_channels, H', W')."""
-        return self._conv_forward(x, self.weight.to(x.dtype), None)

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search_spaces.ops.conv import MapConv2d
 from search_spaces.ops.grid import GridAffine
-from search_spaces.ops.norm import Conv2d
 from search_spaces.ops.registry import register_op
 from search_spaces.ops.statistics import full_precision
 
@@ -42,7 +42,7 @@ class SpatialConv(nn.Module):
     ) -> None:
         super().__init__()
         self.convs = nn.ModuleList(
-            Conv2d(1, 1, kernel, same=True, device=device, dtype=dtype) for kernel in self.kernels
+            MapConv2d(kernel, device=device, dtype=dtype) for kernel in self.kernels
         )
 
     @full_precision

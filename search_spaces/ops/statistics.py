@@ -1,8 +1,8 @@
 """Statistics over some axes of a map, with finite values and gradients everywhere.
 
 All take x and the axes `dim` to reduce, and keep those axes with size one. N is the number of
-values reduced. Powers are taken after division by the largest magnitude: they cannot overflow,
-and a root never meets zero, where its gradient is infinite.
+values reduced. Fourth powers are taken after division by the largest magnitude: they cannot
+overflow, and a root never meets zero, where its gradient is infinite.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.ops.norm import BatchNorm2d, Conv2d
+from search_spaces.ops.conv import Conv2d
+from search_spaces.ops.norm import BatchNorm2d
 
 Axes = tuple[int, ...]
 
@@ -57,12 +58,18 @@ def maximum(x: Tensor, dim: Axes) -> Tensor:
 
 
 def p_norm(x: Tensor, dim: Axes, p: int) -> Tensor:
-    """Return (sum |x|^p)^(1/p); at x = 0 both value and gradient are 0."""
+    """Return (sum |x|^p)^(1/p) for p = 2 or 4; at x = 0 both value and gradient are 0."""
+    if p == 2:  # squares of float32 overflow beyond 1e19 only, and need no scale
+        return _root((x * x).sum(dim, keepdim=True), 2)
     peak = x.detach().abs().amax(dim, keepdim=True)
-    scaled = x / torch.where(peak > 0, peak, 1.0)
-    total = scaled.abs().pow(p).sum(dim, keepdim=True)
-    # The total is at least 1 unless all is zero. Clamping at 1 would cut the gradient there.
-    return peak * total.clamp(min=0.5).pow(1 / p)
+    squares = (x / torch.where(peak > 0, peak, 1.0)).square()
+    return peak * _root((squares * squares).sum(dim, keepdim=True), 4)
+
+
+def _root(total: Tensor, p: int) -> Tensor:
+    """Return total^(1/p), and 0 with gradient 0 where total is 0."""
+    positive = total > 0
+    return torch.where(positive, torch.where(positive, total, 1.0).pow(1 / p), 0.0)
 
 
 def root_mean_square(x: Tensor, dim: Axes) -> Tensor:

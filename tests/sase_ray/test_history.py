@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from sase_ray.history import History, Recorder
 from search_spaces.errors import UserError
+from search_spaces.genotype import Genotype
+from search_spaces.space import SearchSpace
 
+PLAIN = "gap-conv3-affine-gap-gap-affine"
 GENOTYPES = [f"gap-conv{i}-affine-gap-gap-affine" for i in range(40)]
 
 
@@ -128,14 +131,17 @@ def test_an_incumbent_that_diverges_gives_way():
 
 def test_failures_and_divergences_are_told_by_trial():
     history = History("val_loss", "min")
-    history.add("fine", result(0, 1, 0.5, alpha={"x": [1.0]}, ranking=[]))
+    history.add("fine", result(0, 1, 0.5, alpha={"x": [1.0]}, ranking=[], done=True))
+    history.add("early", result(3, 1, 0.9, done=False))
     history.add("diverged", result(1, 1, float("inf"), diverged=True))
     history.add("died later", result(2, 1, 0.7))
     history.failures["died later"] = "the worker ran out of memory"
     history.failures["never began"] = "ValueError: no such thing"
+    history.genotypes["never began"] = GENOTYPES[4]
     rows = {row["trial"]: row for row in history.trials()}
     assert {name: row["status"] for name, row in rows.items()} == {
-        "fine": "evaluated",
+        "fine": "finished",
+        "early": "stopped",
         "diverged": "diverged",
         "died later": "failed",
         "never began": "failed",
@@ -144,6 +150,7 @@ def test_failures_and_divergences_are_told_by_trial():
     assert rows["died later"]["reason"] == "the worker ran out of memory"
     assert rows["died later"]["val_loss"] == 0.7
     assert rows["never began"]["reason"] == "ValueError: no such thing"
+    assert rows["never began"]["genotype"] == GENOTYPES[4]
     assert "alpha" not in rows["fine"]
     assert "config" not in rows["fine"]
 
@@ -173,15 +180,28 @@ def test_the_last_ranking_is_that_before_a_divergence():
         lost.last_ranking()
 
 
-@pytest.mark.parametrize("error", [RuntimeError("first line\nlast line"), RuntimeError(""), None])
-def test_the_recorder_keeps_the_last_line_of_an_error(error):
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("Failure # 1\nTraceback\n  ValueError: why\n\n", "ValueError: why"), ("", "unknown error")],
+)
+def test_the_recorder_keeps_the_last_line_of_an_error(text, reason, tmp_path):
     history, heard = History("val_loss", "min"), []
-    recorder = Recorder(history, heard.append)
-    trial = SimpleNamespace(trial_id="a", get_error=lambda: error)
+    space = SearchSpace.load("sase")
+    recorder = Recorder(history, space, heard.append)
+    (tmp_path / "error.txt").write_text(text)
+    trial = SimpleNamespace(
+        trial_id="a",
+        error_file=str(tmp_path / "error.txt"),
+        config=space.to_config(Genotype.parse(PLAIN)),
+    )
+    recorder.on_trial_start(0, [], trial)
+    recorder.on_trial_start(0, [], SimpleNamespace(trial_id="supernet", config={}))
     recorder.on_trial_result(0, [], trial, result(0, 1, 0.5))
     recorder.on_trial_error(0, [], trial)
+    recorder.on_trial_error(0, [], SimpleNamespace(trial_id="b", error_file=None))
     assert heard == history.evaluations
-    assert history.failures["a"] == ("last line" if error and str(error) else "unknown error")
+    assert history.genotypes == {"a": PLAIN}
+    assert history.failures == {"a": reason, "b": "unknown error"}
 
 
 @pytest.mark.parametrize("trials", [10, 1000, 10_000])

@@ -183,7 +183,7 @@ def test_a_one_hot_mixture_is_exactly_the_extracted_network(name: str):
     spec = HOSTS[name]
     supernet = disturbed(Supernet(spec, SPACE)).eval()
     x = images(spec)
-    for genotype in (PUBLISHED, OTHER, *SPACE.sample_distinct(3, random.Random(1))):
+    for genotype in (PUBLISHED, OTHER):
         network = supernet.extract(genotype).eval()
         assert [b.genotype for b in blocks(network)] == [genotype] * BLOCKS[name]
         expected = network(x)

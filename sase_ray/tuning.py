@@ -104,7 +104,7 @@ def run_search(
             name=name,
             storage_path=str(Path(storage).resolve() if local else storage),
             stop=BudgetStopper(budget),
-            callbacks=[Recorder(history, listener)],
+            callbacks=[Recorder(history, task.job.space, listener)],
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
             verbose=0,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sase_ray.search import run_search
+from sase_ray.tuning import run_search
 from sase_ray.strategies import SearchTask, make_strategy
 from search_spaces.errors import UserError
 
@@ -192,7 +192,7 @@ def broken(z):
 def test_a_genotype_that_fails_is_recorded_and_the_others_go_on(
     make_job, search, write_space, monkeypatch
 ):
-    monkeypatch.setattr("sase_ray.search.MAX_FAILURES", 0)  # it would only fail again
+    monkeypatch.setattr("sase_ray.tuning.MAX_FAILURES", 0)  # it would only fail again
     path = write_space({"refine_excite": ["affine", "broken"]}, BROKEN)
     job = make_job(path, epochs=1)
     outcome = search("grid", SearchTask(job, budget=10_000))
@@ -208,10 +208,10 @@ def test_a_genotype_that_fails_is_recorded_and_the_others_go_on(
 def test_a_search_whose_every_trial_fails_ends_and_says_why(
     make_job, search, write_space, monkeypatch
 ):
-    monkeypatch.setattr("sase_ray.search.MAX_FAILURES", 0)
+    monkeypatch.setattr("sase_ray.tuning.MAX_FAILURES", 0)
     job = make_job(write_space({"refine_excite": ["broken"]}, BROKEN), epochs=1)
     with pytest.raises(UserError, match="this operation is broken"):
-        search("random", SearchTask(job, budget=2 * 96))
+        search("random", SearchTask(job, budget=96))
 
 
 NOT_A_NUMBER = """

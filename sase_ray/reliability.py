@@ -1,0 +1,136 @@
+"""How far a proxy protocol ranks genotypes, and not seeds.
+
+The same genotypes are trained with several seeds. A score of genotype g with seed s is taken as
+mu + G_g + S_s + E_gs (two-way random effects, one observation a cell). G is what a search is
+after; S shifts all genotypes of a seed together and cancels in paired comparisons; E is the noise
+that is left. Shrout and Fleiss, "Intraclass Correlations: Uses in Assessing Rater Reliability",
+Psychological Bulletin 1979; McGraw and Wong, Psychological Methods 1996.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from statsmodels.stats.power import TTestPower
+
+from sase_ray.statistics import ALPHA
+from search_spaces.errors import UserError
+
+Scores = NDArray[np.float64]
+"""Scores of genotypes (rows) with seeds (columns)."""
+
+
+@dataclass(frozen=True)
+class VarianceComponents:
+    """Variances of the two-way model, in squared units of the score; negative estimates are 0.
+
+    Attributes:
+        genotype: of the genotypes' true differences.
+        seed: of what a seed does to all genotypes alike.
+        residual: of what is left, the noise of a paired comparison.
+    """
+
+    genotype: float
+    seed: float
+    residual: float
+
+    def icc(self, seeds: int = 1) -> float:
+        """Return the reliability of a ranking by scores averaged over `seeds` paired seeds.
+
+        ICC(3,k) of Shrout and Fleiss: the share of the genotypes in the variance that a paired
+        comparison sees; 0 is chance, 1 is no noise. NaN where nothing varies.
+        """
+        return _share(self.genotype, self.residual / seeds)
+
+    def icc_unpaired(self, seeds: int = 1) -> float:
+        """Return the same for scores whose seeds differ between genotypes (ICC(2,k))."""
+        return _share(self.genotype, (self.seed + self.residual) / seeds)
+
+    def detectable(self, seeds: int) -> float:
+        """Return the true difference of two genotypes that `seeds` pairs find 8 times in 10.
+
+        By a two-sided paired t-test at 5%; in the units of the score; NaN for one pair.
+        """
+        if seeds < 2:
+            return float("nan")
+        effect = TTestPower().solve_power(nobs=seeds, alpha=ALPHA, power=0.8)
+        return float(np.max(effect)) * float(np.sqrt(2 * self.residual))
+
+
+def _share(signal: float, noise: float) -> float:
+    return signal / (signal + noise) if signal + noise > 0 else float("nan")
+
+
+def variance_components(scores: Scores) -> VarianceComponents:
+    """Estimate the components by the mean squares of a two-way ANOVA.
+
+    Args:
+        scores: finite, at least two genotypes (rows) and two seeds (columns).
+
+    Raises:
+        UserError: there are fewer, or a score is not finite.
+    """
+    _check(scores)
+    genotypes, seeds = scores.shape
+    by_genotype = scores.mean(axis=1, keepdims=True)
+    by_seed = scores.mean(axis=0, keepdims=True)
+    mean = scores.mean()
+    ms_genotype = seeds * np.sum((by_genotype - mean) ** 2) / (genotypes - 1)
+    ms_seed = genotypes * np.sum((by_seed - mean) ** 2) / (seeds - 1)
+    rest = scores - by_genotype - by_seed + mean
+    ms_residual = np.sum(rest**2) / ((genotypes - 1) * (seeds - 1))
+    return VarianceComponents(
+        genotype=max(0.0, float(ms_genotype - ms_residual) / seeds),
+        seed=max(0.0, float(ms_seed - ms_residual) / genotypes),
+        residual=float(ms_residual),
+    )
+
+
+@dataclass(frozen=True)
+class RankAgreement:
+    """Mean Kendall's tau between seeds, with a 95% bootstrap interval over genotypes."""
+
+    tau: float
+    low: float
+    high: float
+
+
+def rank_agreement(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> RankAgreement:
+    """Measure how far two seeds rank the genotypes alike.
+
+    Args:
+        scores: as for `variance_components`.
+        resamples: of the bootstrap, each drawing the genotypes anew with replacement.
+        seed: of the bootstrap.
+
+    Raises:
+        UserError: as `variance_components`.
+    """
+    _check(scores)
+    rng = np.random.default_rng(seed)
+    genotypes = len(scores)
+    draws = [
+        _mean_tau(scores[rng.integers(genotypes, size=genotypes)]) for _ in range(resamples)
+    ]
+    low, high = np.nanquantile(draws, [ALPHA / 2, 1 - ALPHA / 2])
+    return RankAgreement(_mean_tau(scores), float(low), float(high))
+
+
+def _mean_tau(scores: Scores) -> float:
+    pairs = combinations(range(scores.shape[1]), 2)
+    # Tau-b: a resample repeats genotypes, and an accuracy on few images has ties.
+    return float(np.mean([stats.kendalltau(scores[:, i], scores[:, j])[0] for i, j in pairs]))
+
+
+def _check(scores: Scores) -> None:
+    if scores.ndim != 2 or min(scores.shape) < 2:
+        raise UserError(
+            f"reliability needs at least two genotypes and two seeds, got scores of shape "
+            f"{scores.shape}"
+        )
+    if not np.isfinite(scores).all():
+        raise UserError("reliability needs finite scores: leave out the genotypes that diverged")
