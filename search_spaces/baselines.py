@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from timm.layers import EcaModule, SEModule
-from timm.layers.cbam import CbamModule
 from torch import nn
 
 from search_spaces.backbones.registry import AttentionFactory
@@ -23,25 +21,44 @@ class Baseline:
     source: str
 
 
+# timm is imported by whoever builds one of its modules: it takes seconds.
+def _se(channels: int) -> nn.Module:
+    from timm.layers import SEModule
+
+    return SEModule(channels)
+
+
+def _eca(channels: int) -> nn.Module:
+    from timm.layers import EcaModule
+
+    return EcaModule(channels)
+
+
+def _cbam(channels: int) -> nn.Module:
+    from timm.layers.cbam import CbamModule
+
+    return CbamModule(channels)
+
+
 _CATALOGUE = {
     row.name: row
     for row in (
         Baseline("none", None, "the plain host", ""),
         Baseline(
             "se",
-            SEModule,
+            _se,
             "squeeze and excitation, reduction 16 (at least 8 hidden channels, as in timm)",
             "Hu et al., Squeeze-and-Excitation Networks, CVPR 2018, arXiv:1709.01507",
         ),
         Baseline(
             "eca",
-            EcaModule,
+            _eca,
             "1-D convolution over the channels, its length by their number",
             "Wang et al., ECA-Net: Efficient Channel Attention, CVPR 2020, arXiv:1910.03151",
         ),
         Baseline(
             "cbam",
-            CbamModule,
+            _cbam,
             "channel attention (reduction 16), then spatial attention (7x7)",
             "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018, arXiv:1807.06521",
         ),

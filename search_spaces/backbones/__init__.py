@@ -1,6 +1,11 @@
-"""The backbones, one file a family, in one catalogue; `timm:NAME` reaches those of timm."""
+"""The backbones, one file a family, in one catalogue; `timm:NAME` reaches those of timm.
 
-from search_spaces.backbones import convnext, resnet, resnet_cifar
+Every file of this folder is part of the catalogue. Those that need torchvision or timm are loaded
+only when one of their networks, or the whole catalogue, is asked for: that takes seconds, and a
+worker that trains a CIFAR-style ResNet never asks.
+"""
+
+from search_spaces.backbones import resnet_cifar
 from search_spaces.backbones.registry import (
     AttentionFactory,
     Backbone,
@@ -15,9 +20,7 @@ __all__ = [
     "Backbone",
     "backbones",
     "build_backbone",
-    "convnext",
     "get_backbone",
     "register_backbone",
-    "resnet",
     "resnet_cifar",
 ]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, TypeVar
 
 from torch import nn
@@ -53,8 +56,17 @@ def register_backbone(name: str, *, stages: int, summary: str, source: str) -> C
     return enter
 
 
+@cache
+def _load_all() -> None:
+    """Import every file of this folder, each of which enters its backbones."""
+    package = __name__.rpartition(".")[0]
+    for module in iter_modules(import_module(package).__path__, f"{package}."):
+        import_module(module.name)
+
+
 def backbones() -> list[Backbone]:
     """Return the catalogue, in order of entry."""
+    _load_all()
     return list(_CATALOGUE.values())
 
 
@@ -69,6 +81,8 @@ def get_backbone(name: str) -> Backbone:
         from search_spaces.backbones.timm_models import timm_backbone
 
         return timm_backbone(name.removeprefix(TIMM_PREFIX))
+    if name not in _CATALOGUE:
+        _load_all()
     if name not in _CATALOGUE:
         raise unknown_name("backbone", name, [*_CATALOGUE, f"{TIMM_PREFIX}NAME"])
     return _CATALOGUE[name]
