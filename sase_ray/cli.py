@@ -52,7 +52,7 @@ def main() -> None:
         )
         sys.exit(2)
     except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; what was finished is in the results folder")
+        Console(stderr=True).print("stopped; the searches that had ended are in the results folder")
         sys.exit(130)
     except Exception as error:
         if not type(error).__module__.startswith("ray.exceptions"):
@@ -174,6 +174,7 @@ def show(
 
     loaded = SearchSpace.load(space)
     parsed = loaded.parse(genotype)
+    plain, attended = host_costs(parsed, backbone, image_size)
     console = _console_for_tables()
     for stage in range(parsed.stages):
         block = parsed.stage(stage)
@@ -189,7 +190,6 @@ def show(
             f"{cost.macs:,} multiply-accumulates",
             highlight=False,
         )
-    plain, attended = host_costs(parsed, backbone, image_size)
     console.print(
         f"in {backbone}, {image_size}x{image_size}: {attended.parameters:,} parameters "
         f"({attended.parameters - plain.parameters:+,}), {attended.macs:,} multiply-accumulates "

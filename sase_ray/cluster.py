@@ -76,8 +76,9 @@ def _connect(address: str | None) -> None:
             logging_level=logging.ERROR,
             runtime_env={"env_vars": QUIET},
         )
-    except (ConnectionError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+    # Ray has no exception of its own for a cluster that does not come up.
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"no Ray cluster at {address!r}: {first}") from None
 
 

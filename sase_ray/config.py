@@ -5,32 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from search_spaces.errors import UserError, explain_validation_error
 from search_spaces.space import read_yaml_mapping
-from trainables.protocol import TrainingProtocol
-
-
-def _whole_number(value: Any) -> Any:
-    # YAML reads `yes` as true, which pydantic would take for 1.
-    if isinstance(value, bool):
-        raise ValueError(f"expected a whole number, not {str(value).lower()}")
-    # YAML 1.1 reads 1e6 as text, and a budget of a million is naturally written so.
-    if isinstance(value, str | float):
-        try:
-            number = float(value)
-        except ValueError:
-            return value
-        if number.is_integer():
-            return int(number)
-    return value
-
-
-WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
+from trainables.protocol import TrainingProtocol, WholeNumber
 
 
 class _Section(BaseModel):
@@ -93,7 +75,9 @@ class Config(_Section):
     strategies: list[str] = Field(default=["random", "tpe-asha", "darts"], min_length=1)
     strategy_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     baselines: list[str] = ["none", "se", "eca", "cbam"]
-    budget: WholeNumber = Field(default=100_000, ge=1, description="training samples a search")
+    budget: WholeNumber = Field(
+        default=100_000, ge=1, le=10**15, description="training samples a search"
+    )
     seeds: WholeNumber = Field(
         default=3, ge=1, description="independent repetitions of every search"
     )

@@ -28,12 +28,12 @@ _FROM_RESULT = (
     "val_accuracy",
     "diverged",
     "reason",
-    "done",
+    "finished",
     "alpha",
     "ranking",
 )
 
-_OF_TRIAL = ("trial", *(key for key in _FROM_RESULT if key not in {"done", "alpha", "ranking"}))
+_OF_TRIAL = ("trial", *(key for key in _FROM_RESULT if key not in {"finished", "alpha", "ranking"}))
 
 
 @dataclass
@@ -163,7 +163,7 @@ class History:
 def _status(row: Row) -> str:
     if row["diverged"]:
         return "diverged"
-    return "finished" if row.get("done") else "stopped"
+    return "finished" if row.get("finished") else "stopped"
 
 
 class Recorder(Callback):

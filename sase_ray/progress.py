@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 Row = dict[str, Any]
-PLAIN_STEP = 0.25
+PLAIN_STEP = 0.1
 """Without a terminal, a search is reported each time it has used this much more of its budget."""
 
 

@@ -113,9 +113,7 @@ def rank_agreement(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> R
     _check(scores)
     rng = np.random.default_rng(seed)
     genotypes = len(scores)
-    draws = [
-        _mean_tau(scores[rng.integers(genotypes, size=genotypes)]) for _ in range(resamples)
-    ]
+    draws = [_mean_tau(scores[rng.integers(genotypes, size=genotypes)]) for _ in range(resamples)]
     low, high = np.nanquantile(draws, [ALPHA / 2, 1 - ALPHA / 2])
     return RankAgreement(_mean_tau(scores), float(low), float(high))
 

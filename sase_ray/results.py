@@ -24,7 +24,7 @@ from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
 
 Row = dict[str, Any]
-_NOT_IN_CURVES = frozenset({"alpha", "ranking", "done"})
+_NOT_IN_CURVES = frozenset({"alpha", "ranking", "finished"})
 PACKAGES = ("sase-ray", "torch", "torchvision", "timm", "ray", "optuna", "numpy", "scipy")
 
 

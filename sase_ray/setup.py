@@ -25,6 +25,9 @@ from trainables.data import (
 from trainables.final import FinalJob
 from trainables.job import SearchJob
 
+FIRST_FINAL_SEED = 10_000
+"""Seeds of searches count from 0, those of final trainings from here."""
+
 RANDOM_SEARCH = "random"
 """The strategy that the others are tested against."""
 
@@ -98,7 +101,16 @@ class Setup:
             options=config.backbone.options,
         )
         network.check_stages(space.stages)
-        network.build(baseline_attention("none"))
+        try:
+            network.build(baseline_attention("none"))
+        except UserError:
+            raise
+        except Exception as error:
+            options = dict(config.backbone.options)
+            raise UserError(
+                f"backbone {config.backbone.name!r} cannot be built with options {options} for "
+                f"images of {height}x{width}: {error}"
+            ) from error
         setup = cls(config, space, network, strategies, search_view, final_data(data, everything))
         for strategy in strategies.values():
             strategy.check(setup.task(seed=0))
@@ -132,11 +144,13 @@ class Setup:
     def final_seeds(self, replicate: int) -> range:
         """Return the seeds of the final trainings that belong to one search seed.
 
-        They are the same for all strategies, so that differences are paired, and different for
-        every replicate, so that replicates are independent.
+        They are the same for all strategies, so that differences are paired, different for every
+        replicate, so that replicates are independent, and none that a search used: a genotype
+        must not be judged from the initial weights that it was chosen by.
         """
         count = self.config.final.seeds
-        return range(replicate * count, (replicate + 1) * count)
+        first = FIRST_FINAL_SEED + replicate * count
+        return range(first, first + count)
 
     @staticmethod
     def device_name(gpus: float) -> str:

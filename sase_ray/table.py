@@ -41,11 +41,14 @@ def judge(
 
     Args:
         finals: a row a final training: `name`, `family`, `seed` of the search, `final_seed`,
-            `module`, `test_accuracy`, `parameters`, `macs`, `latency_ms`.
+            `module`, `diverged`, `test_accuracy`, `parameters`, `macs`, `latency_ms`.
         searches: a row a search: `strategy`, `seed`, `samples`, `seconds`, `trials`.
         test_size: number of test images.
         dataset: its name.
     """
+    # A training that diverged has no accuracy; the reading names it, and its pair is left out.
+    diverged = finals[finals["diverged"]]
+    finals = finals.assign(test_accuracy=finals["test_accuracy"].mask(finals["diverged"]))
     by_search = finals["seed"].nunique() > 1
     units = "seed" if by_search else "final_seed"
     accuracy = finals.groupby(["name", units])["test_accuracy"].mean().unstack(units)
@@ -56,6 +59,10 @@ def judge(
     table = pd.DataFrame(rows).sort_values("test_accuracy", ascending=False, kind="stable")
     table = _add_tests(table, accuracy, image).reset_index(drop=True)
     reading = _reading(table, accuracy, by_search, test_size, dataset)
+    reading += [
+        f"{len(rows)} final training(s) of {name} diverged and are left out of its mean."
+        for name, rows in diverged.groupby("name")
+    ]
     return Verdict(table, tuple(reading))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from search_spaces.errors import UserError
 from search_spaces.genotype import EDGE_KINDS, PUBLISHED, Genotype
 from search_spaces.ops import build_op
 from search_spaces.ops.conv import Conv2d
@@ -101,7 +102,7 @@ class SASE(nn.Module):
         dtype: of the parameters.
 
     Raises:
-        UserError: the genotype has several stages or names an unknown operation.
+        UserError: no channels, or the genotype has several stages or names an unknown operation.
     """
 
     def __init__(
@@ -116,6 +117,8 @@ class SASE(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if channels < 1:
+            raise UserError(f"a block has at least 1 channel, got {channels}")
         self.genotype = Genotype.parse(genotype)
         self.edges = nn.ModuleDict(
             {

@@ -300,8 +300,12 @@ def read_yaml_mapping(path: Path, what: str) -> dict[str, object]:
         line = f" (line {mark.line + 1})" if mark else ""
         raise UserError(f"{what} {path} is not valid YAML{line}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{what} {path}: expected keys and values, got {type(content).__name__}")
+        raise UserError(f"{what} {path}: expected keys and values, got {_plainly(content)}")
     return content
+
+
+def _plainly(content: object) -> str:
+    return "an empty file" if content is None else f"a {type(content).__name__}"
 
 
 def _load_file(path: Path) -> SearchSpace:

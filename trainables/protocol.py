@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _whole_number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"input should be a number, not {str(value).lower()}")
+    # YAML 1.1 reads 1e6 as text, and a budget of a million is naturally written so.
+    if isinstance(value, str | float):
+        try:
+            number = float(value)
+        except ValueError:
+            return value
+        if number.is_integer():
+            return int(number)
+    return value
+
+
+WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
+"""An integer of a configuration, which may be written 1e6."""
 
 
 class TrainingProtocol(BaseModel):
     """How a network is trained. Frozen, so that two runs of one protocol are comparable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    epochs: int = Field(default=10, ge=1, description="passes over the training set")
-    batch_size: int = Field(default=128, ge=2, description="images a step")
+    epochs: WholeNumber = Field(default=10, ge=1, description="passes over the training set")
+    batch_size: WholeNumber = Field(default=128, ge=2, description="images a step")
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(default=0.1, gt=0, description="peak learning rate")
     lr_min: float = Field(default=0.0, ge=0, description="learning rate at the end of the cosine")
@@ -26,3 +44,9 @@ class TrainingProtocol(BaseModel):
     amp: bool = Field(default=True, description="bf16 autocast; on a GPU only")
     channels_last: bool = Field(default=True, description="on a GPU only")
     deterministic: bool = Field(default=False, description="deterministic algorithms only")
+
+    @model_validator(mode="after")
+    def _rate_falls(self) -> TrainingProtocol:
+        if self.lr_min > self.lr:
+            raise ValueError(f"lr_min {self.lr_min:g} is above lr {self.lr:g}")
+        return self

@@ -97,6 +97,7 @@ class ProxyTrainable(tune.Trainable):
             "epoch": self.epoch,
             "samples": self.samples,
             "train_seconds": self.train_seconds,
+            "finished": self.epoch >= self.job.protocol.epochs,
             tune.result.DONE: done,
         }
 

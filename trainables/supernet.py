@@ -134,6 +134,7 @@ class SupernetTrainable(tune.Trainable):
                 "epoch": self.epoch,
                 "samples": self.steps * self.step_samples,
                 "train_seconds": self.train_seconds,
+                "finished": self.steps >= self.total_steps,
                 tune.result.DONE: done,
             }
         )

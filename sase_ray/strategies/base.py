@@ -80,7 +80,7 @@ class Strategy(BaseModel, ABC):
        one is the strategy's answer.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: ClassVar[str]
     family: ClassVar[Family]

@@ -6,7 +6,7 @@ gradient of the validation loss in alpha at the current weights (eq. 6 with xi =
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -19,6 +19,8 @@ from search_spaces.super_block import Mixture
 from trainables.oneshot import OneShotAlgorithm, Ranking, StepCost, best_by_sum
 from trainables.protocol import TrainingProtocol
 from trainables.training import Batch, Trainer
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class DARTS(OneShot):
@@ -35,7 +37,7 @@ class DARTS(OneShot):
     weight_decay: float = Field(default=3e-4, ge=0)
     clip: float = Field(default=5.0, gt=0, description="maximal gradient norm of the weights")
     alpha_lr: float = Field(default=3e-4, gt=0, description="of alpha, Adam")
-    alpha_betas: tuple[float, float] = (0.5, 0.999)
+    alpha_betas: tuple[Beta, Beta] = (0.5, 0.999)
     alpha_weight_decay: float = Field(default=1e-3, ge=0)
 
     def weight_protocol(self, task: SearchTask) -> TrainingProtocol:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -50,7 +53,7 @@ def register_op(kind: str, name: str, *, source: str = "") -> Callable[[T], T]:
 
     def enter(factory: T) -> T:
         known = _CATALOGUE.get((kind, name))
-        if known and known.factory.__qualname__ != factory.__qualname__:
+        if known and _origin(known.factory) != _origin(factory):
             raise UserError(f"operation {name!r} of kind {kind!r} is already registered")
         summary = (factory.__doc__ or "").strip().splitlines()
         _CATALOGUE[kind, name] = Operation(
@@ -59,6 +62,10 @@ def register_op(kind: str, name: str, *, source: str = "") -> Callable[[T], T]:
         return factory
 
     return enter
+
+
+def _origin(factory: Callable[..., Any]) -> tuple[str, str]:
+    return factory.__module__, factory.__qualname__
 
 
 class Stateless(nn.Module):
@@ -125,9 +132,13 @@ def load_operations(space: SearchSpace) -> None:
 @cache
 def _run_operation_file(file: OperationFile) -> None:
     # Run from its text, not by import: the path may not exist on the machine of a worker.
+    digest = hashlib.sha256(f"{file.path}\n{file.text}".encode()).hexdigest()
+    module = ModuleType(f"sase_user_operations_{digest[:16]}")
+    module.__file__ = file.path
+    sys.modules[module.__name__] = module
     try:
-        exec(compile(file.text, file.path, "exec"), {"__name__": "sase_user_operations"})
+        exec(compile(file.text, file.path, "exec"), module.__dict__)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"operations file {file.path}: {type(error).__name__}: {error}") from error

@@ -131,8 +131,8 @@ def test_an_incumbent_that_diverges_gives_way():
 
 def test_failures_and_divergences_are_told_by_trial():
     history = History("val_loss", "min")
-    history.add("fine", result(0, 1, 0.5, alpha={"x": [1.0]}, ranking=[], done=True))
-    history.add("early", result(3, 1, 0.9, done=False))
+    history.add("fine", result(0, 1, 0.5, alpha={"x": [1.0]}, ranking=[], finished=True))
+    history.add("early", result(3, 1, 0.9, finished=False))
     history.add("diverged", result(1, 1, float("inf"), diverged=True))
     history.add("died later", result(2, 1, 0.7))
     history.failures["died later"] = "the worker ran out of memory"

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from sase_ray.tuning import run_search
 from sase_ray.strategies import SearchTask, make_strategy
+from sase_ray.tuning import run_search
 from search_spaces.errors import UserError
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -73,6 +73,8 @@ def test_asha_stops_trials_early_and_so_begins_more_in_the_same_budget(make_job,
     assert outcome.samples <= budget
     last = {row["trial"]: row for row in outcome.history.evaluations}
     full = [row for row in last.values() if row["epoch"] == 4]
+    stopped = [row for row in outcome.history.trials() if row["status"] == "stopped"]
+    assert len(stopped) == len(last) - len(full)
     assert str(outcome.genotype) == min(full, key=lambda row: row["val_loss"])["genotype"]
 
 

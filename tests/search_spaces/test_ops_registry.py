@@ -136,3 +136,39 @@ def test_a_space_may_not_name_what_no_file_registers() -> None:
 def test_a_faulty_file_is_named() -> None:
     with pytest.raises(UserError, match=r"mine\.py: ZeroDivisionError: division by zero"):
         load_operations(space_with("gap_std", "1 / 0"))
+
+
+def test_a_users_file_cannot_silently_replace_a_published_operation() -> None:
+    text = (
+        "from search_spaces import register_op\n"
+        "@register_op('channel_squeeze', 'gap')\n"
+        "def gap(x):\n    return x.amax((2, 3), keepdim=True)\n"
+    )
+    with pytest.raises(UserError, match="already registered"):
+        load_operations(published_with(OperationFile("replacing.py", text)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "raise SystemExit(3)",
+        "this is not python",
+        "1 / 0",
+    ],
+)
+def test_a_broken_operations_file_is_one_sentence(text: str) -> None:
+    with pytest.raises(UserError, match=r"operations file broken\.py"):
+        load_operations(published_with(OperationFile("broken.py", text)))
+
+
+def test_an_operations_file_may_define_dataclasses() -> None:
+    text = (
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "@dataclass\nclass Settings:\n    scale: float = 1.0\n"
+    )
+    load_operations(published_with(OperationFile("with_dataclass.py", text)))
+
+
+def published_with(file: OperationFile) -> SearchSpace:
+    return replace(SearchSpace.load("sase"), operation_files=(file,))

@@ -140,7 +140,7 @@ def test_missing_fashion_mnist_says_where_and_how(tmp_path, no_debian):
         str(tmp_path / "no-debian"),
         "$SASE_DATA",
         "dataset-fashion-mnist",
-        "download=True",
+        "data.options.download=true",
         "train-images-idx3-ubyte.gz",
     ):
         assert part in message
@@ -313,7 +313,7 @@ def test_missing_cifar_says_where_and_how(tmp_path):
     (folder / "data_batch_3").unlink()
     with pytest.raises(UserError) as error:
         load_dataset("cifar10", tmp_path)
-    for part in (str(folder), "cifar-10-python.tar.gz", "$SASE_DATA", "download=True"):
+    for part in (str(folder), "cifar-10-python.tar.gz", "$SASE_DATA", "data.options.download=true"):
         assert part in str(error.value)
 
 

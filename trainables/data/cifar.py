@@ -79,7 +79,8 @@ def _load(name: str, kind: Any, label_key: str, root: Path | None, download: boo
             name,
             candidates,
             f"put the folder {kind.base_folder} of {kind.url} into a folder and give that as root "
-            f"or in $SASE_DATA, or have torchvision download it (170 MB) with download=True",
+            f"or in $SASE_DATA, or have torchvision download it (170 MB) "
+            f"with --set data.options.download=true",
         )
     train = _read_part([folder / file for file in train_files], label_key)
     test = _read_part([folder / file for file in test_files], label_key)

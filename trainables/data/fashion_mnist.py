@@ -64,7 +64,7 @@ def fashion_mnist(root: Path | None, download: bool = False) -> RawData:
             _candidates(root),
             f"put {', '.join(_FILES)} into a folder and give it as root or in $SASE_DATA, "
             f"or install Debian's package dataset-fashion-mnist, "
-            f"or have torchvision download it (30 MB) with download=True",
+            f"or have torchvision download it (30 MB) with --set data.options.download=true",
         )
     train, test = _read_part(folder, *_FILES[:2]), _read_part(folder, *_FILES[2:])
     return RawData(train.images, train.labels, CLASSES, test)

@@ -1,0 +1,206 @@
+"""How a cluster is shared, on clusters of several nodes and with pretended GPUs."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from sase_ray import cluster
+from sase_ray.cluster import Slots
+from sase_ray.config import ResourcesConfig
+from search_spaces.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("total", "searches", "side_by_side", "concurrency"),
+    [(1, 1, 1, 1), (1, 9, 1, 1), (4, 9, 4, 1), (8, 3, 3, 2), (8, 1, 1, 8), (9, 2, 2, 4)],
+)
+def test_slots_are_shared_without_asking_for_more_than_there_are(
+    total, searches, side_by_side, concurrency
+):
+    share = Slots(cluster.TrialResources(), total).share(searches)
+    assert share == (side_by_side, concurrency)
+    assert side_by_side * concurrency <= total
+
+
+@pytest.fixture
+def slots(monkeypatch):
+    """Count the slots of a cluster with these nodes: ``slots([{"CPU": 4}], cpus_per_trial=2)``."""
+
+    def count(nodes, dead=(), **config):
+        alive = [{"Alive": True, "Resources": node} for node in nodes]
+        gone = [{"Alive": False, "Resources": node} for node in dead]
+        monkeypatch.setattr(cluster.ray, "nodes", lambda: [*gone, *alive])
+        return cluster._slots(ResourcesConfig(**config))
+
+    return count
+
+
+@pytest.mark.parametrize(
+    ("nodes", "config", "gpus", "total"),
+    [
+        ([{"CPU": 2}], {}, 0, 2),
+        ([{"CPU": 3}, {"CPU": 3}], {"cpus_per_trial": 2}, 0, 2),
+        ([{"CPU": 1}], {"cpus_per_trial": 0.1}, 0, 10),
+        ([{"CPU": 16, "GPU": 1}], {}, 0.25, 4),
+        ([{"CPU": 2, "GPU": 1}], {}, 0.25, 2),
+        ([{"CPU": 16, "GPU": 2}, {"CPU": 64}], {}, 0.25, 8),
+        ([{"CPU": 0}, {"CPU": 8, "GPU": 8}], {"gpus_per_trial": 1}, 1, 8),
+        ([{"CPU": 8, "GPU": 1}], {"gpus_per_trial": 0}, 0, 8),
+        ([{"CPU": 8, "GPU": 1}], {"gpus_per_trial": 0.3}, 0.3, 3),
+    ],
+)
+def test_slots_count_what_fits_on_each_node(nodes, config, gpus, total, slots):
+    counted = slots(nodes, dead=[{"CPU": 99, "GPU": 9}], **config)
+    assert counted.total == total
+    assert counted.trial.gpus == gpus
+
+
+@pytest.mark.parametrize(
+    ("nodes", "config", "told"),
+    [
+        ([{"CPU": 8}], {"gpus_per_trial": 0.5}, "gpus_per_trial is 0.5, .* has 0 GPUs"),
+        ([{"CPU": 8, "GPU": 1}] * 2, {"gpus_per_trial": 2}, "largest node .* has 1 GPUs"),
+        ([{"CPU": 8}] * 2, {"cpus_per_trial": 9}, "cpus_per_trial is 9, .* has 8 CPUs"),
+        ([{"CPU": 8}, {"CPU": 1, "GPU": 1}], {"cpus_per_trial": 2}, "2 CPUs and 0.25 GPUs"),
+    ],
+)
+def test_a_trial_that_no_node_can_hold_is_refused(nodes, config, told, slots):
+    with pytest.raises(UserError, match=told):
+        slots(nodes, **config)
+
+
+TWO_NODES = """
+import ray
+from ray.cluster_utils import Cluster
+from sase_ray.cluster import connected
+from sase_ray.config import ResourcesConfig
+
+nodes = Cluster()
+nodes.add_node(num_cpus=3, num_gpus=1, include_dashboard=False)
+nodes.add_node(num_cpus=8, num_gpus=1)
+try:
+    with connected(ResourcesConfig(address=nodes.address)) as slots:
+        print("slots", slots.total, slots.trial.cpus, slots.trial.gpus)
+
+        @ray.remote(num_cpus=slots.trial.cpus, num_gpus=slots.trial.gpus)
+        def trial():
+            return ray.get_runtime_context().get_node_id()
+
+        print("ran on", len({*ray.get([trial.remote() for _ in range(slots.total)])}) > 0)
+    print("left", not ray.is_initialized())
+    with connected(ResourcesConfig(address=nodes.address, gpus_per_trial=1)) as slots:
+        print("whole", slots.total)
+finally:
+    nodes.shutdown()
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_share_of_a_gpu_is_counted_over_two_real_nodes():
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_NODES], capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    # The first node has room for three trials by its CPUs, the second for four by its GPU.
+    assert "slots 7 1.0 0.25" in done.stdout
+    assert "left True" in done.stdout
+    assert "whole 2" in done.stdout
+
+
+def _free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.fixture
+def head(tmp_path_factory):
+    """A head with token authentication: the address for jobs, and the client's environment."""
+    environment = {
+        **os.environ,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "OMP_NUM_THREADS": "1",
+    }
+    environment.pop("RAY_ADDRESS", None)
+    gcs, dashboard, agent, agent_grpc, metrics, client = _free_ports(6)
+    # Ray's sockets need a short path.
+    folder = Path("/tmp") / f"sase-head-{secrets.token_hex(3)}"
+    started = subprocess.Popen(
+        [
+            *[str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"],
+            *[f"--port={gcs}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"],
+            *[f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"],
+            *[f"--dashboard-agent-grpc-port={agent_grpc}", f"--metrics-export-port={metrics}"],
+            *["--num-cpus=2", f"--temp-dir={folder}", "--disable-usage-stats"],
+        ],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
+                    break
+            assert started.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+        yield f"http://127.0.0.1:{dashboard}", environment
+    finally:
+        started.terminate()
+        try:
+            started.wait(40)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait(10)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ray_job_submit_runs_a_comparison_on_the_cluster(head, tiny, tmp_path):
+    address, environment = head
+    copy = tmp_path / "copy"
+    for package in ("sase_ray", "trainables", "search_spaces"):
+        shutil.copytree(
+            ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    small = {**tiny, "strategies": ["random"], "seeds": 1, "budget": 200, "run": "submitted"}
+    (copy / "small.yaml").write_text(yaml.safe_dump({**small, "baselines": ["none"]}))
+    submit = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", address]
+    submit += ["--working-dir", str(copy), "--", sys.executable, "-m", "sase_ray", "compare"]
+    done = subprocess.run(
+        [*submit, "--config", "small.yaml"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    folder = tmp_path / "results" / "submitted"
+    table = pd.read_csv(folder / "strategies.csv")
+    assert set(table["name"]) == {"random", "none"}
+    # It ran on that cluster, not on one of its own.
+    assert yaml.safe_load((folder / "config.yaml").read_text())["hardware"]["cpus"] == 2
+    assert "test accuracy in %" in done.stdout
+    assert "No strategy" not in done.stdout
