@@ -172,14 +172,21 @@ def _search(
     concurrency: int,
     board: Any,
 ) -> SearchOutcome:
-    return run_search(
+    pinned: list[Any] = []
+
+    def pin(row: dict[str, Any]) -> None:
+        pinned[:] = [board.pin.remote(strategy.name, task.job.seed, row)]
+
+    outcome = run_search(
         strategy,
         task,
         storage=storage,
         resources=resources,
         concurrency=concurrency,
-        listener=lambda row: board.pin.remote(strategy.name, task.job.seed, row),
+        listener=pin,
     )
+    ray.get(pinned)  # so that the driver, once it knows of the end, finds all that came before
+    return outcome
 
 
 @ray.remote(max_retries=2)
