@@ -375,7 +375,10 @@ class _Run:
         return verdict
 
     def _final_rows(self, costs: dict[str, dict[str, float]]) -> Iterator[dict[str, Any]]:
-        for name, family, replicate, job in self.finals:
+        # In a fixed order: the searches end in any.
+        order = [*self.setup.strategies, *self.setup.config.baselines]
+        finals = sorted(self.finals, key=lambda f: (order.index(f[0]), f[2], f[3].seed))
+        for name, family, replicate, job in finals:
             if (job.module, job.seed) not in self.results:
                 continue
             yield {

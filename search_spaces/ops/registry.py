@@ -132,7 +132,8 @@ def load_operations(space: SearchSpace) -> None:
 @cache
 def _run_operation_file(file: OperationFile) -> None:
     # Run from its text, not by import: the path may not exist on the machine of a worker.
-    digest = hashlib.sha256(f"{file.path}\n{file.text}".encode()).hexdigest()
+    # Named by the path alone, so that a file that was edited may register its operations anew.
+    digest = hashlib.sha256(file.path.encode()).hexdigest()
     module = ModuleType(f"sase_user_operations_{digest[:16]}")
     module.__file__ = file.path
     sys.modules[module.__name__] = module

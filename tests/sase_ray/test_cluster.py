@@ -189,13 +189,19 @@ def test_ray_job_submit_runs_a_comparison_on_the_cluster(head, tiny, tmp_path):
     (copy / "small.yaml").write_text(yaml.safe_dump({**small, "baselines": ["none"]}))
     submit = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", address]
     submit += ["--working-dir", str(copy), "--", sys.executable, "-m", "sase_ray", "compare"]
-    done = subprocess.run(
-        [*submit, "--config", "small.yaml"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    deadline = time.monotonic() + 90
+    while True:
+        done = subprocess.run(
+            [*submit, "--config", "small.yaml"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        # The dashboard answers before the agent that runs jobs is there.
+        if "No available agent" not in done.stderr or time.monotonic() > deadline:
+            break
+        time.sleep(2)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     folder = tmp_path / "results" / "submitted"
     table = pd.read_csv(folder / "strategies.csv")
