@@ -16,12 +16,25 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 from search_spaces.genotype import EDGE_KINDS, EDGES
 from search_spaces.network import NetworkSpec
+from search_spaces.ops import registry
 from search_spaces.space import SearchSpace
 from trainables.data import ImageData, load_dataset, make_splits, search_data
 from trainables.job import SearchJob
 from trainables.protocol import TrainingProtocol
 
 TINY_NETWORK = NetworkSpec("resnet8", 10, 1, (8, 8), {"width": 4})
+
+
+@pytest.fixture(autouse=True)
+def _own_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show every test the bundled operations alone; what it registers itself, it takes along."""
+    bundled = {
+        key: op
+        for key, op in registry._CATALOGUE.items()
+        if op.factory.__module__.startswith("search_spaces.")
+    }
+    monkeypatch.setattr(registry, "_CATALOGUE", bundled)
+    registry._run_operation_file.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -137,6 +137,7 @@ def made_up(accuracy, searches):
             "parameters": 1,
             "macs": 1,
             "latency_ms": 1.0,
+            "diverged": False,
         }
         for i, own in enumerate(accuracy)
         for seed, value in enumerate(own)

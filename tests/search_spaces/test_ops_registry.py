@@ -10,14 +10,8 @@ from torch import Tensor, nn
 
 from search_spaces.errors import UserError
 from search_spaces.genotype import EDGE_KINDS
-from search_spaces.ops import build_op, load_operations, operations, register_op, registry
+from search_spaces.ops import build_op, load_operations, operations, register_op
 from search_spaces.space import OperationFile, SearchSpace
-
-
-@pytest.fixture(autouse=True)
-def _own_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no test leave an operation behind."""
-    monkeypatch.setattr(registry, "_CATALOGUE", dict(registry._CATALOGUE))
 
 
 @pytest.mark.parametrize("space", ["sase", "sase_tiny"])
