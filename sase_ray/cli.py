@@ -88,9 +88,43 @@ def compare(
     address: Address = None,
     cpus_per_trial: Cpus = None,
     gpus_per_trial: Gpus = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            help="'table', or the path of one made by `sase-ray tabulate`: look trainings up "
+            "instead of doing them."
+        ),
+    ] = None,
+    noise: Annotated[
+        bool, typer.Option(help="On a table: draw trainings with their measured noise.")
+    ] = True,
 ) -> None:
-    """Compare search strategies at equal budget, and train what they find from scratch."""
+    """Compare search strategies at equal budget, and train what they find from scratch.
+
+    With `--on table` nothing is trained: hundreds of searches read a table of truth.
+    """
     console = Console()
+    if on is not None:
+        given = {
+            "--config": config, "--set": assignments, "--dataset": dataset, "--space": space,
+            "--backbone": backbone, "--baselines": baselines, "--data-root": data_root,
+        }  # fmt: skip
+        wrong = [option for option, value in given.items() if value]
+        if wrong:
+            raise UserError(f"{wrong[0]} does not go with --on: the table has been trained already")
+        _compare_on_table(
+            console,
+            None if on == "table" else on,
+            _names(strategies),
+            budget=budget,
+            seeds=seeds,
+            metric=metric,
+            noise=noise,
+            results=results,
+            run=run,
+            resources=_resources(address, cpus_per_trial, gpus_per_trial),
+        )
+        return
     settings = _load(
         config,
         assignments,
@@ -157,6 +191,86 @@ def search(
             draw(report.genotype.stage(stage)), highlight=False, markup=False, soft_wrap=True
         )
     _print_places(console, report.folder)
+
+
+@app.command()
+def tabulate(
+    table: Annotated[Path, typer.Argument(help="Parquet file to make, or to go on with.")],
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    repeated: Annotated[int, typer.Option(help="Genotypes to train with all seeds.")] = 100,
+    seeds: Annotated[int, typer.Option(help="How often these are trained.", min=1)] = 3,
+    minutes: Annotated[float | None, typer.Option(help="Begin nothing new after these.")] = None,
+    dataset: Dataset = None,
+    space: Space = None,
+    backbone: Backbone = None,
+    data_root: Root = None,
+    address: Address = None,
+    cpus_per_trial: Cpus = None,
+    gpus_per_trial: Gpus = None,
+) -> None:
+    """Train a whole (small) space into a table of truth; goes on where it stopped."""
+    console = Console()
+    settings = _load(
+        config,
+        assignments,
+        dataset=dataset,
+        space=space,
+        backbone=backbone,
+        data_root=data_root,
+        resources=_resources(address, cpus_per_trial, gpus_per_trial),
+    )
+    from sase_ray.tabulate import tabulate as run_tabulate
+
+    missing = run_tabulate(
+        table, settings, repeated=repeated, seeds=seeds, minutes=minutes, console=console
+    )
+    if missing:
+        console.print(f"{missing:,} trainings are missing: run the same command again")
+
+
+@app.command()
+def reliability(
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    genotypes: Annotated[int, typer.Option(help="Random genotypes to train.")] = 24,
+    seeds: Annotated[int, typer.Option(help="How often each is trained.")] = 4,
+    dataset: Dataset = None,
+    space: Space = None,
+    backbone: Backbone = None,
+    data_root: Root = None,
+    results: Results = None,
+    run: RunName = None,
+    address: Address = None,
+    cpus_per_trial: Cpus = None,
+    gpus_per_trial: Gpus = None,
+) -> None:
+    """Measure how far the proxy protocol ranks genotypes, and not seeds."""
+    console = Console()
+    settings = _load(
+        config,
+        assignments,
+        dataset=dataset,
+        space=space,
+        results=results,
+        run=run,
+        backbone=backbone,
+        data_root=data_root,
+        resources=_resources(address, cpus_per_trial, gpus_per_trial),
+    )
+    from sase_ray.measurement import measure_reliability
+
+    report = measure_reliability(settings, genotypes=genotypes, seeds=seeds, console=console)
+    _print_reliability(report)
+    for sentence in report.reading:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    shown = _shown(report.folder)
+    console.print(
+        f"\ntables: {shown}/reliability.csv, {shown}/*.parquet\nfigure: {shown}/reliability.png",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -339,9 +453,94 @@ def _cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _print_places(console: Console, folder: Path) -> None:
+def _compare_on_table(
+    console: Console,
+    table: str | None,
+    names: list[str] | None,
+    *,
+    budget: str | None,
+    resources: dict[str, Any] | None,
+    **options: Any,
+) -> None:
+    from sase_ray.config import load_config
+
+    # So that a budget of 1e6 and the resources are read, and refused, as everywhere.
+    checked = load_config(
+        None, {"budget": budget or 1, **({"resources": resources} if resources else {})}
+    )
+    from sase_ray.table_comparison import compare_on_table
+
+    comparison = compare_on_table(
+        table,
+        names,
+        budget=checked.budget if budget else None,
+        resources=checked.resources,
+        console=console,
+        **{key: value for key, value in options.items() if value is not None},
+    )
+    loss = options.get("metric") != "val_accuracy"
+    scale, form = (1, ".4f") if loss else (100, ".2f")
+    unit = "nats of test cross-entropy" if loss else "points of test accuracy"
+    shown = Table(title=f"regret in {unit}, mean and 95% interval; * not told apart from the best")
+    for column in ("strategy", "regret", "interval", "median", "mean rank", "trials", "device s"):
+        shown.add_column(column, justify="left" if column == "strategy" else "right")
+    for row in comparison.table.to_dict("records"):
+        shown.add_row(
+            row["name"],
+            format(scale * row["regret"], form),
+            f"{scale * row['ci_low']:{form}} – {scale * row['ci_high']:{form}}",
+            format(scale * row["median"], form),
+            f"{row['mean_rank']:.2f}" + ("*" if row["tied"] else ""),
+            f"{row['trials']:.0f}",
+            f"{row['seconds']:,.0f}",
+        )
+    _console_for_tables().print(shown)
+    for sentence in comparison.reading:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    folder = _shown(comparison.folder)
+    console.print(
+        f"\ntables: {folder}/strategies.csv, {folder}/*.parquet\nfigure: {folder}/regret.png",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _print_reliability(report: Any) -> None:
+    table = Table(title="reliability of the proxy protocol (losses in nats, accuracies in points)")
+    for column in (
+        "metric", "epoch", "s a trial", "sd genotype", "sd seed", "sd noise", "ICC", "95%",
+        "ICC of all seeds", "tau", "95%", "detectable",
+    ):  # fmt: skip
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for row in report.table.to_dict("records"):
+        loss = row["metric"].endswith("loss")
+        scale, form = (1, ".4f") if loss else (100, ".2f")
+        spreads = [
+            format(scale * row[key], form) for key in ("sd_genotype", "sd_seed", "sd_residual")
+        ]
+        table.add_row(
+            row["metric"],
+            str(row["epoch"]),
+            f"{row['seconds']:.1f}",
+            *spreads,
+            f"{row['icc']:.2f}",
+            f"{row['icc_low']:.2f} – {row['icc_high']:.2f}",
+            f"{row['icc_k']:.2f}",
+            f"{row['tau']:.2f}",
+            f"{row['tau_low']:.2f} – {row['tau_high']:.2f}",
+            format(scale * row["detectable"], form),
+        )
+    _console_for_tables().print(table)
+
+
+def _shown(folder: Path) -> str:
     shown = os.path.relpath(folder)
-    shown = shown if not shown.startswith("..") else str(folder)
+    return shown if not shown.startswith("..") else str(folder)
+
+
+def _print_places(console: Console, folder: Path) -> None:
+    shown = _shown(folder)
     console.print(
         f"\ntables:      {shown}/*.parquet, {shown}/strategies.csv\n"
         f"TensorBoard: tensorboard --logdir {shown}/tensorboard",

@@ -11,15 +11,13 @@ import pandas as pd
 import ray
 from rich.console import Console
 
-from sase_ray.cluster import Slots, connected
+from sase_ray.cluster import connected
 from sase_ray.config import Config, load_config
-from sase_ray.progress import Display
-from sase_ray.results import RunFolder, check_new
+from sase_ray.results import check_new
+from sase_ray.searches import POLL_SECONDS, Searches, reason
 from sase_ray.setup import Setup
-from sase_ray.strategies import SearchTask, Strategy
 from sase_ray.table import Verdict, judge
-from sase_ray.tensorboard import TensorBoardLogs
-from sase_ray.tuning import SearchOutcome, TrialResources, run_search
+from sase_ray.tuning import SearchOutcome
 from search_spaces.costs import count_cost, measure_latency
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
@@ -28,7 +26,6 @@ from trainables.final import FinalJob, train_final
 from trainables.oneshot import Ranking
 from trainables.training import best_device
 
-POLL_SECONDS = 0.5
 BASELINE = "baseline"
 
 
@@ -88,12 +85,15 @@ def compare(
     setup = Setup.of(load_config(config, overrides))
     check_new_run(setup.config)
     with connected(setup.config.resources) as slots:
-        run = _Run.start(setup, slots, console or Console())
-        with run.display.shown():
-            run.search_all(setup.config.seeds)
+        searches = Searches.start(setup, slots, console or Console())
+        run = _Run(searches)
+        with searches.display.shown():
+            searches.run_all(run.search_ended)
             run.train_finals()
         verdict = run.judge()
-    return Comparison(run.folder.path, verdict.table, verdict.reading, run.outcomes, run.failures)
+    return Comparison(
+        run.folder.path, verdict.table, verdict.reading, searches.outcomes, run.failures
+    )
 
 
 def search(
@@ -120,22 +120,14 @@ def search(
     setup = Setup.of(settings.model_copy(update={"strategy_options": options}))
     check_new_run(setup.config)
     with connected(setup.config.resources) as slots:
-        run = _Run.start(setup, slots, console or Console())
-        with run.display.shown():
-            run.search_all(seeds=1, train_answers=False)
-        run.logs.close()
-        run.folder.remove_tune_storage()
-    if run.failures:
-        raise UserError(next(iter(run.failures.values())))
-    outcome = run.outcomes[0]
-    return SearchReport(run.folder.path, outcome.genotype, outcome.ranking, outcome)
-
-
-def _reason(error: Exception) -> str:
-    """Return why a Ray task failed: the last line of what it raised."""
-    cause = getattr(error, "cause", None) or error
-    lines = str(cause).strip().splitlines()
-    return lines[-1].strip() if lines else type(cause).__name__
+        searches = Searches.start(setup, slots, console or Console())
+        with searches.display.shown():
+            searches.run_all()
+        searches.finish()
+    if searches.failures:
+        raise UserError(next(iter(searches.failures.values())))
+    outcome = searches.outcomes[0]
+    return SearchReport(searches.folder.path, outcome.genotype, outcome.ranking, outcome)
 
 
 def check_new_run(config: Config) -> None:
@@ -146,47 +138,6 @@ def check_new_run(config: Config) -> None:
     """
     if config.run:
         check_new(Path(config.results) / config.run)
-
-
-@ray.remote(num_cpus=0)
-class _Board:
-    """Where searches on any node pin their evaluations, and the driver takes them off."""
-
-    def __init__(self) -> None:
-        self.notes: list[tuple[str, int, dict[str, Any]]] = []
-
-    def pin(self, strategy: str, seed: int, row: dict[str, Any]) -> None:
-        self.notes.append((strategy, seed, row))
-
-    def take(self) -> list[tuple[str, int, dict[str, Any]]]:
-        taken, self.notes = self.notes, []
-        return taken
-
-
-@ray.remote(num_cpus=0, max_retries=0)
-def _search(
-    strategy: Strategy,
-    task: SearchTask,
-    storage: str,
-    resources: TrialResources,
-    concurrency: int,
-    board: Any,
-) -> SearchOutcome:
-    pinned: list[Any] = []
-
-    def pin(row: dict[str, Any]) -> None:
-        pinned[:] = [board.pin.remote(strategy.name, task.job.seed, row)]
-
-    outcome = run_search(
-        strategy,
-        task,
-        storage=storage,
-        resources=resources,
-        concurrency=concurrency,
-        listener=pin,
-    )
-    ray.get(pinned)  # so that the driver, once it knows of the end, finds all that came before
-    return outcome
 
 
 @ray.remote(max_retries=2)
@@ -214,99 +165,25 @@ def _costs(jobs: dict[str, FinalJob], shape: tuple[int, int, int]) -> dict[str, 
 class _Run:
     """A comparison under way."""
 
-    setup: Setup
-    slots: Slots
-    folder: RunFolder
-    display: Display
-    logs: TensorBoardLogs
-    outcomes: list[SearchOutcome] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)
+    searches: Searches
     # Name, family and search seed of every final training that the table needs, and the job.
     finals: list[tuple[str, str, int, FinalJob]] = field(default_factory=list)
     # The same module with the same seed is trained once, whoever found it.
     trained: dict[tuple[str, int], Any] = field(default_factory=dict)
     results: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
 
-    @classmethod
-    def start(cls, setup: Setup, slots: Slots, console: Console) -> _Run:
-        """Make the results folder and write the configuration."""
-        config = setup.config
-        folder = RunFolder.create(config)
-        searches = [
-            f"{name}/seed{seed}" for seed in range(config.seeds) for name in setup.strategies
-        ]
-        folder.write_config(
-            config,
-            {
-                "splits": setup.search_data.splits,
-                "final_splits": setup.final_data.splits,
-                "searches": searches,
-                "final_seeds": {
-                    seed: list(setup.final_seeds(seed)) for seed in range(config.seeds)
-                },
-                "trials_at_once": slots.total,
-            },
-        )
-        console.print(f"results in {folder.path}", highlight=False, markup=False, soft_wrap=True)
-        logs = TensorBoardLogs(folder.tensorboard, setup.space)
-        return cls(setup, slots, folder, Display(console, config.budget, config.metric), logs)
+    def __post_init__(self) -> None:
+        self.setup = self.searches.setup
+        self.slots = self.searches.slots
+        self.folder = self.searches.folder
+        self.display = self.searches.display
+        self.failures = self.searches.failures
+        self.data = ray.put(self.setup.final_data)
 
-    @property
-    def families(self) -> dict[str, str]:
-        """Each strategy's family."""
-        return {name: strategy.family for name, strategy in self.setup.strategies.items()}
-
-    def search_all(self, seeds: int, *, train_answers: bool = True) -> None:
-        """Run every strategy with every seed; begin final trainings as answers come in."""
-        # One-shot searches cannot be spread over trials, so they begin first.
-        order = sorted(self.setup.strategies.values(), key=lambda s: s.family != "one-shot")
-        waiting = [(strategy, seed) for seed in range(seeds) for strategy in order]
-        side_by_side, concurrency = self.slots.share(len(waiting))
-        tasks = {seed: ray.put(self.setup.task(seed)) for seed in range(seeds)}
-        if train_answers:
-            self.data = ray.put(self.setup.final_data)
-        board = _Board.remote()  # type: ignore[attr-defined]
-        running: dict[Any, tuple[str, int]] = {}
-        while waiting or running:
-            while waiting and len(running) < side_by_side:
-                strategy, seed = waiting.pop(0)
-                self.display.search_began(f"{strategy.name}/seed{seed}")
-                future = _search.remote(
-                    strategy,
-                    tasks[seed],
-                    str(self.folder.tune_storage),
-                    self.slots.trial,
-                    concurrency,
-                    board,
-                )
-                running[future] = (strategy.name, seed)
-            ended, _ = ray.wait(list(running), timeout=POLL_SECONDS)
-            self._show(ray.get(board.take.remote()))
-            for future in ended:
-                name, seed = running.pop(future)
-                self._search_ended(future, name, seed, train_answers)
-        self.outcomes.sort(key=lambda o: (list(self.setup.strategies).index(o.strategy), o.seed))
-        self.folder.write_searches(self.outcomes, self.families, self.setup.space)
-
-    def _show(self, notes: list[tuple[str, int, dict[str, Any]]]) -> None:
-        for strategy, seed, row in notes:
-            self.display.evaluated(f"{strategy}/seed{seed}", row)
-            self.logs.log_evaluation(strategy, seed, row)
-
-    def _search_ended(self, future: Any, name: str, seed: int, train_answer: bool) -> None:
-        label = f"{name}/seed{seed}"
-        try:
-            outcome = ray.get(future)
-        except ray.exceptions.RayError as error:
-            reason = _reason(error)
-            self.failures[label] = f"search {label}: {reason}"
-            self.display.search_ended(label, f"failed: {reason}")
-            return
-        self.outcomes.append(outcome)
-        self.folder.write_searches(self.outcomes, self.families, self.setup.space)
-        self.display.search_ended(label, str(outcome.genotype))
-        if train_answer:
-            self._begin_finals(name, self.families[name], seed, str(outcome.genotype))
+    def search_ended(self, outcome: SearchOutcome) -> None:
+        """Begin the final trainings of a search's answer."""
+        family = self.searches.families[outcome.strategy]
+        self._begin_finals(outcome.strategy, family, outcome.seed, str(outcome.genotype))
 
     def _begin_finals(self, name: str, family: str, replicate: int, module: str) -> None:
         for seed in self.setup.final_seeds(replicate):
@@ -325,7 +202,7 @@ class _Run:
         Raises:
             UserError: no search came to a result, so that there is nothing to compare.
         """
-        if not self.outcomes:
+        if not self.searches.outcomes:
             self.folder.remove_tune_storage()
             raise UserError("; ".join(self.failures.values()))
         replicates = range(self.setup.config.seeds)
@@ -342,7 +219,7 @@ class _Run:
                     self.results[module, seed] = ray.get(future)
                 except ray.exceptions.RayError as error:
                     label = f"final training of {module} with seed {seed}"
-                    self.failures[label] = f"{label}: {_reason(error)}"
+                    self.failures[label] = f"{label}: {reason(error)}"
                 self.display.final_ended(len(keys) - len(pending), module)
 
     def judge(self) -> Verdict:
@@ -392,7 +269,7 @@ class _Run:
             }
 
     def _search_rows(self) -> Iterator[dict[str, Any]]:
-        for outcome in self.outcomes:
+        for outcome in self.searches.outcomes:
             yield {
                 "strategy": outcome.strategy,
                 "seed": outcome.seed,
@@ -413,9 +290,9 @@ class _Run:
                 "budget": config.budget,
             }
             metrics = ("test_accuracy", "search_samples", "search_seconds", "parameters", "macs")
-            self.logs.log_result(
+            self.searches.logs.log_result(
                 f"{BASELINE} {row['name']}" if row["family"] == BASELINE else row["name"],
                 hparams,
                 {key: row[key] for key in (*metrics, "latency_ms")},
             )
-        self.logs.close()
+        self.searches.logs.close()

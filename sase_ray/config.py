@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from search_spaces.errors import UserError, explain_validation_error
 from search_spaces.space import read_yaml_mapping
-from trainables.protocol import TrainingProtocol, WholeNumber
+from trainables.protocol import ProxyProtocol, TrainingProtocol, WholeNumber
 
 
 class _Section(BaseModel):
@@ -82,7 +82,7 @@ class Config(_Section):
         default=3, ge=1, description="independent repetitions of every search"
     )
     metric: Literal["val_loss", "val_accuracy"] = "val_loss"
-    proxy: TrainingProtocol = TrainingProtocol()
+    proxy: ProxyProtocol = ProxyProtocol()
     final: FinalConfig = FinalConfig()
     resources: ResourcesConfig = ResourcesConfig()
     results: str = Field(default="results", description="folder in which the run's folder is made")

@@ -26,6 +26,10 @@ _FROM_RESULT = (
     "train_loss",
     "val_loss",
     "val_accuracy",
+    "last_val_loss",
+    "last_val_accuracy",
+    "test_loss",
+    "test_accuracy",
     "diverged",
     "reason",
     "finished",
@@ -48,10 +52,14 @@ class History:
         failures: trial to the reason it failed for.
         metric: what the search optimised.
         mode: whether the metric is better small (min) or large (max).
+        samples: training samples seen so far; at first those seen before the first trial.
+        seconds: device-seconds held so far; at first those held before the first trial.
     """
 
     metric: str
     mode: Mode
+    samples: int = 0
+    seconds: float = 0.0
     evaluations: list[Row] = field(default_factory=list)
     genotypes: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -59,8 +67,6 @@ class History:
     def __post_init__(self) -> None:
         self._last: dict[str, Row] = {}
         self._best: Row | None = None
-        self._samples = 0
-        self._seconds = 0.0
 
     def add(self, trial_id: str, result: Row) -> Row:
         """Add an evaluation; a repeated one (after a crash) takes the place of the first."""
@@ -74,8 +80,8 @@ class History:
             ]
         self.evaluations.append(row)
         self._last[trial_id] = row
-        self._samples += row["samples"] - (before["samples"] if before else 0)
-        self._seconds += row["train_seconds"] - (before["train_seconds"] if before else 0.0)
+        self.samples += row["samples"] - (before["samples"] if before else 0)
+        self.seconds += row["train_seconds"] - (before["train_seconds"] if before else 0.0)
         best = self._best
         if best is None or self._rank_key(row) < self._rank_key(best):
             self._best = row
@@ -83,23 +89,13 @@ class History:
             self._best = min(self._last.values(), key=self._rank_key)
         assert self._best is not None
         row |= {
-            "search_samples": self._samples,
-            "search_seconds": self._seconds,
+            "search_samples": self.samples,
+            "search_seconds": self.seconds,
             "incumbent": self._best["genotype"],
             "incumbent_val_loss": self._best["val_loss"],
             "incumbent_val_accuracy": self._best["val_accuracy"],
         }
         return row
-
-    @property
-    def samples(self) -> int:
-        """Training samples that all trials together have seen."""
-        return self._samples
-
-    @property
-    def seconds(self) -> float:
-        """Seconds that all trials together have held their device."""
-        return self._seconds
 
     def _rank_key(self, row: Row) -> tuple[bool, int, float]:
         sign = 1 if self.mode == "min" else -1

@@ -90,6 +90,28 @@ def variance_components(scores: Scores) -> VarianceComponents:
     )
 
 
+def icc_interval(scores: Scores) -> tuple[float, float]:
+    """Return the 95% confidence interval of the ICC of one paired seed.
+
+    The F-interval of ICC(3,1) (Shrout and Fleiss 1979, p. 424); 0 is taken for negative bounds,
+    and (NaN, NaN) returned where the residual is 0.
+
+    Args:
+        scores: as for `variance_components`.
+    """
+    found = variance_components(scores)
+    genotypes, seeds = scores.shape
+    if found.residual == 0:
+        return float("nan"), float("nan")
+    ms_genotype = seeds * float(np.var(scores.mean(axis=1), ddof=1))
+    ratio = ms_genotype / found.residual
+    freedom = genotypes - 1, (genotypes - 1) * (seeds - 1)
+    low = ratio / stats.f.ppf(1 - ALPHA / 2, *freedom)
+    high = ratio * stats.f.ppf(1 - ALPHA / 2, *reversed(freedom))
+    lower, upper = ((bound - 1) / (bound + seeds - 1) for bound in (low, high))
+    return max(0.0, float(lower)), max(0.0, float(upper))
+
+
 @dataclass(frozen=True)
 class RankAgreement:
     """Mean Kendall's tau between seeds, with a 95% bootstrap interval over genotypes."""

@@ -45,8 +45,16 @@ class RunFolder:
         Raises:
             UserError: it exists already, or cannot be made.
         """
-        name = config.run or f"{config.dataset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-        path = Path(config.results) / name
+        return cls.make(config.results, config.run, config.dataset)
+
+    @classmethod
+    def make(cls, results: str | Path, run: str | None, prefix: str) -> RunFolder:
+        """Make the folder `run` in `results`; unnamed, it is the prefix and the time.
+
+        Raises:
+            UserError: as `create`.
+        """
+        path = Path(results) / (run or f"{prefix}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
         check_new(path)
         try:
             path.mkdir(parents=True)
@@ -64,15 +72,15 @@ class RunFolder:
         """Where Ray Tune keeps checkpoints while searches run."""
         return self.path / "tune"
 
-    def write_config(self, config: Config, about: Mapping[str, Any]) -> None:
+    def write_config(self, config: Config | Mapping[str, Any], about: Mapping[str, Any]) -> None:
         """Write the configuration, and what else the numbers depend on."""
         content = {
-            "config": config.model_dump(mode="json"),
+            "config": config.model_dump(mode="json") if isinstance(config, Config) else {**config},
             "run": {"started": datetime.now(UTC).isoformat(timespec="seconds"), **about},
             "versions": {"python": platform.python_version()}
-            | {package: _version(package) for package in PACKAGES},
+            | {package: package_version(package) for package in PACKAGES},
             "git": _git_commit(),
-            "hardware": _hardware(),
+            "hardware": hardware(),
         }
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         _write(self.path / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
@@ -177,7 +185,8 @@ def _write(path: Path, write: Any) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """Return the version of an installed package."""
     try:
         return version(package)
     except ImportError:
@@ -195,7 +204,8 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _hardware() -> dict[str, Any]:
+def hardware() -> dict[str, Any]:
+    """Describe the cluster that this process is connected to, and this machine."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return {
         "nodes": len(nodes),

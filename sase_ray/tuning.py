@@ -7,7 +7,9 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import ray
 from ray import tune
 
 from sase_ray.budget import Budget, BudgetedSearcher, BudgetStopper
@@ -15,6 +17,7 @@ from sase_ray.history import History, Recorder, Row
 from sase_ray.strategies import SearchTask, Strategy
 from search_spaces.genotype import Genotype
 from trainables.oneshot import Ranking
+from trainables.warm_host import train_host
 
 MAX_FAILURES = 2
 """How often a trial whose process died is started again, from its last checkpoint."""
@@ -54,6 +57,11 @@ class SearchOutcome:
         return self.ranking[0][0]
 
 
+def train_host_on(resources: TrialResources) -> Any:
+    """Return the Ray task ``(SearchJob) -> WarmHost``, to run with what one trial holds."""
+    return ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=2)(train_host)
+
+
 def run_search(
     strategy: Strategy,
     task: SearchTask,
@@ -67,7 +75,8 @@ def run_search(
 
     Args:
         strategy: what to run.
-        task: over what, on which data, with which budget and seed.
+        task: over what, on which data, with which budget and seed. A warm host that the proxy
+            protocol asks for is trained first, if the task does not bring it.
         storage: folder or URI for Tune's own files; a subfolder is made, and removed at the end.
         resources: of one trial.
         concurrency: trials at a time.
@@ -78,9 +87,16 @@ def run_search(
     """
     resources = resources or TrialResources()
     strategy.check(task)
+    if task.job.host is None and strategy.wants_host(task):
+        task = task.with_host(ray.get(train_host_on(resources).remote(task.job)))
     plan = strategy.plan(task)
-    budget = Budget(task.budget, plan.samples_per_epoch, plan.first_epochs, plan.max_trials)
-    history = History(metric=task.metric, mode=task.mode)
+    budget = Budget(
+        task.budget - plan.samples_before,
+        plan.samples_per_epoch,
+        plan.first_epochs,
+        plan.max_trials,
+    )
+    history = History(task.metric, task.mode, plan.samples_before, plan.seconds_before)
     local = "://" not in str(storage)
     name = f"{strategy.name}-seed{task.job.seed}"
     # Tune's own per-trial loggers cost more than a small trial, and our tables hold the same.

@@ -20,7 +20,7 @@ from search_spaces.ops import registry
 from search_spaces.space import SearchSpace
 from trainables.data import ImageData, load_dataset, make_splits, search_data
 from trainables.job import SearchJob
-from trainables.protocol import TrainingProtocol
+from trainables.protocol import ProxyProtocol
 
 TINY_NETWORK = NetworkSpec("resnet8", 10, 1, (8, 8), {"width": 4})
 
@@ -61,7 +61,7 @@ def make_job(digits: ImageData) -> Callable[..., SearchJob]:
             network=TINY_NETWORK,
             space=SearchSpace.load(space),
             data=search_data(digits, splits),
-            protocol=TrainingProtocol(epochs=epochs, batch_size=batch_size, **protocol),
+            protocol=ProxyProtocol(epochs=epochs, batch_size=batch_size, **protocol),
             seed=seed,
         )
 

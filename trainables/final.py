@@ -13,7 +13,15 @@ from search_spaces.ops import load_operations
 from search_spaces.space import SearchSpace
 from trainables.data import Batches, FinalData
 from trainables.protocol import TrainingProtocol
-from trainables.training import Diverged, Trainer, best_device, evaluate, place, train_epoch
+from trainables.training import (
+    Diverged,
+    Trainer,
+    best_device,
+    evaluate,
+    place,
+    train_epoch,
+    training_batches,
+)
 
 
 @dataclass(frozen=True)
@@ -61,16 +69,7 @@ def train_final(job: FinalJob, data: FinalData) -> dict[str, Any]:
     protocol = job.protocol
     model = place(job.build(), protocol, device)
     channels_last = protocol.channels_last and device.type == "cuda"
-    batches = Batches(
-        data.train,
-        min(protocol.batch_size, len(data.train)),
-        data.normalisation,
-        seed=job.seed,
-        shuffle=True,
-        drop_last=True,
-        augmentation=data.augmentation if protocol.augment else None,
-        channels_last=channels_last,
-    )
+    batches = training_batches(data, protocol, job.seed, device)
     torch.manual_seed(job.seed)
     steps = len(batches) * protocol.epochs
     trainer = Trainer(model, model.parameters(), protocol, steps, device)

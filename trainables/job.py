@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from search_spaces.network import NetworkSpec
 from search_spaces.space import SearchSpace
 from trainables.data import SearchData
-from trainables.protocol import TrainingProtocol
+from trainables.protocol import ProxyProtocol, TrainingProtocol
+
+
+@dataclass(frozen=True)
+class WarmHost:
+    """A host that was trained without attention, to insert candidates into.
+
+    Attributes:
+        state: its parameters and buffers by name.
+        samples: training samples it has seen.
+        seconds: device-seconds of its training.
+    """
+
+    state: Mapping[str, Tensor]
+    samples: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -21,22 +39,33 @@ class SearchJob:
         protocol: how a candidate (or the supernet's weights) is trained.
         seed: of initial weights, batch order and augmentation: the same for every genotype.
         threads: CPU threads of one trial.
+        host: the trained host, where the protocol asks for a warm one.
     """
 
     network: NetworkSpec
     space: SearchSpace
     data: SearchData
-    protocol: TrainingProtocol
+    protocol: ProxyProtocol
     seed: int
     threads: int = 1
+    host: WarmHost | None = None
 
     @property
     def samples_per_epoch(self) -> int:
         """Samples that one epoch of a candidate's training sees (the last, short batch is left)."""
-        batch_size = min(self.protocol.batch_size, len(self.data.train))
-        return len(self.data.train) // batch_size * batch_size
+        return self._samples_per_epoch(self.protocol)
 
     @property
     def samples_per_trial(self) -> int:
         """Samples that one candidate sees when it is trained to the end."""
         return self.samples_per_epoch * self.protocol.epochs
+
+    @property
+    def samples_of_host(self) -> int:
+        """Samples that the host sees before candidates are inserted; 0 where it is not trained."""
+        protocol = self.protocol.warm_host
+        return self._samples_per_epoch(protocol) * protocol.epochs if protocol else 0
+
+    def _samples_per_epoch(self, protocol: TrainingProtocol) -> int:
+        batch_size = min(protocol.batch_size, len(self.data.train))
+        return len(self.data.train) // batch_size * batch_size

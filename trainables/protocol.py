@@ -50,3 +50,19 @@ class TrainingProtocol(BaseModel):
         if self.lr_min > self.lr:
             raise ValueError(f"lr_min {self.lr_min:g} is above lr {self.lr:g}")
         return self
+
+
+class ProxyProtocol(TrainingProtocol):
+    """How a candidate is trained during a search, so that its score tells modules apart."""
+
+    averaging: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay a step of the averaged weights that are judged; 0 judges the last ones",
+    )
+    warm_host: TrainingProtocol | None = Field(
+        default=None,
+        description="train the host without attention by this protocol once a search, and insert "
+        "the candidates into it; by default they train from scratch",
+    )

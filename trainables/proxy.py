@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from ray import tune
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from search_spaces.ops import load_operations
 from trainables.checkpoint import load_state, save_state
@@ -21,14 +23,19 @@ from trainables.training import (
     random_state,
     set_random_state,
     train_epoch,
+    training_batches,
 )
+from trainables.warm_host import insert_into_host
 
 DIVERGED_SCORE = {"val_loss": float("inf"), "val_accuracy": 0.0}
 """Metrics of a trial that diverged: worse than any other, so that it is ranked last."""
 
 
 class ProxyTrainable(tune.Trainable):
-    """Trains the network of one genotype from scratch, one epoch a Tune iteration.
+    """Trains the network of one genotype, one epoch a Tune iteration.
+
+    It starts from scratch, or inside a host that was trained without attention, as the protocol
+    says; and it is judged by its last weights or by their exponential moving average.
 
     The trial's config holds the genotype's variables (`SearchSpace.variables`). Each iteration
     reports `val_loss` (nats), `val_accuracy` (0 to 1), `train_loss`, `samples` (training samples
@@ -51,18 +58,11 @@ class ProxyTrainable(tune.Trainable):
         job = self.job
         self.genotype = job.space.from_config(config)
         model = job.network.with_genotype(self.genotype, seed=job.seed)
+        if job.protocol.warm_host:
+            insert_into_host(model, job)
         self.model = place(model, job.protocol, self.device)
         channels_last = job.protocol.channels_last and self.device.type == "cuda"
-        self.train_batches = Batches(
-            self.data.train,
-            min(job.protocol.batch_size, len(self.data.train)),
-            self.data.normalisation,
-            seed=job.seed,
-            shuffle=True,
-            drop_last=True,
-            augmentation=self.data.augmentation if job.protocol.augment else None,
-            channels_last=channels_last,
-        )
+        self.train_batches = training_batches(self.data, job.protocol, job.seed, self.device)
         self.val_batches = Batches(
             self.data.validation, 512, self.data.normalisation, channels_last=channels_last
         )
@@ -73,18 +73,35 @@ class ProxyTrainable(tune.Trainable):
             len(self.train_batches) * job.protocol.epochs,
             self.device,
         )
+        decay = job.protocol.averaging
+        self.average = (
+            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+            if decay
+            else None
+        )
         torch.manual_seed(job.seed)
         self.epoch = 0
         self.samples = 0
         self.train_seconds = 0.0
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is evaluated: with averaged weights, if the protocol averages."""
+        return self.average.module if self.average else self.model
+
+    def _update_average(self) -> None:
+        if self.average:
+            self.average.update_parameters(self.model)
 
     def step(self) -> dict[str, Any]:
         """Train one epoch and evaluate on the validation set."""
         started = time.perf_counter()
         result: dict[str, Any] = {"diverged": False, "reason": ""}
         try:
-            result["train_loss"] = train_epoch(self.trainer, self.train_batches)
-            metrics = evaluate(self.model, self.val_batches, self.job.protocol, self.device)
+            result["train_loss"] = train_epoch(
+                self.trainer, self.train_batches, after_step=self._update_average
+            )
+            metrics = evaluate(self.judged, self.val_batches, self.job.protocol, self.device)
             result |= {"val_loss": metrics.loss, "val_accuracy": metrics.accuracy}
         except Diverged as divergence:
             result |= {**DIVERGED_SCORE, "diverged": True, "reason": str(divergence)}
@@ -106,6 +123,7 @@ class ProxyTrainable(tune.Trainable):
         state = {
             "genotype": str(self.genotype),
             "model": self.model.state_dict(),
+            "average": self.average.state_dict() if self.average else {},
             "trainer": self.trainer.state_dict(),
             "batches": self.train_batches.state_dict(),
             "random": random_state(self.device),
@@ -119,6 +137,8 @@ class ProxyTrainable(tune.Trainable):
         """Go on from a checkpoint, on a CPU bit for bit."""
         state = load_state(str(checkpoint))
         self.model.load_state_dict(state["model"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         self.trainer.load_state_dict(state["trainer"])
         self.train_batches.load_state_dict(state["batches"])
         set_random_state(state["random"], self.device)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.data import Batches, FinalData, SearchData
 from trainables.protocol import TrainingProtocol
 
 Batch = tuple[Tensor, Tensor]
@@ -54,6 +55,22 @@ def cosine_schedule(protocol: TrainingProtocol, total_steps: int) -> Callable[[i
         return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
 
     return factor
+
+
+def training_batches(
+    data: SearchData | FinalData, protocol: TrainingProtocol, seed: int, device: torch.device
+) -> Batches:
+    """Return the training images in the order and augmentation that the seed gives."""
+    return Batches(
+        data.train,
+        min(protocol.batch_size, len(data.train)),
+        data.normalisation,
+        seed=seed,
+        shuffle=True,
+        drop_last=True,
+        augmentation=data.augmentation if protocol.augment else None,
+        channels_last=protocol.channels_last and device.type == "cuda",
+    )
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
@@ -140,12 +157,14 @@ def train_epoch(
     batches: Iterable[Batch],
     *,
     before_step: Callable[[Batch], None] | None = None,
+    after_step: Callable[[], None] | None = None,
 ) -> float:
     """Step through the batches once.
 
     Args:
         before_step: called with each batch before its weight step; a one-shot search steps its
             architecture parameters here.
+        after_step: called after each weight step; averaged weights are updated here.
 
     Returns:
         The mean training loss.
@@ -159,6 +178,8 @@ def train_epoch(
         if before_step is not None:
             before_step(batch)
         total += trainer.step(batch)
+        if after_step is not None:
+            after_step()
         steps += 1
     # One look an epoch: asking the device for the loss at each step would make it wait.
     loss = float(total) / max(1, steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -16,7 +16,7 @@ from sase_ray.encodings import to_param_space
 from sase_ray.history import History
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
-from trainables.job import SearchJob
+from trainables.job import SearchJob, WarmHost
 from trainables.oneshot import OneShotAlgorithm, Ranking
 from trainables.proxy import ProxyTrainable
 from trainables.supernet import SupernetTrainable
@@ -45,6 +45,10 @@ class SearchTask:
         """Whether the metric is better small or large."""
         return "min" if self.metric.endswith("loss") else "max"
 
+    def with_host(self, host: WarmHost) -> SearchTask:
+        """Return the task whose candidates start inside this host."""
+        return replace(self, job=replace(self.job, host=host))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -59,6 +63,8 @@ class Plan:
         samples_per_epoch: what a trial's iteration costs at most.
         first_epochs: a trial is begun only while the budget has room for this many.
         max_trials: begin no more than these; None leaves it to the budget.
+        samples_before: what was spent before the first trial, on a warm host.
+        seconds_before: device-seconds of the same.
     """
 
     trainable: type[tune.Trainable]
@@ -66,6 +72,8 @@ class Plan:
     samples_per_epoch: int
     first_epochs: int
     max_trials: int | None = None
+    samples_before: int = 0
+    seconds_before: float = 0.0
     param_space: Mapping[str, Any] = field(default_factory=dict)
     searcher: Searcher | None = None
     scheduler: TrialScheduler | None = None
@@ -94,6 +102,10 @@ class Strategy(BaseModel, ABC):
         Raises:
             UserError: it is not; the message says how much is needed.
         """
+
+    def wants_host(self, task: SearchTask) -> bool:
+        """Return whether the task's job needs a trained host before `plan`."""
+        return False
 
     @abstractmethod
     def plan(self, task: SearchTask) -> Plan:
@@ -124,18 +136,28 @@ class BlackBox(Strategy):
         """Return how long a trial trains at least: to the end, where nothing stops it early."""
         return task.job.protocol.epochs
 
+    def wants_host(self, task: SearchTask) -> bool:
+        """Candidates start inside a warm host where the protocol says so."""
+        return task.job.protocol.warm_host is not None
+
     def max_trials(self, task: SearchTask) -> int | None:
         """Return after how many trials the search has nothing left to try."""
         return None
 
     def check(self, task: SearchTask) -> None:
-        """Refuse a budget that does not pay for one trial."""
-        _check_budget(task, task.job.samples_per_trial, "one trial of the proxy protocol")
+        """Refuse a budget that does not pay for one trial, and for the warm host before it."""
+        what = "one trial of the proxy protocol"
+        if task.job.protocol.warm_host:
+            what = f"training the warm host and {what}"
+        _check_budget(task, task.job.samples_of_host + task.job.samples_per_trial, what)
 
     def plan(self, task: SearchTask) -> Plan:
         """Run `ProxyTrainable` over the whole space."""
+        host = task.job.host
         return Plan(
             trainable=ProxyTrainable,
+            samples_before=host.samples if host else 0,
+            seconds_before=host.seconds if host else 0.0,
             parameters={"job": task.job},
             param_space=to_param_space(task.job.space),
             searcher=self.searcher(task),

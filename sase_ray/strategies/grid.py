@@ -1,15 +1,16 @@
 """Grid search: every genotype once, in an order shuffled by the seed.
 
 The exhaustive reference on small spaces; with less budget than the space is large it is random
-search without replacement.
+search without replacement. Given a list, it trains just the genotypes of the list.
 """
 
 from collections.abc import Sequence
 from typing import ClassVar
 
-from optuna.samplers import GridSampler
+from optuna.samplers import GridSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field
 from ray.tune.search import Searcher
 
 from sase_ray.encodings import optuna_search
@@ -17,21 +18,35 @@ from sase_ray.strategies.base import BlackBox, SearchTask
 
 
 class GridSearch(BlackBox):
-    """Exhaustive enumeration."""
+    """Exhaustive enumeration, of the space or of a list."""
 
     name: ClassVar[str] = "grid"
     source: ClassVar[str] = "exhaustive enumeration (Optuna's GridSampler)"
     summary: ClassVar[str] = "every genotype once, in an order shuffled by the seed"
 
+    genotypes: tuple[str, ...] = Field(
+        default=(), description="train these alone, in this order; by default the whole space"
+    )
+
+    def check(self, task: SearchTask) -> None:
+        """Refuse a genotype that the space does not have."""
+        super().check(task)
+        for text in self.genotypes:
+            task.job.space.parse(text)
+
     def searcher(self, task: SearchTask) -> Searcher:
-        """Walk through Optuna's grid."""
-        grid = {variable.name: list(variable.choices) for variable in task.job.space.variables}
+        """Walk through the list, or through Optuna's grid."""
+        space = task.job.space
+        if self.genotypes:
+            listed = [space.parse(text) for text in self.genotypes]
+            return optuna_search(RandomSampler(seed=task.job.seed), listed, space)
+        grid = {variable.name: list(variable.choices) for variable in space.variables}
         # No warm start: a genotype tried first would be met again on the walk.
-        return optuna_search(_Grid(grid, seed=task.job.seed), (), task.job.space)
+        return optuna_search(_Grid(grid, seed=task.job.seed), (), space)
 
     def max_trials(self, task: SearchTask) -> int:
-        """End when the space is exhausted."""
-        return task.job.space.size
+        """End when the list or the space is exhausted."""
+        return len(self.genotypes) or task.job.space.size
 
 
 class _Grid(GridSampler):

@@ -1,16 +1,22 @@
-"""Random search: genotypes drawn uniformly, each trained to the end.
+"""Random search: genotypes drawn uniformly without replacement, each trained to the end.
 
 Bergstra and Bengio, "Random Search for Hyper-Parameter Optimization", JMLR 2012; as the baseline
 of architecture search: Li and Talwalkar, "Random Search and Reproducibility for NAS", UAI 2019.
 """
 
-from typing import ClassVar
+import random
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+from optuna.distributions import BaseDistribution
 from optuna.samplers import RandomSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 from ray.tune.search import Searcher
 
-from sase_ray.encodings import optuna_search
+from sase_ray.encodings import optuna_search, to_distributions
 from sase_ray.strategies.base import BlackBox, SearchTask
+from search_spaces.space import SearchSpace
 
 
 class RandomSearch(BlackBox):
@@ -21,5 +27,44 @@ class RandomSearch(BlackBox):
     summary: ClassVar[str] = "genotypes drawn uniformly, each trained to the end"
 
     def searcher(self, task: SearchTask) -> Searcher:
-        """Draw from Optuna's random sampler."""
-        return optuna_search(RandomSampler(seed=task.job.seed), task.warm_start, task.job.space)
+        """Draw by an Optuna sampler."""
+        sampler = _WithoutReplacement(task.job.space, task.job.seed)
+        return optuna_search(sampler, task.warm_start, task.job.space)
+
+    def max_trials(self, task: SearchTask) -> int:
+        """End when the space is exhausted."""
+        return task.job.space.size
+
+
+class _WithoutReplacement(RandomSampler):
+    """Optuna's random sampler, but no genotype twice.
+
+    All trials of a search have the same seed, so a genotype drawn again would be trained again to
+    the same result.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        super().__init__(seed=seed)
+        self.space = space
+        self.random = random.Random(seed)
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Draw all variables together."""
+        return to_distributions(self.space)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Draw a genotype that no trial of the study has."""
+        if trial.system_attrs.get("fixed_params"):  # of the warm start
+            return {}
+        tried = {
+            tuple(old.params.get(name) for name in search_space)
+            for old in study.get_trials(deepcopy=False)
+        }
+        while True:
+            config = self.space.to_config(self.space.sample(self.random))
+            if tuple(config[name] for name in search_space) not in tried:
+                return config

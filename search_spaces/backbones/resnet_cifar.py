@@ -45,12 +45,14 @@ class CifarResNet(nn.Module):
     """Three stages of `blocks` blocks with width, 2 width and 4 width channels.
 
     Shape: images (B, in_channels, H, W) to logits (B, num_classes). The stages' maps have the
-    size of the image, then a half and a quarter of it, rounded up.
+    size of the image over the stride of the stem, then a half and a quarter of it, rounded up.
     """
 
-    def __init__(self, blocks: int, width: int, num_classes: int, in_channels: int) -> None:
+    def __init__(
+        self, blocks: int, width: int, num_classes: int, in_channels: int, stem_stride: int
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, width, 3, stem_stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.layer1 = _stage(blocks, width, width, stride=1)
         self.layer2 = _stage(blocks, width, 2 * width, stride=2)
@@ -76,7 +78,7 @@ def _register(depth: int) -> None:
     @register_backbone(
         f"resnet{depth}",
         stages=3,
-        summary=f"CIFAR-style ResNet-{depth}, 3 stages; option width (16)",
+        summary=f"CIFAR-style ResNet-{depth}, 3 stages; options width (16), stem_stride (1)",
         source="He et al., CVPR 2016, section 4.2, arXiv:1512.03385",
     )
     def build(
@@ -85,11 +87,15 @@ def _register(depth: int) -> None:
         input_size: tuple[int, int],
         attention: AttentionFactory,
         width: int = 16,
+        stem_stride: int = 1,
     ) -> CifarResNet:
-        if not isinstance(width, int) or width < 1:
-            raise UserError(f"option width of resnet{depth} is a positive integer, not {width!r}")
-        network = CifarResNet((depth - 2) // 6, width, num_classes, in_channels)
-        height, wide = input_size
+        for name, value in (("width", width), ("stem_stride", stem_stride)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UserError(
+                    f"option {name} of resnet{depth} is a positive integer, not {value!r}"
+                )
+        network = CifarResNet((depth - 2) // 6, width, num_classes, in_channels, stem_stride)
+        height, wide = (-(-side // stem_stride) for side in input_size)
         for stage, layer in enumerate((network.layer1, network.layer2, network.layer3)):
             for block in layer:
                 block.attention = make_attention(attention, width * 2**stage, (height, wide), stage)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+
+from sase_ray.tabular import TabularBenchmark, describe_space
+from search_spaces.space import SearchSpace
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +55,64 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def make_table() -> Callable[..., TabularBenchmark]:
+    """Make a table of `sase_tiny` with known variance components: see `_make_table`."""
+    return _make_table
+
+
+@pytest.fixture(scope="session")
+def made_up_table() -> TabularBenchmark:
+    """The same with its defaults."""
+    return _make_table()
+
+
+def _make_table(
+    *,
+    sd_genotype: float = 0.02,
+    sd_seed: float = 0.01,
+    sd_noise: float = 0.01,
+    repeated: int = 300,
+    seeds: int = 4,
+    epochs: int = 3,
+    diverged: Sequence[str] = (),
+) -> TabularBenchmark:
+    """Losses 0.5 + genotype + seed + noise, by epoch from 0.2 above; the test set differs a bit."""
+    rng = np.random.default_rng(0)
+    space = SearchSpace.load("sase_tiny")
+    texts = [str(g) for g in space]
+    true = dict(zip(texts, rng.normal(0, sd_genotype, len(texts)), strict=True))
+    shift = rng.normal(0, sd_seed, seeds)
+    rows = []
+    for seed in range(seeds):
+        for text in texts if seed == 0 else texts[:repeated]:
+            noise = rng.normal(0, sd_noise)
+            test = 0.55 + true[text] + rng.normal(0, 0.002)
+            for epoch in range(1, epochs + 1):
+                lost = text in diverged and epoch == 2
+                loss = 0.5 + true[text] + shift[seed] + noise + 0.2 * (epochs - epoch)
+                rows.append(
+                    {
+                        "genotype": text,
+                        "seed": seed,
+                        "epoch": epoch,
+                        "val_loss": np.inf if lost else loss,
+                        "val_accuracy": 0.0 if lost else 1 - loss,
+                        "train_seconds": 2.0 * epoch,
+                        "diverged": lost,
+                        "test_loss": np.inf if lost else test if epoch == epochs else np.nan,
+                        "test_accuracy": 0.0 if lost else 1 - test if epoch == epochs else np.nan,
+                    }
+                )
+                if lost:
+                    break
+    about = {
+        "config": {"proxy": {"epochs": epochs}, "dataset": "made up"},
+        "space": describe_space(space),
+        "samples_per_epoch": 100,
+        "samples_of_host": 50,
+        "hosts": {"0": {"samples": 50, "seconds": 1.0}},
+    }
+    return TabularBenchmark(pd.DataFrame(rows), about)

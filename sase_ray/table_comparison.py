@@ -1,0 +1,337 @@
+"""Compares black-box strategies on a table of truth: hundreds of searches, nothing trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import ray
+from rich.console import Console
+from rich.progress import track
+from scikit_posthocs import posthoc_nemenyi_friedman
+from scipy import stats
+
+from sase_ray.cluster import connected
+from sase_ray.config import ResourcesConfig
+from sase_ray.results import RunFolder
+from sase_ray.simulation import Look, simulate_search, table_task
+from sase_ray.statistics import ALPHA, estimate
+from sase_ray.strategies import BlackBox, make_strategy, strategies
+from sase_ray.tabular import TEST, TabularBenchmark
+from search_spaces.errors import UserError
+
+CHUNK = 10
+"""Searches that a Ray task runs one after the other."""
+
+GRID = 80
+"""Points of the curve of regret over cost."""
+
+DEFAULT_TRIALS = 40
+"""The default budget, in trials trained to the end."""
+
+
+@dataclass(frozen=True)
+class TableComparison:
+    """What a comparison on a table came to.
+
+    Attributes:
+        folder: where everything is written.
+        table: a row a strategy, least mean regret first, see `rank_strategies`.
+        curves: `strategy`, `samples`, and the mean regret there with its 95% interval.
+        reading: what can be said about it, in sentences.
+    """
+
+    folder: Path
+    table: pd.DataFrame
+    curves: pd.DataFrame
+    reading: tuple[str, ...]
+
+
+def compare_on_table(
+    table: TabularBenchmark | str | Path | None = None,
+    names: Sequence[str] | None = None,
+    *,
+    budget: int | None = None,
+    seeds: int = 200,
+    metric: str = "val_loss",
+    noise: bool = True,
+    workers: int = 1,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    resources: ResourcesConfig | None = None,
+    results: str | Path = "results",
+    run: str | None = None,
+    console: Console | None = None,
+) -> TableComparison:
+    """Run strategies against a table of truth in place of training.
+
+    A search sees validation metrics of the epochs that it has paid for. What it answers with is
+    judged by its recorded test metric, against the best of the table.
+
+    Args:
+        table: the table or its path; the default is the bundled one.
+        names: black-box strategies; the default is all.
+        budget: training samples a search; the default is that of 40 full trials.
+        seeds: searches of each strategy.
+        metric: what searches rank by, `val_loss` or `val_accuracy`.
+        noise: draw each training anew with the measured noise; otherwise every search sees what
+            was recorded.
+        workers: trials that a search runs at a time, on a simulated clock.
+        options: of strategies, by name.
+        resources: the Ray cluster to run on.
+        results: folder in which the run's folder is made.
+        run: its name.
+        console: where progress goes; standard output if None.
+
+    Raises:
+        UserError: something is unknown, or does not fit; nothing has been written.
+    """
+    console = console or Console()
+    if not isinstance(table, TabularBenchmark):
+        table = TabularBenchmark.load(table)
+    chosen = _choose(names, options or {})
+    if seeds < 2:
+        raise UserError(f"seeds must be at least 2, got {seeds}: one search tells nothing")
+    if metric not in TEST:
+        raise UserError(f"metric must be one of {', '.join(TEST)}, got {metric!r}")
+    probe = table_task(table, seed=0, budget=10**15, metric=metric).job
+    if budget is None:
+        budget = probe.samples_of_host + DEFAULT_TRIALS * probe.samples_per_trial
+    for strategy in chosen:
+        strategy.check(table_task(table, seed=0, budget=budget, metric=metric))
+    settings = {
+        "strategies": [s.name for s in chosen],
+        "strategy_options": {s.name: s.model_dump(mode="json") for s in chosen},
+        "budget": budget,
+        "seeds": seeds,
+        "metric": metric,
+        "noise": noise,
+        "workers": workers,
+    }
+    with connected(resources or ResourcesConfig()):
+        folder = RunFolder.make(results, run, "table")
+        folder.write_config(settings, {"table": table.about})
+        searches = pd.DataFrame(
+            _run_all(chosen, table, budget, seeds, metric, noise, workers, console)
+        )
+    ends = searches.groupby(["strategy", "seed"], sort=False).last().reset_index()
+    ranking = rank_strategies(ends)
+    curves = regret_curves(searches, budget)
+    folder.write_table("searches", searches.to_dict("records"))
+    folder.write_table("regret", curves.to_dict("records"))
+    folder.write_table("strategies", ranking.to_dict("records"), csv=True)
+    from sase_ray.plots import plot_table_comparison  # matplotlib takes a while to load
+
+    plot_table_comparison(curves, ends, pairwise(ends), table, metric, folder.path)
+    reading = tuple(_reading(ranking, ends, table, metric, noise))
+    return TableComparison(folder.path, ranking, curves, reading)
+
+
+def _choose(
+    names: Sequence[str] | None, options: Mapping[str, Mapping[str, Any]]
+) -> list[BlackBox]:
+    black_box = [name for name, s in strategies().items() if issubclass(s, BlackBox)]
+    chosen = [make_strategy(name, options.get(name)) for name in names or black_box]
+    for strategy in chosen:
+        if not isinstance(strategy, BlackBox):
+            raise UserError(
+                f"{strategy.name} searches inside a supernet, which a table cannot stand for: "
+                f"allowed are {', '.join(black_box)}"
+            )
+    if len({s.name for s in chosen}) < len(chosen):
+        raise UserError("a strategy is named twice")
+    return chosen  # type: ignore[return-value]
+
+
+def _run_all(
+    chosen: Sequence[BlackBox],
+    table: TabularBenchmark,
+    budget: int,
+    seeds: int,
+    metric: str,
+    noise: bool,
+    workers: int,
+    console: Console,
+) -> Iterator[dict[str, Any]]:
+    reference = ray.put(table)
+    chunks = [range(first, min(first + CHUNK, seeds)) for first in range(0, seeds, CHUNK)]
+    pending = [
+        _run_chunk.remote(strategy, reference, chunk, budget, metric, noise, workers)
+        for chunk in chunks
+        for strategy in chosen
+    ]
+    for future in track(pending, "searching the table", console=console):
+        yield from ray.get(future)
+
+
+@ray.remote
+def _run_chunk(
+    strategy: BlackBox,
+    table: TabularBenchmark,
+    seeds: range,
+    budget: int,
+    metric: str,
+    noise: bool,
+    workers: int,
+) -> list[dict[str, Any]]:
+    return [
+        row
+        for seed in seeds
+        for row in search_table(strategy, table, seed, budget, metric, noise, workers)
+    ]
+
+
+def search_table(
+    strategy: BlackBox,
+    table: TabularBenchmark,
+    seed: int,
+    budget: int,
+    metric: str = "val_loss",
+    noise: bool = True,
+    workers: int = 1,
+) -> list[dict[str, Any]]:
+    """Run one search on a table; return a row each time its incumbent changes, and one at its end.
+
+    Rows have `strategy`, `seed`, `samples` and `seconds` (of all trials so far, and of the warm
+    host), `trials` begun so far, `genotype`, and `regret`: its recorded test metric against the
+    best of the table, 0 or more.
+    """
+    task = table_task(table, seed=seed, budget=budget, metric=metric)
+    look: Look = partial(table.draw, seed=seed) if noise else table.lookup
+    history = simulate_search(
+        strategy, task, look, workers=workers, seconds_before=table.seconds_of_host
+    )
+    rows: list[dict[str, Any]] = []
+    trials: set[str] = set()
+    incumbent = None
+    for row in history.evaluations:
+        trials.add(row["trial"])
+        if row["incumbent"] != incumbent:
+            incumbent = row["incumbent"]
+            rows.append(_point(row["search_samples"], row["search_seconds"], len(trials)))
+            rows[-1] |= {"genotype": incumbent, "regret": table.regret(incumbent, metric)}
+    answer = str(strategy.conclude(history, task)[0][0])
+    rows.append(_point(history.samples, history.seconds, len(trials)))
+    rows[-1] |= {"genotype": answer, "regret": table.regret(answer, metric)}
+    return [{"strategy": strategy.name, "seed": seed} | row for row in rows]
+
+
+def _point(samples: int, seconds: float, trials: int) -> dict[str, Any]:
+    return {"samples": samples, "seconds": seconds, "trials": trials}
+
+
+def regret_curves(searches: pd.DataFrame, budget: int) -> pd.DataFrame:
+    """Average the regret of the incumbents over searches, from where all have one.
+
+    Returns:
+        Columns `strategy`, `samples`, `regret`, `low`, `high` (95% interval of the mean).
+    """
+    rows = []
+    for name, own in searches.groupby("strategy", sort=False):
+        first = own.groupby("seed")["samples"].first().max()
+        grid = np.linspace(first, budget, GRID)
+        steps = np.stack(
+            [
+                run["regret"].to_numpy()[
+                    np.searchsorted(run["samples"].to_numpy(), grid, side="right") - 1
+                ]
+                for _, run in own.groupby("seed")
+            ]
+        )
+        for samples, values in zip(grid, steps.T, strict=True):
+            mean = estimate(values.tolist())
+            rows.append(
+                {
+                    "strategy": name,
+                    "samples": samples,
+                    "regret": mean.mean,
+                    "low": mean.low,
+                    "high": mean.high,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def rank_strategies(ends: pd.DataFrame) -> pd.DataFrame:
+    """Summarise what searches ended with.
+
+    Returns:
+        A row a strategy, least mean regret first: `name`, `regret` with `ci_low` and `ci_high`,
+        `median`, `mean_rank` (1 is best; the strategies of one seed are ranked), `trials`,
+        `samples`, `seconds`, and `tied`: whether the Nemenyi test after Friedman's cannot tell it
+        from the best mean rank (Demsar, JMLR 2006).
+    """
+    ranks = _blocks(ends).rank(axis=1).mean()
+    tests = pairwise(ends)
+    best = ranks.idxmin()
+    rows = []
+    for name, own in ends.groupby("strategy", sort=False):
+        mean = estimate(own["regret"].tolist())
+        rows.append(
+            {
+                "name": name,
+                "regret": mean.mean,
+                "ci_low": mean.low,
+                "ci_high": mean.high,
+                "median": own["regret"].median(),
+                "mean_rank": ranks[name],
+                "trials": own["trials"].mean(),
+                "samples": own["samples"].mean(),
+                "seconds": own["seconds"].mean(),
+                "tied": name == best or bool(tests.loc[name, best] >= ALPHA),
+            }
+        )
+    return pd.DataFrame(rows).sort_values("regret", kind="stable").reset_index(drop=True)
+
+
+def pairwise(ends: pd.DataFrame) -> pd.DataFrame:
+    """Return the p-values of Nemenyi's test between all pairs of strategies."""
+    blocks = _blocks(ends)
+    if blocks.shape[1] < 3:  # the test of two is Wilcoxon's
+        names = list(blocks)
+        p = _wilcoxon(blocks) if len(names) == 2 else 1.0
+        return pd.DataFrame(np.where(np.eye(len(names)), 1.0, p), names, names)
+    return posthoc_nemenyi_friedman(blocks)
+
+
+def _wilcoxon(blocks: pd.DataFrame) -> float:
+    first, second = (blocks[name] for name in blocks)
+    return float(stats.wilcoxon(first, second).pvalue) if (first != second).any() else 1.0
+
+
+def _blocks(ends: pd.DataFrame) -> pd.DataFrame:
+    return ends.pivot(index="seed", columns="strategy", values="regret")
+
+
+def _reading(
+    ranking: pd.DataFrame,
+    ends: pd.DataFrame,
+    table: TabularBenchmark,
+    metric: str,
+    noise: bool,
+) -> Iterator[str]:
+    unit, scale = ("nats", 1.0) if metric == "val_loss" else ("points", 100.0)
+    blocks = _blocks(ends)
+    if blocks.shape[1] > 2:
+        p = float(stats.friedmanchisquare(*(blocks[name] for name in blocks)).pvalue)
+        verdict = "differ" if p < ALPHA else "cannot be told apart"
+        yield f"Over {len(blocks)} searches each, the strategies {verdict} (Friedman, p = {p:.2g})."
+    best = ranking["mean_rank"].idxmin()
+    tied = [n for n in ranking.loc[ranking["tied"], "name"] if n != ranking.at[best, "name"]]
+    yield (
+        f"Best mean rank: {ranking.at[best, 'name']}"
+        + (f"; not told apart from it: {', '.join(tied)}." if tied else ".")
+    )
+    chance = scale * table.mean_regret(metric)
+    floor = scale * table.regret(table.best(metric), metric)
+    yield (
+        f"For scale: a genotype picked blindly has a regret of {chance:.4f} {unit}, and the best "
+        f"one by validation has {floor:.4f}, so no search can be relied on for less."
+    )
+    icc = table.reliability(metric).icc()
+    seen = "each search saw trainings with that noise" if noise else "searches saw no noise"
+    yield f"The ICC of one training in this table is {icc:.2f}; {seen}."

@@ -1,0 +1,62 @@
+"""A warm host: trained once without attention, for all candidates of a search to start from.
+
+What is left to a candidate's own luck is then the start of its attention modules alone; the noise
+of training a host from scratch is the same for all.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import nn
+
+from trainables.job import SearchJob, WarmHost
+from trainables.training import (
+    Diverged,
+    Trainer,
+    best_device,
+    place,
+    train_epoch,
+    training_batches,
+)
+
+
+def train_host(job: SearchJob) -> WarmHost:
+    """Train the job's host without attention, by its protocol for warm hosts.
+
+    Raises:
+        ValueError: the protocol asks for none.
+        Diverged: the host has no finite weights to start from.
+    """
+    protocol = job.protocol.warm_host
+    if protocol is None:
+        raise ValueError("the proxy protocol has no warm host")
+    started = time.perf_counter()
+    device = best_device()
+    if device.type == "cpu":
+        torch.set_num_threads(job.threads)
+    model = place(job.network.build(seed=job.seed), protocol, device)
+    batches = training_batches(job.data.to(device), protocol, job.seed, device)
+    torch.manual_seed(job.seed)
+    trainer = Trainer(model, model.parameters(), protocol, len(batches) * protocol.epochs, device)
+    for _ in range(protocol.epochs):
+        train_epoch(trainer, batches)
+    state = {name: value.cpu() for name, value in model.state_dict().items()}
+    if not all(value.isfinite().all() for value in state.values()):
+        raise Diverged("the host's weights are not finite")
+    return WarmHost(state, job.samples_of_host, time.perf_counter() - started)
+
+
+def insert_into_host(model: nn.Module, job: SearchJob) -> None:
+    """Give a candidate's network the weights of the trained host; its attention keeps its own.
+
+    Raises:
+        ValueError: the job has no trained host, or one of another network.
+    """
+    if job.host is None:
+        raise ValueError("train the host first: replace(job, host=train_host(job))")
+    unknown = job.host.state.keys() - model.state_dict().keys()
+    if unknown:
+        raise ValueError(f"the trained host is of another network: it has {min(unknown)!r}")
+    model.load_state_dict(dict(job.host.state), strict=False)
