@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -45,14 +46,21 @@ Gpus = Annotated[float | None, typer.Option("--gpus-per-trial", help="A fraction
 def main() -> None:
     """Run the command line; a mistake of the user ends with one sentence and exit code 2."""
     try:
-        app()
+        # Not standalone: typer would end an interruption itself, without a word.
+        sys.exit(app(standalone_mode=False))
+    except click.ClickException as error:  # an option that is missing, unknown or wrong
+        error.show()
+        sys.exit(error.exit_code)
     except UserError as error:
         Console(stderr=True).print(
             f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True
         )
         sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; the searches that had ended are in the results folder")
+    except (KeyboardInterrupt, click.Abort):
+        Console(stderr=True).print(
+            "stopped; the tables of the searches that had ended are in the results folder",
+            soft_wrap=True,
+        )
         sys.exit(130)
     except Exception as error:
         if not type(error).__module__.startswith("ray.exceptions"):
@@ -182,7 +190,7 @@ def search(
     from sase_ray.drawing import draw
 
     report = run_one(strategy, settings, console=console)
-    table = Table("rank", "genotype", "score")
+    table = Table("rank", "genotype", report.score)
     for rank, (genotype, score) in enumerate(report.ranking[:5], start=1):
         table.add_row(str(rank), str(genotype), f"{score:.4f}")
     console.print(table)
@@ -284,9 +292,11 @@ def show(
     """Tell what a genotype is: its edges, parameters, multiply-accumulates, and a drawing."""
     from sase_ray.drawing import draw
     from sase_ray.showing import block_cost, describe_edges, host_costs
+    from search_spaces.ops import load_operations
     from search_spaces.space import SearchSpace
 
     loaded = SearchSpace.load(space)
+    load_operations(loaded)
     parsed = loaded.parse(genotype)
     plain, attended = host_costs(parsed, backbone, image_size)
     console = _console_for_tables()
@@ -294,7 +304,7 @@ def show(
         block = parsed.stage(stage)
         title = f"{block}" if parsed.stages == 1 else f"stage {stage}: {block}"
         table = Table("edge", "operation", "what it does", "source", title=title)
-        for row in describe_edges(loaded, block):
+        for row in describe_edges(block):
             table.add_row(*map(escape, row))
         console.print(table)
         console.print(draw(block), highlight=False, markup=False, soft_wrap=True)
@@ -541,8 +551,9 @@ def _shown(folder: Path) -> str:
 
 def _print_places(console: Console, folder: Path) -> None:
     shown = _shown(folder)
+    csv = f", {shown}/strategies.csv" if (folder / "strategies.csv").exists() else ""
     console.print(
-        f"\ntables:      {shown}/*.parquet, {shown}/strategies.csv\n"
+        f"\ntables:      {shown}/*.parquet{csv}\n"
         f"TensorBoard: tensorboard --logdir {shown}/tensorboard",
         highlight=False,
         markup=False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,9 @@ import pandas as pd
 import ray
 from rich.console import Console
 
-from sase_ray.cluster import connected
 from sase_ray.config import Config, load_config
 from sase_ray.results import check_new
-from sase_ray.searches import POLL_SECONDS, Searches, reason
+from sase_ray.searches import POLL_SECONDS, Searches, reason, started
 from sase_ray.setup import Setup
 from sase_ray.table import Verdict, judge
 from sase_ray.tuning import SearchOutcome
@@ -56,17 +55,19 @@ class SearchReport:
         folder: where everything is written.
         genotype: the strategy's answer.
         ranking: genotypes with scores, best first.
+        score: what the scores are.
         outcome: with the whole history.
     """
 
     folder: Path
     genotype: Genotype
     ranking: Ranking
+    score: str
     outcome: SearchOutcome
 
 
 def compare(
-    config: Config | str | Path | None = None,
+    config: Config | Mapping[str, Any] | str | Path | None = None,
     *,
     console: Console | None = None,
     **overrides: Any,
@@ -84,8 +85,7 @@ def compare(
     """
     setup = Setup.of(load_config(config, overrides))
     check_new_run(setup.config)
-    with connected(setup.config.resources) as slots:
-        searches = Searches.start(setup, slots, console or Console())
+    with started(setup, console) as searches:
         run = _Run(searches)
         with searches.display.shown():
             searches.run_all(run.search_ended)
@@ -98,7 +98,7 @@ def compare(
 
 def search(
     strategy: str,
-    config: Config | str | Path | None = None,
+    config: Config | Mapping[str, Any] | str | Path | None = None,
     *,
     console: Console | None = None,
     **overrides: Any,
@@ -119,15 +119,14 @@ def search(
     options = {name: given for name, given in settings.strategy_options.items() if name == strategy}
     setup = Setup.of(settings.model_copy(update={"strategy_options": options}))
     check_new_run(setup.config)
-    with connected(setup.config.resources) as slots:
-        searches = Searches.start(setup, slots, console or Console())
-        with searches.display.shown():
-            searches.run_all()
-        searches.finish()
+    with started(setup, console) as searches, searches.display.shown():
+        searches.run_all()
     if searches.failures:
         raise UserError(next(iter(searches.failures.values())))
     outcome = searches.outcomes[0]
-    return SearchReport(searches.folder.path, outcome.genotype, outcome.ranking, outcome)
+    return SearchReport(
+        searches.folder.path, outcome.genotype, outcome.ranking, outcome.score, outcome
+    )
 
 
 def check_new_run(config: Config) -> None:
@@ -203,7 +202,6 @@ class _Run:
             UserError: no search came to a result, so that there is nothing to compare.
         """
         if not self.searches.outcomes:
-            self.folder.remove_tune_storage()
             raise UserError("; ".join(self.failures.values()))
         replicates = range(self.setup.config.seeds)
         for name in self.setup.config.baselines:
@@ -228,7 +226,6 @@ class _Run:
         Raises:
             UserError: no final training came to its end.
         """
-        self.folder.remove_tune_storage()
         if not self.results:
             raise UserError("; ".join(self.failures.values()))
         trained = {module for module, _ in self.results}
@@ -295,4 +292,3 @@ class _Run:
                 hparams,
                 {key: row[key] for key in (*metrics, "latency_ms")},
             )
-        self.searches.logs.close()

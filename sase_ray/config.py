@@ -97,7 +97,7 @@ def presets() -> tuple[str, ...]:
 
 
 def load_config(
-    path: str | Path | Config | None = None,
+    path: str | Path | Config | Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     assignments: Sequence[str] = (),
 ) -> Config:
@@ -105,7 +105,7 @@ def load_config(
 
     Args:
         path: a YAML file with the keys of `Config`, or the config.yaml of a run, which is taken
-            whole, without the preset; or a configuration in place of a file.
+            whole, without the preset; or a configuration or a mapping in place of a file.
         overrides: nested values, e.g. ``{"proxy": {"epochs": 5}}``.
         assignments: texts such as ``proxy.epochs=5``; the right side is read as YAML.
 
@@ -116,6 +116,8 @@ def load_config(
     whole = False
     if isinstance(path, Config):
         sources.append(("configuration", path.model_dump(exclude_unset=True)))
+    elif isinstance(path, Mapping):
+        sources.append(("configuration", path))
     elif path is not None:
         values: Mapping[str, Any] = read_yaml_mapping(Path(path), "configuration")
         if values.keys() >= {"config", "versions"}:  # written by a run: do the same again

@@ -178,6 +178,10 @@ class Recorder(Callback):
         self.space = space
         self.listener = listener
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the listener, which lives in this process: Tune saves its callbacks."""
+        return {**self.__dict__, "listener": None}
+
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:

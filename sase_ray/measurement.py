@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from sase_ray.cluster import connected
 from sase_ray.comparison import check_new_run
 from sase_ray.config import Config, load_config
 from sase_ray.reliability import icc_interval, rank_agreement, variance_components
-from sase_ray.searches import Searches
+from sase_ray.searches import started
 from sase_ray.setup import Setup
 from sase_ray.strategies import Plan, SearchTask
 from sase_ray.strategies.grid import GridSearch
@@ -46,7 +45,7 @@ class ReliabilityReport:
 
 
 def measure_reliability(
-    config: Config | str | Path | None = None,
+    config: Config | Mapping[str, Any] | str | Path | None = None,
     *,
     genotypes: int = 24,
     seeds: int = 4,
@@ -76,13 +75,10 @@ def measure_reliability(
     drawn = [str(g) for g in SearchSpace.load(settings.space).sample_distinct(genotypes, rng)]
     setup = study_setup(settings, drawn, seeds)
     check_new_run(setup.config)
-    with connected(setup.config.resources) as slots:
-        searches = Searches.start(setup, slots, console or Console())
-        with searches.display.shown():
-            searches.run_all()
-        searches.finish()
-        if searches.failures:
-            raise UserError(next(iter(searches.failures.values())))
+    with started(setup, console) as searches, searches.display.shown():
+        searches.run_all()
+    if searches.failures:
+        raise UserError(next(iter(searches.failures.values())))
     curves = pd.concat(
         [pd.DataFrame(o.history.evaluations).assign(seed=o.seed) for o in searches.outcomes]
     )

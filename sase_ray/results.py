@@ -173,6 +173,7 @@ def _ranking_rows(outcomes: Iterable[SearchOutcome]) -> Iterable[Row]:
                 "rank": rank,
                 "genotype": str(genotype),
                 "score": score,
+                "score_is": outcome.score,
             }
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from rich.console import Console
 
-from sase_ray.cluster import Slots
+from sase_ray.cluster import Slots, connected
 from sase_ray.progress import Display
 from sase_ray.results import RunFolder
 from sase_ray.setup import Setup
@@ -70,6 +71,24 @@ def reason(error: Exception) -> str:
     cause = getattr(error, "cause", None) or error
     lines = str(cause).strip().splitlines()
     return lines[-1].strip() if lines else type(cause).__name__
+
+
+@contextmanager
+def started(setup: Setup, console: Console | None) -> Iterator[Searches]:
+    """Join the cluster and begin a run; however it ends, leave nothing but its results.
+
+    Raises:
+        UserError: there is no such cluster, or the results folder exists.
+    """
+    searches = None
+    try:
+        with connected(setup.config.resources) as slots:
+            searches = Searches.start(setup, slots, console or Console())
+            yield searches
+    finally:
+        if searches is not None:  # the workers, which wrote there, have ended
+            searches.logs.close()
+            searches.folder.remove_tune_storage()
 
 
 @dataclass
@@ -163,11 +182,6 @@ class Searches:
                 self._ended(future, *running.pop(future), on_outcome)
         self.outcomes.sort(key=lambda o: (list(self.setup.strategies).index(o.strategy), o.seed))
         self.folder.write_searches(self.outcomes, self.families, self.setup.space)
-
-    def finish(self) -> None:
-        """Close the logs and remove what Ray Tune kept."""
-        self.logs.close()
-        self.folder.remove_tune_storage()
 
     def _show(self, notes: list[tuple[str, int, dict[str, Any]]]) -> None:
         for strategy, seed, row in notes:

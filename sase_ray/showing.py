@@ -8,13 +8,11 @@ from search_spaces.block import SASE
 from search_spaces.costs import Cost, count_cost
 from search_spaces.genotype import EDGE_KINDS, Genotype
 from search_spaces.network import NetworkSpec
-from search_spaces.ops import load_operations, operations
-from search_spaces.space import SearchSpace
+from search_spaces.ops import operations
 
 
-def describe_edges(space: SearchSpace, block: Genotype) -> Iterator[tuple[str, str, str, str]]:
+def describe_edges(block: Genotype) -> Iterator[tuple[str, str, str, str]]:
     """Yield edge, operation, what the operation does and its source, for a one-block genotype."""
-    load_operations(space)
     catalogue = {(op.kind, op.name): op for op in operations()}
     for edge, name in block.edges().items():
         op = catalogue[EDGE_KINDS[edge], name]

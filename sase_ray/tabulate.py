@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -37,7 +38,7 @@ SAVE_SECONDS = 20.0
 
 def tabulate(
     path: str | Path,
-    config: Config | str | Path | None = None,
+    config: Config | Mapping[str, Any] | str | Path | None = None,
     *,
     repeated: int = 100,
     seeds: int = 3,
@@ -172,14 +173,16 @@ class _Sitting:
             # Measured again in each sitting; the weights are the same, bit for bit, on a CPU.
             self.hosts[str(seed)] = {"samples": host.samples, "seconds": host.seconds}
         budget = task.job.samples_of_host + len(genotypes) * task.job.samples_per_trial
+        storage = self.path.parent / f".{self.path.name}.tune"
         run_search(
             strategy,
             replace(task, budget=budget),
-            storage=self.path.parent / f".{self.path.name}.tune",
+            storage=storage,
             resources=self.slots.trial,
             concurrency=self.slots.total,
             listener=lambda row: self._hear(seed, row),
         )
+        shutil.rmtree(storage, ignore_errors=True)
         self.save()
 
     def _hear(self, seed: int, row: Mapping[str, Any]) -> None:

@@ -39,6 +39,7 @@ class SearchOutcome:
         strategy: name of the strategy.
         seed: of the search.
         ranking: genotypes with scores, best first.
+        score: what the scores are, and which are better.
         history: every evaluation.
         samples: training samples seen.
         seconds: device-seconds of all trials.
@@ -47,6 +48,7 @@ class SearchOutcome:
     strategy: str
     seed: int
     ranking: Ranking
+    score: str
     history: History
     samples: int
     seconds: float
@@ -135,6 +137,7 @@ def run_search(
         strategy=strategy.name,
         seed=task.job.seed,
         ranking=strategy.conclude(history, task),
+        score=strategy.score(task),
         history=history,
         samples=history.samples,
         seconds=history.seconds,

@@ -103,6 +103,10 @@ class Strategy(BaseModel, ABC):
             UserError: it is not; the message says how much is needed.
         """
 
+    @abstractmethod
+    def score(self, task: SearchTask) -> str:
+        """Name the scores of the ranking that the search ends with, and its direction."""
+
     def wants_host(self, task: SearchTask) -> bool:
         """Return whether the task's job needs a trained host before `plan`."""
         return False
@@ -135,6 +139,10 @@ class BlackBox(Strategy):
     def first_epochs(self, task: SearchTask) -> int:
         """Return how long a trial trains at least: to the end, where nothing stops it early."""
         return task.job.protocol.epochs
+
+    def score(self, task: SearchTask) -> str:
+        """Genotypes are ranked by the metric of their trials."""
+        return f"{task.metric} ({'lower' if task.mode == 'min' else 'higher'} is better)"
 
     def wants_host(self, task: SearchTask) -> bool:
         """Candidates start inside a warm host where the protocol says so."""
@@ -179,6 +187,10 @@ class OneShot(Strategy):
     """
 
     family: ClassVar[Family] = "one-shot"
+
+    def score(self, task: SearchTask) -> str:
+        """Genotypes are ranked by what the architecture parameters make of them."""
+        return "log-probability (higher is better)"
 
     @abstractmethod
     def algorithm(self, task: SearchTask) -> OneShotAlgorithm:

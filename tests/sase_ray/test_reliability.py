@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sase_ray.reliability import VarianceComponents, rank_agreement, variance_components
+from sase_ray.reliability import (
+    VarianceComponents,
+    icc_interval,
+    rank_agreement,
+    variance_components,
+)
 from search_spaces.errors import UserError
 
 SHROUT_FLEISS = np.array(
@@ -107,3 +112,16 @@ def test_too_few_scores_are_refused(scores):
 def test_a_diverged_genotype_is_refused():
     with pytest.raises(UserError, match="diverged"):
         variance_components(np.array([[1.0, 2.0], [np.inf, 1.0]]))
+
+
+def test_the_interval_of_the_textbook_example():
+    # McGraw and Wong 1996 and R's psych::ICC give 0.34 to 0.95 for these data, ICC(3,1).
+    assert icc_interval(SHROUT_FLEISS) == pytest.approx((0.342, 0.946), abs=0.001)
+
+
+def test_the_interval_covers_the_true_icc_19_times_in_20():
+    rng = np.random.default_rng(5)
+    true = 0.5**2 / (0.5**2 + 0.8**2)
+    intervals = [icc_interval(made_up(24, 4, 0.5, 1.0, 0.8, rng)) for _ in range(1000)]
+    covered = np.mean([low <= true <= high for low, high in intervals])
+    assert covered == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / 1000) ** 0.5)

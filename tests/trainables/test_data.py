@@ -35,7 +35,8 @@ def no_debian(monkeypatch, tmp_path):
 
 def test_catalogue_has_the_documented_sets():
     rows = {row.name: row for row in datasets()}
-    assert list(rows)[:5] == ["digits", "fashion_mnist", "cifar10", "cifar100", "imagefolder"]
+    expected = ["digits", "fashion_mnist", "cluttered_fashion_mnist", "cifar10", "cifar100"]
+    assert list(rows)[:6] == [*expected, "imagefolder"]
     assert all(row.source and row.summary for row in rows.values())
     assert not rows["digits"].augmentation.flip
     assert rows["cifar10"].augmentation.flip
@@ -448,3 +449,50 @@ def test_available_memory_heeds_the_containers_limit(tmp_path):
     (tmp_path / "memory.max").write_text("1000000\n")
     assert imagefolder.available_memory(tmp_path, tmp_path) == 700_007
     assert imagefolder.available_memory(tmp_path / "none", tmp_path / "none") > 2**20
+
+
+# Cluttered Fashion-MNIST
+
+
+def test_clutter_holds_the_object_somewhere_in_all_channels():
+    from trainables.data.cluttered import clutter
+
+    # A single bright object among dark others: the clutter is black, so it can be found.
+    images = torch.zeros(400, 1, 28, 28, dtype=torch.uint8)
+    images[:200] = 255
+    others = clutter(images[200:], torch.Generator().manual_seed(0))
+    assert others.shape == (200, 3, 28, 28)
+    noise_only = others.float() / 255
+    # Noise below zero is cut off, so a channel's mean is its deviation over sqrt(2 pi).
+    spread = noise_only.mean((2, 3)) * (2 * np.pi) ** 0.5
+    assert 0.04 < spread.min() < 0.1
+    assert 0.4 < spread.max() < 0.62
+    assert spread.std(1).mean() > 0.1  # unequal within an image
+    bright = clutter(images[:200], torch.Generator().manual_seed(0)).float() / 255
+    # Object of 14x14 at full brightness, half of its noise cut off at 1.
+    covered = (bright.amin(1) > 0.3).float().sum((1, 2))
+    assert covered.min() > 0.7 * 14 * 14
+    places = {tuple((image.mean(0) > 0.6).nonzero().float().mean(0).round().int().tolist())
+              for image in bright}  # fmt: skip
+    assert len(places) > 20
+
+
+def test_clutter_follows_its_seed():
+    from trainables.data.cluttered import clutter
+
+    images = torch.randint(256, (50, 1, 28, 28), dtype=torch.uint8)
+    first, again, other = (clutter(images, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_a_cluttered_set_has_the_labels_of_the_plain_one(tmp_path, no_debian):
+    write_fashion_mnist(tmp_path)
+    plain = load_dataset("fashion_mnist", tmp_path)
+    made = load_dataset("cluttered_fashion_mnist", tmp_path)
+    assert made.images.shape == (50, 3, 28, 28)
+    assert made.images.dtype == torch.uint8
+    assert torch.equal(made.labels, plain.labels)
+    assert torch.equal(made.test.labels, plain.test.labels)
+    with pytest.raises(UserError, match="option seed"):
+        load_dataset("cluttered_fashion_mnist", tmp_path, seed="one")

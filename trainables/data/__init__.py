@@ -1,7 +1,7 @@
 """Data sets by name, their splits, and batches on the device."""
 
 # Importing a data set's file enters it into the catalogue, in this order.
-from trainables.data import digits, fashion_mnist, cifar, imagefolder  # noqa: F401, I001
+from trainables.data import digits, fashion_mnist, cluttered, cifar, imagefolder  # noqa: F401, I001
 from trainables.data.augment import Augmentation, Normalisation
 from trainables.data.batches import Batches
 from trainables.data.dataset import ImageData, LabelledImages, RawData

@@ -76,6 +76,8 @@ def load_dataset(name: str, root: str | Path | None = None, **options: Any) -> I
     row = _CATALOGUE[name]
     _check_options(row, options)
     root = root or os.environ.get("SASE_DATA")
+    if root and not Path(root).expanduser().is_dir():
+        raise UserError(f"there is no folder {root} for data set {name!r}")
     raw = row.loader(Path(root).expanduser() if root else None, **options)
     return ImageData(
         raw.images,
