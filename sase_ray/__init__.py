@@ -6,6 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sase_ray.comparison import Comparison, SearchReport, compare, search
     from sase_ray.config import Config, load_config
+    from sase_ray.measurement import ReliabilityReport, measure_reliability
+    from sase_ray.table_comparison import TableComparison, compare_on_table
+    from sase_ray.tabular import TabularBenchmark
+    from sase_ray.tabulate import tabulate
     from search_spaces import SASE, Genotype, SearchSpace, UserError, register_op
 
 _PLACES = {
@@ -20,6 +24,12 @@ _PLACES = {
     "search": "sase_ray.comparison",
     "Config": "sase_ray.config",
     "load_config": "sase_ray.config",
+    "ReliabilityReport": "sase_ray.measurement",
+    "measure_reliability": "sase_ray.measurement",
+    "TableComparison": "sase_ray.table_comparison",
+    "compare_on_table": "sase_ray.table_comparison",
+    "TabularBenchmark": "sase_ray.tabular",
+    "tabulate": "sase_ray.tabulate",
 }
 
 __all__ = [
@@ -27,13 +37,19 @@ __all__ = [
     "Comparison",
     "Config",
     "Genotype",
+    "ReliabilityReport",
     "SearchReport",
     "SearchSpace",
+    "TableComparison",
+    "TabularBenchmark",
     "UserError",
     "compare",
+    "compare_on_table",
     "load_config",
+    "measure_reliability",
     "register_op",
     "search",
+    "tabulate",
 ]
 
 

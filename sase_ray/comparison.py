@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import ray
 from rich.console import Console
 
 from sase_ray.config import Config, load_config
+from sase_ray.records import reliability_sentences, repeated_scores
 from sase_ray.results import check_new
 from sase_ray.searches import POLL_SECONDS, Searches, reason, started
 from sase_ray.setup import Setup
@@ -92,7 +94,11 @@ def compare(
             run.train_finals()
         verdict = run.judge()
     return Comparison(
-        run.folder.path, verdict.table, verdict.reading, searches.outcomes, run.failures
+        run.folder.path,
+        verdict.table,
+        (*verdict.reading, *run.on_reliability()),
+        searches.outcomes,
+        run.failures,
     )
 
 
@@ -247,6 +253,20 @@ class _Run:
         self.folder.write_table("strategies", verdict.table.to_dict("records"), csv=True)
         self._log_results(verdict.table)
         return verdict
+
+    def on_reliability(self) -> Iterable[str]:
+        """Say how far the searches could tell genotypes apart; nothing of one-shot searches."""
+        config = self.setup.config
+        trials = [
+            pd.DataFrame(outcome.history.trials()).assign(seed=outcome.seed)
+            for outcome in self.searches.outcomes
+            if self.searches.families[outcome.strategy] == "black-box"
+        ]
+        if not trials:
+            return ()
+        scores = repeated_scores(pd.concat(trials), config.metric)
+        folder = os.path.relpath(self.folder.path)
+        return reliability_sentences(config, self.setup.reliability, scores, folder)
 
     def _final_rows(self, costs: dict[str, dict[str, float]]) -> Iterator[dict[str, Any]]:
         # In a fixed order: the searches end in any.

@@ -84,6 +84,9 @@ class Config(_Section):
     metric: Literal["val_loss", "val_accuracy"] = "val_loss"
     proxy: ProxyProtocol = ProxyProtocol()
     final: FinalConfig = FinalConfig()
+    reliability: str | None = Field(
+        default=None, description="folder of a `sase-ray reliability` run of this protocol"
+    )
     resources: ResourcesConfig = ResourcesConfig()
     results: str = Field(default="results", description="folder in which the run's folder is made")
     run: str | None = Field(

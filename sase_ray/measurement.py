@@ -14,6 +14,7 @@ from rich.console import Console
 
 from sase_ray.comparison import check_new_run
 from sase_ray.config import Config, load_config
+from sase_ray.records import protocol_key
 from sase_ray.reliability import icc_interval, rank_agreement, variance_components
 from sase_ray.searches import started
 from sase_ray.setup import Setup
@@ -83,6 +84,7 @@ def measure_reliability(
         [pd.DataFrame(o.history.evaluations).assign(seed=o.seed) for o in searches.outcomes]
     )
     table, diverged = reliability_table(curves)
+    table.insert(0, "protocol", protocol_key(setup.config))
     searches.folder.write_table("reliability", table.to_dict("records"), csv=True)
     reading = read_table(table, len(diverged), setup.config.metric)
     from sase_ray.plots import plot_reliability  # matplotlib takes a while to load

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import pandas as pd
 import torch
 
 from sase_ray.config import Config
+from sase_ray.records import measured_reliability
 from sase_ray.strategies import SearchTask, Strategy, make_strategy
 from search_spaces.baselines import baseline_attention
 from search_spaces.errors import UserError, unknown_name
@@ -43,6 +45,7 @@ class Setup:
         strategies: by name, in the order asked for.
         search_data: what searches may read.
         final_data: what the final protocol reads.
+        reliability: the row of the proxy protocol's reliability, if it has been measured.
     """
 
     config: Config
@@ -51,6 +54,7 @@ class Setup:
     strategies: dict[str, Strategy]
     search_data: SearchData
     final_data: FinalData
+    reliability: pd.Series | None = None
 
     @classmethod
     def of(cls, config: Config) -> Setup:
@@ -111,7 +115,15 @@ class Setup:
                 f"backbone {config.backbone.name!r} cannot be built with options {options} for "
                 f"images of {height}x{width}: {error}"
             ) from error
-        setup = cls(config, space, network, strategies, search_view, final_data(data, everything))
+        setup = cls(
+            config,
+            space,
+            network,
+            strategies,
+            search_view,
+            final_data(data, everything),
+            measured_reliability(config),
+        )
         for strategy in strategies.values():
             strategy.check(setup.task(seed=0))
         return setup
