@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import ray
 from ray import tune
@@ -103,11 +104,15 @@ def run_search(
     name = f"{strategy.name}-seed{task.job.seed}"
     # Tune's own per-trial loggers cost more than a small trial, and our tables hold the same.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    trainable = tune.with_resources(
+        tune.with_parameters(plan.trainable, **plan.parameters),
+        {"cpu": resources.cpus, "gpu": resources.gpus},
+    )
+    # Tune keeps trainables by name in a registry that all searches of a Ray job share: without a
+    # name of its own, a search would run the trials of whichever other search began last.
+    trainable._name = f"{name}-{uuid4().hex}"
     tuner = tune.Tuner(
-        tune.with_resources(
-            tune.with_parameters(plan.trainable, **plan.parameters),
-            {"cpu": resources.cpus, "gpu": resources.gpus},
-        ),
+        trainable,
         param_space=dict(plan.param_space),
         tune_config=tune.TuneConfig(
             metric=task.metric,

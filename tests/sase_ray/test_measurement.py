@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,10 +16,14 @@ import pytest
 import yaml
 from rich.console import Console
 
+from sase_ray.config import load_config
 from sase_ray.measurement import measure_reliability, read_table, reliability_table
+from sase_ray.setup import Setup
 from sase_ray.tabular import TabularBenchmark
 from sase_ray.tabulate import tabulate
 from search_spaces.errors import UserError
+from trainables.proxy import ProxyTrainable
+from trainables.warm_host import train_host
 
 
 def curves_of(losses: np.ndarray, lost: tuple[int, ...] = ()) -> pd.DataFrame:
@@ -110,6 +115,16 @@ def test_random_genotypes_are_trained_with_every_seed(tiny, ray_cluster) -> None
         pd.read_csv(report.folder / "reliability.csv"), report.table, check_dtype=False
     )
     assert not (report.folder / "tune").exists()
+    # Each search trained with its own seed, not with that of the search beside it.
+    curves = pd.read_parquet(report.folder / "curves.parquet")
+    setup = Setup.of(load_config(tiny | {"proxy": proxy}))
+    for seed in (0, 1):
+        job = setup.task(seed).job
+        job = replace(job, host=train_host(job))
+        row = curves[(curves["seed"] == seed) & (curves["epoch"] == 1)].iloc[0]
+        trial = ProxyTrainable.__new__(ProxyTrainable)
+        trial.setup(job.space.to_config(job.space.parse(row["genotype"])), job)
+        assert trial.step()["val_loss"] == pytest.approx(row["val_loss"], rel=1e-5)
     recorded = yaml.safe_load((report.folder / "config.yaml").read_text())
     # The host's 96 samples, and three genotypes of two epochs of 96.
     assert recorded["config"]["budget"] == 96 + 3 * 192
