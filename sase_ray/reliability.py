@@ -143,7 +143,8 @@ def rank_agreement(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> R
 def _mean_tau(scores: Scores) -> float:
     pairs = combinations(range(scores.shape[1]), 2)
     # Tau-b: a resample repeats genotypes, and an accuracy on few images has ties.
-    return float(np.mean([stats.kendalltau(scores[:, i], scores[:, j])[0] for i, j in pairs]))
+    # Where a seed scores all alike it ranks nothing, and its tau is not defined.
+    return float(np.nanmean([stats.kendalltau(scores[:, i], scores[:, j])[0] for i, j in pairs]))
 
 
 def _check(scores: Scores) -> None:

@@ -66,3 +66,15 @@ class ProxyProtocol(TrainingProtocol):
         description="train the host without attention by this protocol once a search, and insert "
         "the candidates into it; by default they train from scratch",
     )
+    host_lr: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="learning rate of the warm host's own weights as a share of lr; 0 freezes them",
+    )
+
+    @model_validator(mode="after")
+    def _host_is_warm(self) -> ProxyProtocol:
+        if self.host_lr < 1 and self.warm_host is None:
+            raise ValueError("host_lr slows a warm host down, and warm_host is not set")
+        return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ class ProxyTrainable(tune.Trainable):
         )
         self.trainer = Trainer(
             self.model,
-            self.model.parameters(),
+            self._parameters(),
             job.protocol,
             len(self.train_batches) * job.protocol.epochs,
             self.device,
@@ -83,6 +84,19 @@ class ProxyTrainable(tune.Trainable):
         self.epoch = 0
         self.samples = 0
         self.train_seconds = 0.0
+
+    def _parameters(self) -> Iterable[nn.Parameter] | list[dict[str, Any]]:
+        """All weights; or those of the attention, and of the host at a rate of their own."""
+        protocol, host = self.job.protocol, self.job.host
+        if protocol.host_lr == 1 or host is None:
+            return self.model.parameters()
+        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for name, parameter in self.model.named_parameters():
+            groups[name in host.state].append(parameter)
+        for parameter in groups[True]:
+            parameter.requires_grad_(protocol.host_lr > 0)
+        rates = {True: protocol.host_lr * protocol.lr, False: protocol.lr}
+        return [{"params": groups[is_host], "lr": lr} for is_host, lr in rates.items() if lr]
 
     @property
     def judged(self) -> nn.Module:

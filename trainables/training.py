@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +93,8 @@ class Trainer:
 
     Args:
         forward: images (B, C, H, W) to logits (B, classes).
-        parameters: what is trained.
+        parameters: what is trained; or groups of it with an "lr" of their own, as torch's
+            optimisers take them.
         protocol: how.
         total_steps: length of the learning-rate schedule in steps.
         device: where.
@@ -102,16 +103,18 @@ class Trainer:
     def __init__(
         self,
         forward: Callable[[Tensor], Tensor],
-        parameters: Iterable[nn.Parameter],
+        parameters: Iterable[nn.Parameter] | Sequence[dict[str, Any]],
         protocol: TrainingProtocol,
         total_steps: int,
         device: torch.device,
     ) -> None:
         self.forward = forward
-        self.parameters = [p for p in parameters if p.requires_grad]
         self.protocol = protocol
         self.device = device
-        self.optimizer = _make_optimizer(self.parameters, protocol, device)
+        self.optimizer = _make_optimizer(list(parameters), protocol, device)
+        self.parameters = [
+            p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad
+        ]
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, cosine_schedule(protocol, total_steps)
         )
@@ -244,7 +247,9 @@ def place(model: nn.Module, protocol: TrainingProtocol, device: torch.device) ->
 
 
 def _make_optimizer(
-    parameters: list[nn.Parameter], protocol: TrainingProtocol, device: torch.device
+    parameters: list[Any],
+    protocol: TrainingProtocol,
+    device: torch.device,
 ) -> torch.optim.Optimizer:
     fused = device.type == "cuda"
     if protocol.optimizer == "adamw":

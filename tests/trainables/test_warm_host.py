@@ -157,3 +157,32 @@ def test_a_lost_training_has_the_worst_test_metrics(held_out, make_job) -> None:
     assert result["diverged"]
     assert result["test_loss"] == result["last_val_loss"] == float("inf")
     assert result["test_accuracy"] == result["last_val_accuracy"] == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_a_hosts_own_weights_move_at_their_share_of_the_rate(warm_job, share) -> None:
+    protocol = warm_job.protocol.model_copy(
+        update={"host_lr": share, "momentum": 0.0, "weight_decay": 0.0, "augment": False}
+    )
+    slow, fast = (
+        replace(warm_job, protocol=protocol),
+        replace(warm_job, protocol=protocol.model_copy(update={"host_lr": 1.0})),
+    )
+    first, second = start(slow), start(fast)
+    before = {name: p.detach().clone() for name, p in first.model.named_parameters()}
+    batch = next(iter(first.train_batches))
+    for trial in (first, second):
+        trial.trainer.step(batch)
+    moved = 0
+    for (name, p), q in zip(first.model.named_parameters(), second.model.parameters(), strict=True):
+        rate = share if name in warm_job.host.state else 1.0
+        torch.testing.assert_close(
+            p.detach() - before[name], rate * (q.detach() - before[name]), rtol=1e-3, atol=1e-7
+        )
+        moved += bool((p.detach() != before[name]).any())
+    assert moved > 5
+
+
+def test_a_share_without_a_warm_host_is_refused(make_job) -> None:
+    with pytest.raises(ValueError, match="host_lr slows a warm host down"):
+        make_job(host_lr=0.5)
