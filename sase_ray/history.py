@@ -26,6 +26,8 @@ _FROM_RESULT = (
     "train_loss",
     "val_loss",
     "val_accuracy",
+    "val_loss_sd",
+    "val_accuracy_sd",
     "last_val_loss",
     "last_val_accuracy",
     "test_loss",

@@ -105,7 +105,9 @@ class _Tabulating(ListedStudy):
     def plan(self, task: SearchTask) -> Plan:
         """Hand the test images to the trials."""
         plan = super().plan(task)
-        return replace(plan, parameters={**plan.parameters, "test": self.test})
+        return replace(
+            plan, parameters={**plan.parameters, "test": self.test, "last_weights": False}
+        )
 
 
 def _about(setup: Setup) -> dict[str, Any]:

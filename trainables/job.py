@@ -12,6 +12,9 @@ from search_spaces.space import SearchSpace
 from trainables.data import SearchData
 from trainables.protocol import ProxyProtocol, TrainingProtocol
 
+SEED_STEP = 1_000_000
+"""Between the seeds of one trial; those of searches and final trainings lie below it."""
+
 
 @dataclass(frozen=True)
 class WarmHost:
@@ -38,6 +41,7 @@ class SearchJob:
         data: training and validation images; a search never holds test images.
         protocol: how a candidate (or the supernet's weights) is trained.
         seed: of initial weights, batch order and augmentation: the same for every genotype.
+            Where the protocol asks for several networks a trial, the others' seeds follow from it.
         threads: CPU threads of one trial.
         host: the trained host, where the protocol asks for a warm one.
     """
@@ -51,13 +55,18 @@ class SearchJob:
     host: WarmHost | None = None
 
     @property
+    def seeds(self) -> range:
+        """The seeds of a trial's networks."""
+        return range(self.seed, self.seed + SEED_STEP * self.protocol.seeds, SEED_STEP)
+
+    @property
     def samples_per_epoch(self) -> int:
-        """Samples that one epoch of a candidate's training sees (the last, short batch is left)."""
-        return self._samples_per_epoch(self.protocol)
+        """Samples that one epoch of a trial sees (the last, short batch is left out)."""
+        return self.protocol.seeds * self._samples_per_epoch(self.protocol)
 
     @property
     def samples_per_trial(self) -> int:
-        """Samples that one candidate sees when it is trained to the end."""
+        """Samples that one trial sees when it is trained to the end."""
         return self.samples_per_epoch * self.protocol.epochs
 
     @property

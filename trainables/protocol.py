@@ -61,6 +61,12 @@ class ProxyProtocol(TrainingProtocol):
         lt=1,
         description="decay a step of the averaged weights that are judged; 0 judges the last ones",
     )
+    seeds: WholeNumber = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="networks trained in a trial, whose scores are averaged",
+    )
     warm_host: TrainingProtocol | None = Field(
         default=None,
         description="train the host without attention by this protocol once a search, and insert "

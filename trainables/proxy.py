@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
+from statistics import fmean, pstdev
 from typing import Any
 
 import torch
 from ray import tune
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from search_spaces.ops import load_operations
+from trainables.candidate import Candidate
 from trainables.checkpoint import load_state, save_state
 from trainables.data import Batches
 from trainables.job import SearchJob
 from trainables.training import (
     Diverged,
-    Trainer,
     best_device,
     evaluate,
-    place,
     random_state,
     set_random_state,
-    train_epoch,
-    training_batches,
 )
-from trainables.warm_host import insert_into_host
 
 DIVERGED_SCORE = {"val_loss": float("inf"), "val_accuracy": 0.0}
 """Metrics of a trial that diverged: worse than any other, so that it is ranked last."""
@@ -36,11 +32,13 @@ class ProxyTrainable(tune.Trainable):
     """Trains the network of one genotype, one epoch a Tune iteration.
 
     It starts from scratch, or inside a host that was trained without attention, as the protocol
-    says; and it is judged by its last weights or by their exponential moving average.
+    says; it is judged by its last weights or by their exponential moving average; and it is
+    trained with one seed or several, whose scores are averaged.
 
     The trial's config holds the genotype's variables (`SearchSpace.variables`). Each iteration
     reports `val_loss` (nats), `val_accuracy` (0 to 1), `train_loss`, `samples` (training samples
-    seen by this trial so far), `train_seconds`, `genotype`, and, if it diverged, the `reason`.
+    seen by this trial so far), `train_seconds`, `genotype`, and, if it diverged, the `reason`;
+    with several seeds also `val_loss_sd` and `val_accuracy_sd`, their standard deviation.
     """
 
     def setup(self, config: dict[str, Any], job: SearchJob | None = None) -> None:
@@ -53,74 +51,36 @@ class ProxyTrainable(tune.Trainable):
         self.job = job
         self.data = job.data.to(self.device)
         load_operations(job.space)
+        self.val_batches = Batches(
+            self.data.validation,
+            512,
+            self.data.normalisation,
+            channels_last=job.protocol.channels_last and self.device.type == "cuda",
+        )
         self._start(config)
 
     def _start(self, config: dict[str, Any]) -> None:
         job = self.job
         self.genotype = job.space.from_config(config)
-        model = job.network.with_genotype(self.genotype, seed=job.seed)
-        if job.protocol.warm_host:
-            insert_into_host(model, job)
-        self.model = place(model, job.protocol, self.device)
-        channels_last = job.protocol.channels_last and self.device.type == "cuda"
-        self.train_batches = training_batches(self.data, job.protocol, job.seed, self.device)
-        self.val_batches = Batches(
-            self.data.validation, 512, self.data.normalisation, channels_last=channels_last
-        )
-        self.trainer = Trainer(
-            self.model,
-            self._parameters(),
-            job.protocol,
-            len(self.train_batches) * job.protocol.epochs,
-            self.device,
-        )
-        decay = job.protocol.averaging
-        self.average = (
-            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-            if decay
-            else None
-        )
+        self.candidates = [
+            Candidate(job, self.genotype, self.data, seed, self.device) for seed in job.seeds
+        ]
         torch.manual_seed(job.seed)
         self.epoch = 0
         self.samples = 0
         self.train_seconds = 0.0
-
-    def _parameters(self) -> Iterable[nn.Parameter] | list[dict[str, Any]]:
-        """All weights; or those of the attention, and of the host at a rate of their own."""
-        protocol, host = self.job.protocol, self.job.host
-        if protocol.host_lr == 1 or host is None:
-            return self.model.parameters()
-        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-        for name, parameter in self.model.named_parameters():
-            groups[name in host.state].append(parameter)
-        for parameter in groups[True]:
-            parameter.requires_grad_(protocol.host_lr > 0)
-        rates = {True: protocol.host_lr * protocol.lr, False: protocol.lr}
-        return [{"params": groups[is_host], "lr": lr} for is_host, lr in rates.items() if lr]
-
-    @property
-    def judged(self) -> nn.Module:
-        """The network that is evaluated: with averaged weights, if the protocol averages."""
-        return self.average.module if self.average else self.model
-
-    def _update_average(self) -> None:
-        if self.average:
-            self.average.update_parameters(self.model)
 
     def step(self) -> dict[str, Any]:
         """Train one epoch and evaluate on the validation set."""
         started = time.perf_counter()
         result: dict[str, Any] = {"diverged": False, "reason": ""}
         try:
-            result["train_loss"] = train_epoch(
-                self.trainer, self.train_batches, after_step=self._update_average
-            )
-            metrics = evaluate(self.judged, self.val_batches, self.job.protocol, self.device)
-            result |= {"val_loss": metrics.loss, "val_accuracy": metrics.accuracy}
+            result["train_loss"] = fmean([c.train_epoch() for c in self.candidates])
+            result |= self.evaluate(lambda c: c.judged, self.val_batches, "val", spread=True)
         except Diverged as divergence:
             result |= {**DIVERGED_SCORE, "diverged": True, "reason": str(divergence)}
         self.epoch += 1
-        self.samples += self.train_batches.samples_per_epoch
+        self.samples += self.job.samples_per_epoch
         self.train_seconds += time.perf_counter() - started
         done = result["diverged"] or self.epoch >= self.job.protocol.epochs
         return result | {
@@ -132,14 +92,39 @@ class ProxyTrainable(tune.Trainable):
             tune.result.DONE: done,
         }
 
+    def evaluate(
+        self,
+        network: Callable[[Candidate], nn.Module],
+        batches: Batches,
+        name: str,
+        *,
+        spread: bool = False,
+    ) -> dict[str, float]:
+        """Return ``<name>_loss`` and ``<name>_accuracy``, the mean over seeds.
+
+        Args:
+            network: which of a candidate's networks.
+            batches: of the images.
+            name: of the metrics.
+            spread: add ``<name>_loss_sd`` and so on where there are several seeds.
+
+        Raises:
+            Diverged: as `training.evaluate`.
+        """
+        found = [
+            evaluate(network(c), batches, self.job.protocol, self.device) for c in self.candidates
+        ]
+        values = {"loss": [e.loss for e in found], "accuracy": [e.accuracy for e in found]}
+        means = {f"{name}_{key}": fmean(value) for key, value in values.items()}
+        if spread and len(found) > 1:
+            means |= {f"{name}_{key}_sd": pstdev(value) for key, value in values.items()}
+        return means
+
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write everything that the rest of the training depends on."""
         state = {
             "genotype": str(self.genotype),
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict() if self.average else {},
-            "trainer": self.trainer.state_dict(),
-            "batches": self.train_batches.state_dict(),
+            "candidates": [candidate.state_dict() for candidate in self.candidates],
             "random": random_state(self.device),
             "epoch": self.epoch,
             "samples": self.samples,
@@ -150,11 +135,8 @@ class ProxyTrainable(tune.Trainable):
     def load_checkpoint(self, checkpoint: str | dict[str, Any] | None) -> None:
         """Go on from a checkpoint, on a CPU bit for bit."""
         state = load_state(str(checkpoint))
-        self.model.load_state_dict(state["model"])
-        if self.average:
-            self.average.load_state_dict(state["average"])
-        self.trainer.load_state_dict(state["trainer"])
-        self.train_batches.load_state_dict(state["batches"])
+        for candidate, own in zip(self.candidates, state["candidates"], strict=True):
+            candidate.load_state_dict(own)
         set_random_state(state["random"], self.device)
         self.epoch = state["epoch"]
         self.samples = state["samples"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from trainables.data import Batches, LabelledImages
 from trainables.job import SearchJob
 from trainables.proxy import DIVERGED_SCORE, ProxyTrainable
-from trainables.training import Diverged, evaluate
+from trainables.training import Diverged
 
 DIVERGED_TEST = {"test_loss": DIVERGED_SCORE["val_loss"], "test_accuracy": 0.0}
 
@@ -26,24 +27,23 @@ class StudiedTrainable(ProxyTrainable):
         config: dict[str, Any],
         job: SearchJob | None = None,
         test: LabelledImages | None = None,
+        last_weights: bool = True,
     ) -> None:
-        """Take the test images beside what `ProxyTrainable` takes."""
+        """Take the test images, and what to look at, beside what `ProxyTrainable` takes."""
         super().setup(config, job)
+        self.last_weights = last_weights
         self.test = test.to(self.device) if test else None
 
     def step(self) -> dict[str, Any]:
         """Train one epoch, evaluate as a search does, then look closer."""
         result = super().step()
         protocol = self.job.protocol
-        if self.average:
-            last = dict(DIVERGED_SCORE)
+        if protocol.averaging and self.last_weights:
+            result |= {f"last_{key}": value for key, value in DIVERGED_SCORE.items()}
             if not result["diverged"]:
-                try:
-                    found = evaluate(self.model, self.val_batches, protocol, self.device)
-                    last = {"val_loss": found.loss, "val_accuracy": found.accuracy}
-                except Diverged:  # the average may be finite where the last weights are not
-                    pass
-            result |= {f"last_{key}": value for key, value in last.items()}
+                # The average may be finite where the last weights are not.
+                with suppress(Diverged):
+                    result |= self.evaluate(lambda c: c.model, self.val_batches, "last_val")
         if self.test and (result["finished"] or result["diverged"]):
             result |= DIVERGED_TEST
             if not result["diverged"]:
@@ -51,6 +51,5 @@ class StudiedTrainable(ProxyTrainable):
                 images = Batches(
                     self.test, 512, self.data.normalisation, channels_last=channels_last
                 )
-                found = evaluate(self.judged, images, protocol, self.device)
-                result |= {"test_loss": found.loss, "test_accuracy": found.accuracy}
+                result |= self.evaluate(lambda c: c.judged, images, "test")
         return result

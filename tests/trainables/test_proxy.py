@@ -35,9 +35,7 @@ def metrics(result):
 
 def state(trainable):
     return {
-        "model": dict(trainable.model.state_dict()),
-        "trainer": trainable.trainer.state_dict(),
-        "batches": trainable.train_batches.state_dict(),
+        "candidates": [candidate.state_dict() for candidate in trainable.candidates],
     }
 
 
@@ -140,7 +138,7 @@ def test_an_epoch_is_a_plain_training_epoch(make_job, assert_same):
     )
     trainer = Trainer(model, model.parameters(), job.protocol, 12, torch.device("cpu"))
     assert result["train_loss"] == train_epoch(trainer, data)
-    assert_same(dict(trainable.model.state_dict()), dict(model.state_dict()))
+    assert_same(dict(trainable.candidates[0].model.state_dict()), dict(model.state_dict()))
 
 
 def test_samples_are_counted_without_the_short_last_batch(make_job):
@@ -149,8 +147,10 @@ def test_samples_are_counted_without_the_short_last_batch(make_job):
     assert job.samples_per_trial == 240
     trainable = start(job)
     seen = []
-    step = trainable.trainer.step
-    trainable.trainer.step = lambda batch: (seen.append(len(batch[1])), step(batch))[1]
+    step = trainable.candidates[0].trainer.step
+    trainable.candidates[0].trainer.step = lambda batch: (seen.append(len(batch[1])), step(batch))[
+        1
+    ]
     results = [trainable.train() for _ in range(3)]
     assert [result["samples"] for result in results] == [80, 160, 240]
     assert sum(seen) == 240
@@ -201,13 +201,19 @@ def host_state(model):
 
 
 def test_two_genotypes_of_a_seed_start_from_the_same_host(make_job, assert_same):
-    first, second = start(make_job(), FIRST), start(make_job(), SECOND)
+    first, second, other = (
+        start(job, genotype).candidates[0]
+        for job, genotype in (
+            (make_job(), FIRST),
+            (make_job(), SECOND),
+            (make_job(seed=1), FIRST),
+        )
+    )
     assert len(host_state(first.model)) > 20
     assert_same(host_state(first.model), host_state(second.model))
-    assert_same(first.train_batches.state_dict(), second.train_batches.state_dict())
-    other = start(make_job(seed=1), FIRST)
+    assert_same(first.batches.state_dict(), second.batches.state_dict())
     assert not torch.equal(other.model.conv1.weight, first.model.conv1.weight)
-    assert not torch.equal(next(iter(other.train_batches))[1], next(iter(first.train_batches))[1])
+    assert not torch.equal(next(iter(other.batches))[1], next(iter(first.batches))[1])
 
 
 def test_a_genotype_from_outside_the_space_is_refused(make_job):
@@ -262,3 +268,32 @@ def test_no_test_image_can_be_reached_from_the_job(digits, make_job):
 def test_setup_without_a_job_says_how_to_hand_it_over(make_job):
     with pytest.raises(ValueError, match="with_parameters"):
         ProxyTrainable(config={})
+
+
+def test_a_trial_of_several_seeds_reports_their_mean_and_spread(make_job):
+    several = start(make_job(seeds=3))
+    result = [several.train() for _ in range(2)][-1]
+    alone = []
+    for seed in (0, 1_000_000, 2_000_000):
+        trial = start(make_job(seed=seed))
+        alone.append([trial.train() for _ in range(2)][-1])
+    for key in ("val_loss", "val_accuracy", "train_loss"):
+        mean = sum(r[key] for r in alone) / 3
+        assert result[key] == pytest.approx(mean, rel=1e-6)
+        if key != "train_loss":
+            spread = (sum((r[key] - mean) ** 2 for r in alone) / 3) ** 0.5
+            assert result[f"{key}_sd"] == pytest.approx(spread, rel=1e-3)
+    assert result["samples"] == 3 * alone[0]["samples"]
+    assert "val_loss_sd" not in alone[0]
+
+
+def test_a_trial_of_several_seeds_resumes_bit_for_bit(make_job, tmp_path, assert_same):
+    job = make_job(seeds=2, epochs=3)
+    undisturbed = start(job)
+    expected = [metrics(undisturbed.train()) for _ in range(3)]
+    interrupted = start(job)
+    interrupted.train()
+    fresh = start(job)
+    fresh.load_checkpoint(save(interrupted, tmp_path / "one"))
+    assert [metrics(fresh.train()) for _ in range(2)] == expected[1:]
+    assert_same(state(fresh), state(undisturbed))

@@ -28,6 +28,10 @@ def start(job, genotype=FIRST, kind=ProxyTrainable, **extra):
     return Bound(config=job.space.to_config(job.space.parse(genotype)))
 
 
+def network(job, genotype=FIRST):
+    return start(job, genotype).candidates[0].model
+
+
 @pytest.fixture
 def held_out(digits):
     return digits.select(torch.arange(1000, 1100))
@@ -60,7 +64,7 @@ def test_the_host_is_the_network_without_attention_trained_plainly(warm_job, ass
 
 
 def test_candidates_start_with_the_hosts_weights_and_their_own_attention(warm_job) -> None:
-    one, other = start(warm_job).model.state_dict(), start(warm_job, SECOND).model.state_dict()
+    one, other = network(warm_job).state_dict(), network(warm_job, SECOND).state_dict()
     for name, value in warm_job.host.state.items():
         assert torch.equal(one[name], value)
         assert torch.equal(other[name], value)
@@ -112,14 +116,14 @@ def test_averaged_weights_are_the_exponential_mean_of_the_steps(make_job) -> Non
             for name, value in model.state_dict().items():
                 new = value.double()
                 mean[name] = 0.8 * mean[name] + 0.2 * new if name in mean else new
-    judged = trainable.judged.state_dict()
+    judged = trainable.candidates[0].judged.state_dict()
     for name, value in mean.items():
         if judged[name].is_floating_point():
             torch.testing.assert_close(judged[name].double(), value, rtol=1e-4, atol=1e-6)
     val = Batches(job.data.validation, 512, job.data.normalisation)
-    found = evaluate(trainable.judged, val, job.protocol, CPU)
+    found = evaluate(trainable.candidates[0].judged, val, job.protocol, CPU)
     assert (result["val_loss"], result["val_accuracy"]) == (found.loss, found.accuracy)
-    assert found != evaluate(trainable.model, val, job.protocol, CPU)
+    assert found != evaluate(trainable.candidates[0].model, val, job.protocol, CPU)
 
 
 def test_a_resumed_average_goes_on_bit_for_bit(make_job, tmp_path, assert_same) -> None:
@@ -133,7 +137,10 @@ def test_a_resumed_average_goes_on_bit_for_bit(make_job, tmp_path, assert_same) 
     fresh.reset_config(job.space.to_config(job.space.parse(FIRST)))
     fresh.load_checkpoint(str(tmp_path))
     assert [fresh.train()["val_loss"] for _ in range(2)] == expected[1:]
-    assert_same(dict(fresh.judged.state_dict()), dict(undisturbed.judged.state_dict()))
+    assert_same(
+        dict(fresh.candidates[0].judged.state_dict()),
+        dict(undisturbed.candidates[0].judged.state_dict()),
+    )
 
 
 def test_a_closer_look_changes_nothing_of_what_a_search_sees(held_out, make_job) -> None:
@@ -143,11 +150,11 @@ def test_a_closer_look_changes_nothing_of_what_a_search_sees(held_out, make_job)
         seen, more = plain.train(), studied.train()
         for key in ("train_loss", "val_loss", "val_accuracy", "samples"):
             assert seen[key] == more[key]
-        last = evaluate(studied.model, studied.val_batches, job.protocol, CPU)
+        last = evaluate(studied.candidates[0].model, studied.val_batches, job.protocol, CPU)
         assert (more["last_val_loss"], more["last_val_accuracy"]) == (last.loss, last.accuracy)
         assert ("test_loss" in more) == (epoch == 2)
     images = Batches(held_out, 512, job.data.normalisation)
-    test = evaluate(studied.judged, images, job.protocol, CPU)
+    test = evaluate(studied.candidates[0].judged, images, job.protocol, CPU)
     assert (more["test_loss"], more["test_accuracy"]) == (test.loss, test.accuracy)
 
 
@@ -168,9 +175,9 @@ def test_a_hosts_own_weights_move_at_their_share_of_the_rate(warm_job, share) ->
         replace(warm_job, protocol=protocol),
         replace(warm_job, protocol=protocol.model_copy(update={"host_lr": 1.0})),
     )
-    first, second = start(slow), start(fast)
+    first, second = (start(job).candidates[0] for job in (slow, fast))
     before = {name: p.detach().clone() for name, p in first.model.named_parameters()}
-    batch = next(iter(first.train_batches))
+    batch = next(iter(first.batches))
     for trial in (first, second):
         trial.trainer.step(batch)
     moved = 0
