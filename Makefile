@@ -9,6 +9,7 @@ TEST_THREADS ?= 1
 
 demo: $(READY)
 	$(BIN)/sase-ray compare --dataset digits --strategies random,tpe-asha,darts
+	$(BIN)/sase-ray compare --on table --seeds 100
 
 test: $(READY)
 	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest --cov --cov-report=term

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from ray import tune
@@ -36,5 +37,7 @@ def optuna_search(
         warm_start: genotypes to suggest first.
         space: they are checked against it.
     """
+    # Optuna tells of every study it makes, each of which is a search of ours.
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     points = [space.to_config(genotype) for genotype in warm_start] or None
     return OptunaSearch(sampler=sampler, points_to_evaluate=points)

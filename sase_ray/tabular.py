@@ -34,7 +34,7 @@ COLUMNS = (
 )
 VALIDATION = ("val_loss", "val_accuracy")
 TEST = {"val_loss": "test_loss", "val_accuracy": "test_accuracy"}
-BUNDLED = Path(str(resources.files("sase_ray"))) / "tables" / "fashion_mnist.parquet"
+BUNDLED = Path(str(resources.files("sase_ray"))) / "tables" / "digits.parquet"
 _ABOUT = b"sase_ray"
 
 
