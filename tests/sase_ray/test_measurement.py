@@ -93,7 +93,8 @@ def test_a_protocol_that_ranks_luck_is_called_so() -> None:
 
 @pytest.mark.ray
 def test_random_genotypes_are_trained_with_every_seed(tiny, ray_cluster) -> None:
-    proxy = {"epochs": 2, "batch_size": 32, "averaging": 0.5, "warm_host": {"epochs": 1}}
+    host = {"epochs": 1, "batch_size": 96}
+    proxy = tiny["proxy"] | {"averaging": 0.5, "warm_host": host}
     report = measure_reliability(
         tiny | {"run": "study", "proxy": proxy},
         genotypes=3,
@@ -146,7 +147,7 @@ def test_a_study_that_tells_nothing_is_refused(counts, message, tiny) -> None:
 @pytest.fixture
 def small_space(write_space, tiny):
     path = write_space({"channel_excite": ["affine", "conv3"], "spatial_excite": ["conv3x3"]})
-    return tiny | {"space": str(path), "proxy": {"epochs": 2, "batch_size": 32}}
+    return tiny | {"space": str(path)}
 
 
 def content(path):
@@ -176,7 +177,7 @@ def test_a_space_is_tabulated_in_one_sitting_or_several(small_space, ray_cluster
     assert sorted(p.name for p in tmp_path.glob("*.parquet*")) == ["parts.parquet", "whole.parquet"]
 
     with pytest.raises(UserError, match="was made with another config"):
-        tabulate(parts, small_space | {"proxy": {"epochs": 3, "batch_size": 32}}, **options)
+        tabulate(parts, small_space | {"proxy": small_space["proxy"] | {"epochs": 3}}, **options)
     with pytest.raises(UserError, match="2 genotypes, not 3"):
         tabulate(parts, small_space, repeated=3)
     (tmp_path / "text.parquet").write_text("no table")
@@ -191,7 +192,7 @@ def test_a_killed_tabulation_is_gone_on_with(write_space, tiny, tmp_path) -> Non
         {"channel_excite": ["affine", "conv3", "fc"], "spatial_squeeze": ["gap", "pnorm"]}
     )
     config = tmp_path / "config.yaml"
-    settings = tiny | {"space": str(space), "proxy": {"epochs": 2, "batch_size": 32}}
+    settings = tiny | {"space": str(space)}
     config.write_text(yaml.safe_dump(settings))
     path = tmp_path / "table.parquet"
     program = (
