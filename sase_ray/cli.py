@@ -112,6 +112,8 @@ def compare(
     With `--on table` nothing is trained: hundreds of searches read a table of truth.
     """
     console = Console()
+    if on is None and not noise:
+        raise UserError("--no-noise goes with --on: real trainings have theirs")
     if on is not None:
         given = {
             "--config": config, "--set": assignments, "--dataset": dataset, "--space": space,
@@ -494,13 +496,13 @@ def _compare_on_table(
     shown = Table(title=f"regret in {unit}, mean and 95% interval; * not told apart from the best")
     for column in ("strategy", "regret", "interval", "median", "mean rank", "trials", "device s"):
         shown.add_column(column, justify="left" if column == "strategy" else "right")
-    for row in comparison.table.to_dict("records"):
+    for i, row in enumerate(comparison.table.to_dict("records")):
         shown.add_row(
             row["name"],
             format(scale * row["regret"], form),
             f"{scale * row['ci_low']:{form}} – {scale * row['ci_high']:{form}}",
             format(scale * row["median"], form),
-            f"{row['mean_rank']:.2f}" + ("*" if row["tied"] else ""),
+            f"{row['mean_rank']:.2f}" + ("*" if row["tied"] and i else ""),
             f"{row['trials']:.0f}",
             f"{row['seconds']:,.0f}",
         )

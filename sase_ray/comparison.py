@@ -257,14 +257,15 @@ class _Run:
     def on_reliability(self) -> Iterable[str]:
         """Say how far the searches could tell genotypes apart; nothing of one-shot searches."""
         config = self.setup.config
+        if "black-box" not in self.searches.families.values():
+            return ()
         trials = [
             pd.DataFrame(outcome.history.trials()).assign(seed=outcome.seed)
             for outcome in self.searches.outcomes
-            if self.searches.families[outcome.strategy] == "black-box"
+            # Others stop the worse trials early, or come to train the better genotypes only.
+            if outcome.strategy in {"random", "grid"}
         ]
-        if not trials:
-            return ()
-        scores = repeated_scores(pd.concat(trials), config.metric)
+        scores = repeated_scores(pd.concat(trials), config.metric) if trials else None
         folder = os.path.relpath(self.folder.path)
         return reliability_sentences(config, self.setup.reliability, scores, folder)
 

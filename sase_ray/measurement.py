@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from sase_ray.searches import started
 from sase_ray.setup import Setup
 from sase_ray.strategies import Plan, SearchTask
 from sase_ray.strategies.grid import GridSearch
+from sase_ray.tuning import SearchOutcome
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 from trainables.studied import StudiedTrainable
@@ -35,13 +36,14 @@ class ReliabilityReport:
     Attributes:
         folder: where everything is written.
         table: a row a metric and an epoch, see `reliability_table`.
-        diverged: genotypes that diverged with some seed, left out of the table.
+        left_out: genotypes that are not in the table, with the reason: `diverged` with some seed,
+            or `failed`, as a trial of theirs did not come to its end.
         reading: what it means, in sentences.
     """
 
     folder: Path
     table: pd.DataFrame
-    diverged: tuple[str, ...]
+    left_out: dict[str, str]
     reading: tuple[str, ...]
 
 
@@ -83,14 +85,38 @@ def measure_reliability(
     curves = pd.concat(
         [pd.DataFrame(o.history.evaluations).assign(seed=o.seed) for o in searches.outcomes]
     )
-    table, diverged = reliability_table(curves)
+    table, left_out = reliability_table(curves)
     table.insert(0, "protocol", protocol_key(setup.config))
+    table["networks"] = setup.config.proxy.seeds
+    table["host_samples"] = setup.task(0).job.samples_of_host
+    table["host_seconds"] = np.mean([_host_seconds(outcome) for outcome in searches.outcomes])
     searches.folder.write_table("reliability", table.to_dict("records"), csv=True)
-    reading = read_table(table, len(diverged), setup.config.metric)
+    metric = setup.config.metric
+    reading = read_table(table, left_out, metric)
     from sase_ray.plots import plot_reliability  # matplotlib takes a while to load
 
-    plot_reliability(table, scores(curves, setup.config.metric, diverged), searches.folder.path)
-    return ReliabilityReport(searches.folder.path, table, diverged, reading)
+    last = scores(curves, metric, left_out)
+    plot_reliability(table, last, metric, searches.folder.path)
+    return ReliabilityReport(searches.folder.path, table, left_out, reading)
+
+
+def _host_seconds(outcome: SearchOutcome) -> float:
+    """Return what a search has spent before its first trial."""
+    of_trials = pd.DataFrame(outcome.history.trials())["train_seconds"].sum()
+    return max(0.0, outcome.seconds - float(of_trials))
+
+
+def without_searches(config: Config, seeds: int = 1) -> Config:
+    """Return the configuration without what only a comparison uses, to train by the grid."""
+    return config.model_copy(
+        update={
+            "strategies": ["grid"],
+            "strategy_options": {},
+            "baselines": [],
+            "reliability": None,
+            "seeds": seeds,
+        }
+    )
 
 
 class ListedStudy(GridSearch):
@@ -103,9 +129,7 @@ class ListedStudy(GridSearch):
 
 def study_setup(config: Config, genotypes: Sequence[str], seeds: int) -> Setup:
     """Return the setup in which every listed genotype is trained to the end with every seed."""
-    plain = config.model_copy(
-        update={"strategies": ["grid"], "strategy_options": {}, "baselines": [], "seeds": seeds}
-    )
+    plain = without_searches(config, seeds)
     # The parts are checked with a budget that is large enough for any protocol.
     setup = Setup.of(plain.model_copy(update={"budget": 10**15}))
     job = setup.task(0).job
@@ -116,14 +140,14 @@ def study_setup(config: Config, genotypes: Sequence[str], seeds: int) -> Setup:
     )
 
 
-def scores(curves: pd.DataFrame, metric: str, diverged: Sequence[str]) -> pd.DataFrame:
+def scores(curves: pd.DataFrame, metric: str, left_out: Collection[str]) -> pd.DataFrame:
     """Return the last epoch's scores: a row a genotype, a column a seed."""
-    kept = curves[~curves["genotype"].isin(diverged)]
+    kept = curves[~curves["genotype"].isin(left_out)]
     last = kept[kept["epoch"] == kept["epoch"].max()]
     return last.pivot(index="genotype", columns="seed", values=metric)
 
 
-def reliability_table(curves: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def reliability_table(curves: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
     """Compute the reliability of every metric at every epoch.
 
     Args:
@@ -131,7 +155,8 @@ def reliability_table(curves: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ..
             `diverged`, and some of `METRICS`.
 
     Returns:
-        The table and the genotypes that are left out as they diverged with some seed. Losses
+        The table, and the genotypes that are left out with the reason (`ReliabilityReport`). A
+        metric that is not finite for some of the others leaves these out, too. Losses
         are in nats, accuracies in shares; `sd_genotype`, `sd_seed`, `sd_residual` are the standard
         deviations of the components; `icc` is that of one trial with its 95% interval, `icc_k`
         that of all seeds averaged, `icc_unpaired` that of one trial against one with another
@@ -142,23 +167,27 @@ def reliability_table(curves: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ..
     Raises:
         UserError: fewer than two genotypes came through with every seed.
     """
-    seeds = curves["seed"].nunique()
-    complete = curves.groupby("genotype")["seed"].nunique() == seeds
-    broken = curves.groupby("genotype")["diverged"].any() | ~complete
-    diverged = tuple(broken.index[broken])
-    kept = curves[~curves["genotype"].isin(diverged)]
+    cells = curves["seed"].nunique() * curves["epoch"].nunique()
+    by_genotype = curves.groupby("genotype")
+    diverged = by_genotype["diverged"].any()
+    failed = (by_genotype.size() < cells) & ~diverged
+    left_out = {str(g): "diverged" for g in diverged.index[diverged]}
+    left_out |= {str(g): "failed" for g in failed.index[failed]}
+    kept = curves[~curves["genotype"].isin(left_out)]
     if kept["genotype"].nunique() < 2:
         raise UserError(
-            f"{len(diverged)} of {curves['genotype'].nunique()} genotypes diverged: "
+            f"{len(left_out)} of {len(by_genotype)} genotypes diverged or failed: "
             f"nothing is left to compare"
         )
-    rows = [
-        _row(metric, epoch, here)
-        for metric in METRICS
-        if metric in kept and kept[metric].notna().all()
-        for epoch, here in kept.groupby("epoch")
-    ]
-    return pd.DataFrame(rows), diverged
+    rows = []
+    for metric in METRICS:
+        if metric not in kept or kept[metric].isna().any():
+            continue
+        finite = np.isfinite(kept[metric]).groupby(kept["genotype"]).transform("all")
+        own = kept[finite]
+        if own["genotype"].nunique() >= 2:
+            rows += [_row(metric, epoch, here) for epoch, here in own.groupby("epoch")]
+    return pd.DataFrame(rows), left_out
 
 
 def _row(metric: str, epoch: Any, here: pd.DataFrame) -> dict[str, Any]:
@@ -192,13 +221,13 @@ def _row(metric: str, epoch: Any, here: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def read_table(table: pd.DataFrame, diverged: int, metric: str) -> tuple[str, ...]:
+def read_table(table: pd.DataFrame, left_out: Mapping[str, str], metric: str) -> tuple[str, ...]:
     """Say what a reliability table means for a search that ranks by `metric` at the last epoch."""
     row = table[(table["metric"] == metric)].iloc[-1]
-    return tuple(_sentences(row, diverged))
+    return tuple(_sentences(row, left_out))
 
 
-def _sentences(row: pd.Series, diverged: int) -> Iterator[str]:
+def _sentences(row: pd.Series, left_out: Mapping[str, str]) -> Iterator[str]:
     unit, scale = ("nats", 1.0) if row["metric"].endswith("loss") else ("points", 100.0)
     form = ".4f" if unit == "nats" else ".2f"
     yield (
@@ -206,10 +235,15 @@ def _sentences(row: pd.Series, diverged: int) -> Iterator[str]:
         f"(95% interval {row['icc_low']:.2f} to {row['icc_high']:.2f}) by {row['metric']}: "
         f"genotypes differ by {scale * row['sd_genotype']:{form}} {unit} (standard deviation), "
         f"the noise of a trial is {scale * row['sd_residual']:{form}}; "
-        f"a trial takes {row['seconds']:.1f} device-seconds."
+        f"a trial takes {row['seconds']:.1f} device-seconds"
+        + (
+            f", and the warm host {row['host_seconds']:.1f} once a search."
+            if row.get("host_samples", 0)
+            else "."
+        )
     )
     yield (
-        f"Two seeds rank genotypes alike with Kendall's tau {row['tau']:.2f} "
+        f"Trials of two seeds rank genotypes alike with Kendall's tau {row['tau']:.2f} "
         f"({row['tau_low']:.2f} to {row['tau_high']:.2f}); averaged over {row['seeds']:.0f} seeds "
         f"the ICC is {row['icc_k']:.2f}, and a difference of {scale * row['detectable']:{form}} "
         f"{unit} between two genotypes is found 8 times in 10."
@@ -218,8 +252,9 @@ def _sentences(row: pd.Series, diverged: int) -> Iterator[str]:
         wanted = (
             "no difference between genotypes was found at all"
             if np.isinf(row["seeds_for_half"])
-            else f"averaging {row['seeds_for_half']:.0f} seeds a genotype would reach 0.5"
+            else f"averaging {row['seeds_for_half']:.0f} trials a genotype would reach 0.5"
         )
         yield f"An ICC below 0.5 means that a ranking is more noise than signal: {wanted}."
-    if diverged:
-        yield f"{diverged} genotype(s) diverged with some seed and are left out."
+    for why in sorted(set(left_out.values())):
+        count = sum(reason == why for reason in left_out.values())
+        yield f"{count} genotype(s) {why} with some seed and are left out."

@@ -20,18 +20,19 @@ LABELS = {
 }
 
 
-def plot_reliability(table: pd.DataFrame, scores: pd.DataFrame, folder: Path) -> Path:
+def plot_reliability(table: pd.DataFrame, scores: pd.DataFrame, metric: str, folder: Path) -> Path:
     """Draw ICC against cost, and the scores that it comes from.
 
     Args:
         table: of `reliability_table`.
-        scores: a row a genotype, a column a seed, in the metric that searches rank by.
+        scores: a row a genotype, a column a seed.
+        metric: of the scores, the one that searches rank by.
         folder: where `reliability.png` is written.
     """
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     curve, dots = figure.subplots(1, 2)
-    for metric, rows in table.groupby("metric", sort=False):
-        (line,) = curve.plot(rows["seconds"], rows["icc"], marker="o", label=LABELS[str(metric)])
+    for name, rows in table.groupby("metric", sort=False):
+        (line,) = curve.plot(rows["seconds"], rows["icc"], marker="o", label=LABELS[str(name)])
         bounds = rows["seconds"], rows["icc_low"], rows["icc_high"]
         curve.fill_between(*bounds, color=line.get_color(), alpha=0.12, linewidth=0)
     curve.axhline(0.5, color="grey", linewidth=1, linestyle=":")
@@ -51,7 +52,7 @@ def plot_reliability(table: pd.DataFrame, scores: pd.DataFrame, folder: Path) ->
     dots.set(
         title="scores after the last epoch, each seed's common shift removed",
         xlabel="genotype, by its mean",
-        ylabel=LABELS[str(table["metric"].iloc[0])],
+        ylabel=LABELS[metric],
     )
     dots.legend(fontsize="small", ncols=2)
     path = folder / "reliability.png"

@@ -13,7 +13,7 @@ import pandas as pd
 from sase_ray.config import Config
 from sase_ray.reliability import Scores, icc_interval, variance_components
 from search_spaces.errors import UserError
-from search_spaces.space import SearchSpace
+from search_spaces.space import SearchSpace, describe_space
 
 BUNDLED = Path(str(resources.files("sase_ray"))) / "protocols" / "reliability.csv"
 FEWEST = 3
@@ -26,8 +26,8 @@ def protocol_key(config: Config) -> str:
         mode="json", include={"dataset": True, "data": True, "backbone": True, "proxy": True}
     )
     del what["data"]["root"]  # the same images, wherever they lie
-    space = SearchSpace.load(config.space)
-    what["space"] = [{k: list(ops) for k, ops in space.sets.items()}, dict(space.edges)]
+    described = describe_space(SearchSpace.load(config.space))
+    what["space"] = {k: v for k, v in described.items() if k not in {"name", "source"}}
     text = json.dumps(what, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -101,7 +101,8 @@ def reliability_sentences(
     else:
         yield (
             "How reliable the proxy protocol is has not been measured: "
-            f"`sase-ray reliability --config {run}/config.yaml` does."
+            f"`sase-ray reliability --config {run}/config.yaml --run {Path(run).name}-reliability` "
+            f"does."
         )
         return
     yield (

@@ -90,6 +90,36 @@ def variance_components(scores: Scores) -> VarianceComponents:
     )
 
 
+def genotype_correlation(first: Scores, second: Scores) -> float:
+    """Return the correlation of the genotypes' effects on two scores of the same trainings.
+
+    Of the components of (co)variance, so that the noise of a training, which both scores share,
+    does not count. NaN where a score has no genotype effect; estimates beyond 1 are cut off.
+
+    Args:
+        first: as for `variance_components`.
+        second: the other score, of the same genotypes and seeds.
+    """
+
+    def component(a: Scores, b: Scores) -> float:
+        genotypes, seeds = a.shape
+        own = [s.mean(axis=1) - s.mean() for s in (a, b)]
+        rest = [
+            s - s.mean(axis=1, keepdims=True) - s.mean(axis=0, keepdims=True) + s.mean()
+            for s in (a, b)
+        ]
+        between = seeds * np.sum(own[0] * own[1]) / (genotypes - 1)
+        within = np.sum(rest[0] * rest[1]) / ((genotypes - 1) * (seeds - 1))
+        return float(between - within) / seeds
+
+    _check(first)
+    _check(second)
+    variances = component(first, first) * component(second, second)
+    if component(first, first) <= 0 or component(second, second) <= 0:
+        return float("nan")
+    return float(np.clip(component(first, second) / variances**0.5, -1, 1))
+
+
 def icc_interval(scores: Scores) -> tuple[float, float]:
     """Return the 95% confidence interval of the ICC of one paired seed.
 
@@ -136,15 +166,18 @@ def rank_agreement(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> R
     rng = np.random.default_rng(seed)
     genotypes = len(scores)
     draws = [_mean_tau(scores[rng.integers(genotypes, size=genotypes)]) for _ in range(resamples)]
-    low, high = np.nanquantile(draws, [ALPHA / 2, 1 - ALPHA / 2])
+    defined = [tau for tau in draws if not np.isnan(tau)] or [float("nan")]
+    low, high = np.quantile(defined, [ALPHA / 2, 1 - ALPHA / 2])
     return RankAgreement(_mean_tau(scores), float(low), float(high))
 
 
 def _mean_tau(scores: Scores) -> float:
     pairs = combinations(range(scores.shape[1]), 2)
     # Tau-b: a resample repeats genotypes, and an accuracy on few images has ties.
+    taus = [float(stats.kendalltau(scores[:, i], scores[:, j])[0]) for i, j in pairs]
     # Where a seed scores all alike it ranks nothing, and its tau is not defined.
-    return float(np.nanmean([stats.kendalltau(scores[:, i], scores[:, j])[0] for i, j in pairs]))
+    defined = [tau for tau in taus if not np.isnan(tau)]
+    return float(np.mean(defined)) if defined else float("nan")
 
 
 def _check(scores: Scores) -> None:

@@ -18,7 +18,7 @@ from scipy import stats
 
 from sase_ray.cluster import connected
 from sase_ray.config import ResourcesConfig
-from sase_ray.results import RunFolder
+from sase_ray.results import RunFolder, check_new
 from sase_ray.simulation import Look, simulate_search, table_task
 from sase_ray.statistics import ALPHA, estimate
 from sase_ray.strategies import BlackBox, make_strategy, strategies
@@ -91,13 +91,19 @@ def compare_on_table(
         UserError: something is unknown, or does not fit; nothing has been written.
     """
     console = console or Console()
+    if metric not in TEST:
+        raise UserError(f"metric must be one of {', '.join(TEST)}, got {metric!r}")
     if not isinstance(table, TabularBenchmark):
         table = TabularBenchmark.load(table)
     chosen = _choose(names, options or {})
+    if noise:
+        table.reliability(metric)  # refuses a table whose noise is not known
+    if workers < 1:
+        raise UserError(f"workers must be at least 1, got {workers}")
+    if run:
+        check_new(Path(results) / run)
     if seeds < 2:
         raise UserError(f"seeds must be at least 2, got {seeds}: one search tells nothing")
-    if metric not in TEST:
-        raise UserError(f"metric must be one of {', '.join(TEST)}, got {metric!r}")
     probe = table_task(table, seed=0, budget=10**15, metric=metric).job
     if budget is None:
         budget = probe.samples_of_host + DEFAULT_TRIALS * probe.samples_per_trial
@@ -260,14 +266,15 @@ def rank_strategies(ends: pd.DataFrame) -> pd.DataFrame:
     """Summarise what searches ended with.
 
     Returns:
-        A row a strategy, least mean regret first: `name`, `regret` with `ci_low` and `ci_high`,
+        A row a strategy, best mean rank first: `name`, `regret` with `ci_low` and `ci_high`,
         `median`, `mean_rank` (1 is best; the strategies of one seed are ranked), `trials`,
-        `samples`, `seconds`, and `tied`: whether the Nemenyi test after Friedman's cannot tell it
-        from the best mean rank (Demsar, JMLR 2006).
+        `samples`, `seconds`, and `tied`: whether it cannot be told from the best mean rank, by
+        the Nemenyi test, or as the Friedman test before it finds nothing (Demsar, JMLR 2006).
     """
     ranks = _blocks(ends).rank(axis=1).mean()
     tests = pairwise(ends)
     best = ranks.idxmin()
+    differ = overall(ends) < ALPHA
     rows = []
     for name, own in ends.groupby("strategy", sort=False):
         mean = estimate(own["regret"].tolist())
@@ -282,10 +289,20 @@ def rank_strategies(ends: pd.DataFrame) -> pd.DataFrame:
                 "trials": own["trials"].mean(),
                 "samples": own["samples"].mean(),
                 "seconds": own["seconds"].mean(),
-                "tied": name == best or bool(tests.loc[name, best] >= ALPHA),
+                "tied": not differ or name == best or bool(tests.loc[name, best] >= ALPHA),
             }
         )
-    return pd.DataFrame(rows).sort_values("regret", kind="stable").reset_index(drop=True)
+    return pd.DataFrame(rows).sort_values("mean_rank", kind="stable").reset_index(drop=True)
+
+
+def overall(ends: pd.DataFrame) -> float:
+    """Return the p-value that all strategies are alike: Friedman's test, of two Wilcoxon's."""
+    blocks = _blocks(ends)
+    if blocks.shape[1] < 2 or (blocks.nunique(axis=1) == 1).all():
+        return 1.0
+    if blocks.shape[1] == 2:
+        return _wilcoxon(blocks)
+    return float(stats.friedmanchisquare(*(blocks[name] for name in blocks)).pvalue)
 
 
 def pairwise(ends: pd.DataFrame) -> pd.DataFrame:
@@ -295,7 +312,7 @@ def pairwise(ends: pd.DataFrame) -> pd.DataFrame:
         names = list(blocks)
         p = _wilcoxon(blocks) if len(names) == 2 else 1.0
         return pd.DataFrame(np.where(np.eye(len(names)), 1.0, p), names, names)
-    return posthoc_nemenyi_friedman(blocks)
+    return posthoc_nemenyi_friedman(blocks).fillna(1.0)
 
 
 def _wilcoxon(blocks: pd.DataFrame) -> float:
@@ -315,23 +332,32 @@ def _reading(
     noise: bool,
 ) -> Iterator[str]:
     unit, scale = ("nats", 1.0) if metric == "val_loss" else ("points", 100.0)
-    blocks = _blocks(ends)
-    if blocks.shape[1] > 2:
-        p = float(stats.friedmanchisquare(*(blocks[name] for name in blocks)).pvalue)
+    if len(ranking) > 1:
+        p = overall(ends)
+        test = "Friedman" if len(ranking) > 2 else "Wilcoxon"
         verdict = "differ" if p < ALPHA else "cannot be told apart"
-        yield f"Over {len(blocks)} searches each, the strategies {verdict} (Friedman, p = {p:.2g})."
-    best = ranking["mean_rank"].idxmin()
-    tied = [n for n in ranking.loc[ranking["tied"], "name"] if n != ranking.at[best, "name"]]
-    yield (
-        f"Best mean rank: {ranking.at[best, 'name']}"
-        + (f"; not told apart from it: {', '.join(tied)}." if tied else ".")
-    )
+        searches = ends["seed"].nunique()
+        yield f"Over {searches} searches each, the strategies {verdict} ({test}, p = {p:.2g})."
+        if p < ALPHA:
+            best, *others = ranking["name"]
+            tied = [name for name in others if ranking.set_index("name").at[name, "tied"]]
+            yield (
+                f"Best mean rank: {best}"
+                + (f"; not told apart from it: {', '.join(tied)}." if tied else ".")
+            )
     chance = scale * table.mean_regret(metric)
     floor = scale * table.regret(table.best(metric), metric)
     yield (
-        f"For scale: a genotype picked blindly has a regret of {chance:.4f} {unit}, and the best "
-        f"one by validation has {floor:.4f}, so no search can be relied on for less."
+        f"For scale: a genotype picked blindly has a mean regret of {chance:.4f} {unit}, the one "
+        f"recorded best on validation images {floor:.4f}."
     )
-    icc = table.reliability(metric).icc()
-    seen = "each search saw trainings with that noise" if noise else "searches saw no noise"
-    yield f"The ICC of one training in this table is {icc:.2f}; {seen}."
+    try:
+        icc, agreement = table.reliability(metric).icc(), table.test_agreement(metric)
+    except UserError:
+        yield "No genotype of this table has several seeds, so its noise is not known."
+        return
+    seen = "every search drew its trainings with that noise" if noise else "searches saw none of it"
+    yield (
+        f"The ICC of one training in this table is {icc:.2f}; {seen}. Validation and test images "
+        f"agree on the genotypes with a correlation of {agreement:.2f}, noise taken out."
+    )

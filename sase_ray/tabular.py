@@ -16,7 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sase_ray.reliability import VarianceComponents, variance_components
+from sase_ray.reliability import (
+    VarianceComponents,
+    genotype_correlation,
+    variance_components,
+)
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
@@ -76,19 +80,19 @@ class TabularBenchmark:
         self.rows = rows
         self.about = dict(about)
         self.space = _space(self.about["space"])
-        first = int(rows["seed"].min())
-        own = rows[rows["seed"] == first]
-        self.epochs = int(rows["epoch"].max())
         self.genotypes = tuple(str(g) for g in self.space)
         self._index = {text: i for i, text in enumerate(self.genotypes)}
+        self._first = int(rows["seed"].min()) if len(rows) else 0
+        own = rows[rows["seed"] == self._first]
         missing = len(self.genotypes) - own["genotype"].nunique()
         if missing:
             raise UserError(f"the table is not complete: {missing:,} genotypes are missing")
+        self.epochs = int(rows["epoch"].max())
         self._recorded = self._grid(own)
-        self._seconds = own.pivot(index="genotype", columns="epoch", values="train_seconds")
-        self._seconds = self._seconds.reindex(self.genotypes).ffill(axis=1)
-        ends = own.sort_values("epoch").groupby("genotype").last().reindex(self.genotypes)
-        self._test = ends[list(TEST.values())].astype(float)
+        seconds = own.pivot(index="genotype", columns="epoch", values="train_seconds")
+        self._seconds = seconds.reindex(self.genotypes).ffill(axis=1).to_numpy(dtype=float)
+        lengths = own.groupby("genotype")["epoch"].max().reindex(self.genotypes)
+        self._length = lengths.to_numpy(dtype=int)
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> TabularBenchmark:
@@ -140,14 +144,23 @@ class TabularBenchmark:
         """
         text = self._text(genotype)
         epoch = self._epoch(epoch)
-        if seed is None:
-            return self._entry(text, epoch, self._recorded[self._index[text], epoch - 1])
+        if seed is None or seed == self._first:
+            return self._entry(
+                self._index[text], epoch, self._recorded[self._index[text], epoch - 1]
+            )
         rows = self.rows
         own = rows[(rows["genotype"] == text) & (rows["seed"] == seed) & (rows["epoch"] <= epoch)]
         if own.empty:
             seeds = sorted(int(s) for s in rows.loc[rows["genotype"] == text, "seed"].unique())
             raise UserError(f"{text} was trained with the seeds {seeds}, not with {seed}")
-        return self._entry(text, epoch, own.iloc[-1][list(VALIDATION)].to_numpy(dtype=float))
+        last = own.sort_values("epoch").iloc[-1]
+        return TableEntry(
+            val_loss=float(last["val_loss"]),
+            val_accuracy=float(last["val_accuracy"]),
+            samples=int(last["epoch"]) * self.samples_per_epoch,
+            seconds=float(last["train_seconds"]),
+            diverged=bool(last["diverged"]),
+        )
 
     def draw(
         self, genotype: Genotype | str, epoch: int | None = None, *, seed: int = 0
@@ -166,22 +179,21 @@ class TabularBenchmark:
         Raises:
             UserError: as for `lookup`; or the table has no genotype with several seeds.
         """
-        text = self._text(genotype)
+        index = self._index[self._text(genotype)]
         epoch = self._epoch(epoch)
-        index = self._index[text]
-        value = self._true[index, epoch - 1]
         noise = self._noise
         pick = int(np.random.default_rng((seed, index)).integers(len(noise)))
-        drawn = value + noise[pick, epoch - 1]
+        drawn = self._true[index, epoch - 1] + noise[pick, epoch - 1]
         drawn[0] = max(drawn[0], 0.0)
         drawn[1] = min(max(drawn[1], 0.0), 1.0)
-        return self._entry(text, epoch, drawn)
+        return self._entry(index, epoch, drawn)
 
     def truth(self, genotype: Genotype | str, metric: str = "val_loss") -> float:
-        """Return a genotype's score without noise, as far as the table knows it.
+        """Return a genotype's validation score without noise, as far as the table knows it.
 
-        What was recorded holds the noise of one training. It is drawn in towards the mean so far
-        that genotypes spread as much as their variance component says.
+        What was recorded holds the noise of its trainings. It is averaged over the seeds that the
+        genotype has, and drawn in towards the mean of all so far that genotypes spread as much as
+        their variance component says.
 
         Raises:
             UserError: as for `draw`.
@@ -190,33 +202,30 @@ class TabularBenchmark:
         return float(self._true[index, -1, VALIDATION.index(metric)])
 
     def test(self, genotype: Genotype | str, metric: str = "val_loss") -> float:
-        """Return the test metric that belongs to a validation metric, recorded at the end.
+        """Return the test metric that belongs to a validation metric, at a training's end.
 
+        Noise is taken out as in `truth` where the table knows it; else it is what was recorded.
         For judging what a search has found; no search may read it.
         """
-        return float(self._test.at[self._text(genotype), TEST[metric]])
+        return float(self._test[TEST[metric]][self._index[self._text(genotype)]])
 
     def regret(self, genotype: Genotype | str, metric: str = "val_loss") -> float:
-        """Return how far a genotype's test metric is from the best of the table; 0 is best.
+        """Return how far a genotype's `test` is from the best of the table; 0 is best.
 
-        In nats or, for accuracy, in shares. For judging only, as `test`.
+        In nats or, for accuracy, in shares. A genotype whose training was lost counts as the worst
+        of the others. For judging only, as `test`.
         """
-        return float(self._regrets(metric)[self._text(genotype)])
+        return float(self._regrets[metric][self._index[self._text(genotype)]])
 
     def mean_regret(self, metric: str = "val_loss") -> float:
-        """Return the mean regret of the genotypes that did not diverge: that of a blind pick."""
-        regrets = self._regrets(metric)
-        return float(regrets[np.isfinite(regrets)].mean())
+        """Return the mean regret of all genotypes: that of a blind pick."""
+        return float(self._regrets[metric].mean())
 
     def best(self, metric: str = "val_loss") -> str:
         """Return the genotype that was recorded best by a validation metric."""
         scores = self._recorded[:, -1, VALIDATION.index(metric)]
         order = np.nanargmin(scores) if metric == "val_loss" else np.nanargmax(scores)
         return self.genotypes[int(order)]
-
-    def _regrets(self, metric: str) -> pd.Series:
-        test = self._test[TEST[metric]]
-        return test - test.min() if metric == "val_loss" else test.max() - test
 
     def reliability(self, metric: str = "val_loss", epoch: int | None = None) -> VarianceComponents:
         """Return the variance components of the genotypes that were trained with all seeds.
@@ -227,15 +236,52 @@ class TabularBenchmark:
         scores = self._repeated[:, :, self._epoch(epoch) - 1, VALIDATION.index(metric)]
         return variance_components(scores)
 
+    def test_agreement(self, metric: str = "val_loss") -> float:
+        """Return how far genotypes that are better on validation images are so on test images.
+
+        The correlation of the genotypes' effects, both free of noise; NaN where one has none.
+
+        Raises:
+            UserError: as for `draw`.
+        """
+        validation = self._repeated[:, :, -1, VALIDATION.index(metric)]
+        return genotype_correlation(validation, self._repeated_tests(metric))
+
     @cached_property
-    def _repeated(self) -> NDArray[np.float64]:
-        """Scores (genotype, seed, epoch, metric) of genotypes with all seeds, none diverged."""
-        seeds = sorted(self.rows["seed"].unique())
-        grids = np.stack([self._grid(self.rows[self.rows["seed"] == s]) for s in seeds], axis=1)
-        kept = np.isfinite(grids).all(axis=(1, 2, 3))
-        if len(seeds) < 2 or kept.sum() < 2:
+    def _seeds(self) -> list[int]:
+        """The seeds that the repeated genotypes share; one that was begun only is left out."""
+        counts = self.rows.groupby("seed")["genotype"].nunique()
+        others = counts.drop(self._first)
+        kept = others.index[others >= 0.9 * others.max()] if len(others) else []
+        return [self._first, *(int(seed) for seed in kept)]
+
+    @cached_property
+    def _grids(self) -> NDArray[np.float64]:
+        """Scores (genotype, seed, epoch, metric) of `_seeds`; NaN where there are none."""
+        rows = self.rows
+        return np.stack([self._grid(rows[rows["seed"] == seed]) for seed in self._seeds], axis=1)
+
+    @cached_property
+    def _repeated_index(self) -> NDArray[np.int64]:
+        """The genotypes that have all of `_seeds` and never diverged."""
+        kept = np.flatnonzero(np.isfinite(self._grids).all(axis=(1, 2, 3)))
+        if len(self._seeds) < 2 or len(kept) < 2:
             raise UserError("the table has too few genotypes with several seeds to know its noise")
-        return grids[kept]
+        return kept
+
+    @property
+    def _repeated(self) -> NDArray[np.float64]:
+        """Scores (genotype, seed, epoch, metric) of the repeated genotypes."""
+        return self._grids[self._repeated_index]
+
+    def _repeated_tests(self, metric: str) -> NDArray[np.float64]:
+        return self._tests(TEST[metric])[self._repeated_index]
+
+    def _tests(self, column: str) -> NDArray[np.float64]:
+        """A test metric (genotype, seed) of `_seeds`; NaN where there is none."""
+        ends = self.rows[self.rows[column].notna()]
+        table = ends.pivot(index="genotype", columns="seed", values=column)
+        return table.reindex(index=self.genotypes, columns=self._seeds).to_numpy(dtype=float)
 
     @cached_property
     def _noise(self) -> NDArray[np.float64]:
@@ -249,15 +295,37 @@ class TabularBenchmark:
 
     @cached_property
     def _true(self) -> NDArray[np.float64]:
-        """The recorded scores (genotype, epoch, metric), drawn in to the genotypes' spread."""
-        shrunk = self._recorded.copy()
-        finite = np.isfinite(shrunk).all(axis=(1, 2))
+        """Scores (genotype, epoch, metric), the noise taken out; lost trainings stay lost."""
+        index = self._repeated_index
+        true = self._recorded.copy()
         for epoch in range(self.epochs):
-            for i, metric in enumerate(VALIDATION):
-                icc = self.reliability(metric, epoch + 1).icc()
-                values = shrunk[finite, epoch, i]
-                shrunk[finite, epoch, i] = values.mean() + icc**0.5 * (values - values.mean())
-        return shrunk
+            for i in range(len(VALIDATION)):
+                true[:, epoch, i] = _without_noise(self._grids[:, :, epoch, i], index)
+        lost = ~np.isfinite(self._recorded)
+        true[lost] = self._recorded[lost]
+        return true
+
+    @cached_property
+    def _test(self) -> dict[str, NDArray[np.float64]]:
+        """Test metrics of all genotypes, the noise taken out where it is known."""
+        recorded = {column: self._tests(column) for column in TEST.values()}
+        try:
+            index = self._repeated_index
+        except UserError:
+            return {column: scores[:, 0] for column, scores in recorded.items()}
+        return {column: _without_noise(scores, index) for column, scores in recorded.items()}
+
+    @cached_property
+    def _regrets(self) -> dict[str, NDArray[np.float64]]:
+        lost = ~np.isfinite(self._recorded[:, -1, 0])
+        lost |= ~np.isfinite(self._tests("test_loss")[:, 0])
+        regrets = {}
+        for metric, column in TEST.items():
+            test = self._test[column] * (1 if metric == "val_loss" else -1)
+            regret = test - test[~lost].min()
+            regret[lost] = regret[~lost].max()
+            regrets[metric] = regret
+        return regrets
 
     def _grid(self, rows: pd.DataFrame) -> NDArray[np.float64]:
         """Scores (genotype, epoch, metric); a lost training keeps its last row, absent is NaN."""
@@ -279,31 +347,48 @@ class TabularBenchmark:
             raise UserError(f"the table has the epochs 1 to {self.epochs}, not {epoch}")
         return epoch
 
-    def _entry(self, text: str, epoch: int, scores: NDArray[np.float64]) -> TableEntry:
+    def _entry(self, index: int, epoch: int, scores: NDArray[np.float64]) -> TableEntry:
         loss, accuracy = (float(score) for score in scores)
         return TableEntry(
             val_loss=loss,
             val_accuracy=accuracy,
-            samples=epoch * self.samples_per_epoch,
-            seconds=float(self._seconds.at[text, epoch]),
+            samples=min(epoch, int(self._length[index])) * self.samples_per_epoch,
+            seconds=float(self._seconds[index, epoch - 1]),
             diverged=not np.isfinite(loss),
         )
 
 
-def describe_space(space: SearchSpace) -> dict[str, Any]:
-    """Return a space as a table records it; operation files are not needed to look up."""
-    return {
-        "name": space.name,
-        "sets": {name: list(ops) for name, ops in space.sets.items()},
-        "edges": dict(space.edges),
-        "stages": space.stages,
-        "source": space.source,
-    }
+def _without_noise(scores: NDArray[np.float64], repeated: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Estimate every genotype's true score so that the estimates spread as the truth does.
+
+    A mean over n seeds has the variance G + E/n, where the truth has G; drawn in towards the mean
+    of all by sqrt(G / (G + E/n)), it has G, too.
+
+    Args:
+        scores: (genotype, seed), NaN or infinite where there is none.
+        repeated: the genotypes that have all seeds, from which G, E and the seeds' shifts come.
+    """
+    known = scores[repeated]
+    parts = variance_components(known)
+    usable = np.where(np.isfinite(scores), scores, np.nan)
+    level = usable - (known.mean(axis=0) - known.mean())
+    count = np.isfinite(level).sum(axis=1)
+    mean = np.nansum(level, axis=1) / np.maximum(count, 1)
+    mean[count == 0] = np.nan
+    share = np.array([parts.icc(max(1, int(n))) for n in count])
+    centre = np.nanmean(mean)
+    return centre + np.nan_to_num(share) ** 0.5 * (mean - centre)
 
 
 def _space(described: Mapping[str, Any]) -> SearchSpace:
-    sets = {name: tuple(ops) for name, ops in described["sets"].items()}
-    return SearchSpace(**{**described, "sets": sets})
+    # Without its operation files: looking up builds no operation.
+    return SearchSpace(
+        name=described["name"],
+        sets={name: tuple(ops) for name, ops in described["sets"].items()},
+        edges=described["edges"],
+        stages=described["stages"],
+        source=described["source"],
+    )
 
 
 def write_benchmark(rows: pd.DataFrame, about: Mapping[str, Any], path: Path) -> None:

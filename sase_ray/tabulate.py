@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
@@ -19,13 +20,14 @@ from rich.console import Console
 
 from sase_ray.cluster import Slots, connected
 from sase_ray.config import Config, load_config
-from sase_ray.measurement import ListedStudy
+from sase_ray.measurement import ListedStudy, without_searches
 from sase_ray.results import PACKAGES, hardware, package_version
 from sase_ray.setup import Setup
 from sase_ray.strategies import Plan, SearchTask
-from sase_ray.tabular import COLUMNS, describe_space, write_benchmark
+from sase_ray.tabular import COLUMNS, write_benchmark
 from sase_ray.tuning import run_search, train_host_on
 from search_spaces.errors import UserError
+from search_spaces.space import describe_space
 from trainables.data import LabelledImages
 from trainables.job import WarmHost
 
@@ -71,7 +73,7 @@ def tabulate(
     console = console or Console()
     deadline = time.monotonic() + 60 * minutes if minutes is not None else None
     settings = load_config(config, overrides)
-    setup = Setup.of(settings.model_copy(update={"strategies": ["grid"], "budget": 10**15}))
+    setup = Setup.of(without_searches(settings).model_copy(update={"budget": 10**15}))
     space = setup.space
     if not 0 <= repeated <= space.size:
         raise UserError(f"space {space.name!r} has {space.size:,} genotypes, not {repeated:,}")
@@ -80,18 +82,22 @@ def tabulate(
     wanted += [(seed, genotype) for seed in range(1, seeds) for genotype in sampled]
     with connected(settings.resources) as slots:
         sitting = _Sitting(path, setup, slots, console)
-        # The repeated ones first, so that an unfinished table tells its noise already.
         order = sorted(wanted, key=lambda key: (key[1] not in sampled, key[0]))
         missing = [key for key in order if key not in sitting.done]
         console.print(
             f"{path}: {len(wanted) - len(missing):,} of {len(wanted):,} trainings are there",
             highlight=False,
         )
-        while missing and (deadline is None or time.monotonic() < deadline):
+        chunk, pace = CHUNK if deadline is None else slots.total, 0.0
+        while missing and (deadline is None or time.monotonic() + pace * slots.total < deadline):
             seed = missing[0][0]
-            part = [key for key in missing if key[0] == seed][:CHUNK]
+            part = [key for key in missing if key[0] == seed][:chunk]
+            began = time.monotonic()
             sitting.train(seed, [genotype for _, genotype in part])
             missing = [key for key in missing if key not in set(part)]
+            if deadline is not None:
+                pace = (time.monotonic() - began) / len(part)
+                chunk = max(1, min(CHUNK, int((deadline - time.monotonic()) / pace)))
     return sum(key not in sitting.done for key in wanted)
 
 
@@ -112,9 +118,12 @@ class _Tabulating(ListedStudy):
 
 def _about(setup: Setup) -> dict[str, Any]:
     job = setup.task(0).job
-    protocol = {"dataset", "data", "space", "backbone", "proxy"}
+    config = setup.config.model_dump(
+        mode="json", include={"dataset": True, "data": True, "backbone": True, "proxy": True}
+    )
+    del config["data"]["root"]  # the same images, wherever they lie
     return {
-        "config": setup.config.model_dump(mode="json", include=protocol),
+        "config": config,
         "space": describe_space(setup.space),
         "samples_per_epoch": job.samples_per_epoch,
         "samples_of_host": job.samples_of_host,
@@ -151,15 +160,16 @@ class _Sitting:
         try:
             table = pq.read_table(self.path)
             about = json.loads((table.schema.metadata or {})[b"sase_ray"])
+            same = {key: about[key] == self.about[key] for key in ("config", "space")}
+            self.hosts = about["hosts"]
         except Exception as error:  # pyarrow has many for a file that is not what it should be
             raise UserError(f"{self.path} is not a table of sase-ray tabulate") from error
-        for key in ("config", "space"):
-            if about[key] != self.about[key]:
+        for key, unchanged in same.items():
+            if not unchanged:
                 raise UserError(
                     f"{self.path} was made with another {key}: go on with the same, or choose "
                     f"another file"
                 )
-        self.hosts = about["hosts"]
         self.rows = table.to_pandas().to_dict("records")
 
     def train(self, seed: int, genotypes: list[str]) -> None:
@@ -170,22 +180,37 @@ class _Sitting:
             if seed not in self.trained_hosts:
                 train = train_host_on(self.slots.trial)
                 self.trained_hosts[seed] = ray.get(train.remote(task.job))
-            host = self.trained_hosts[seed]
-            task = task.with_host(host)
-            # Measured again in each sitting; the weights are the same, bit for bit, on a CPU.
-            self.hosts[str(seed)] = {"samples": host.samples, "seconds": host.seconds}
+            task = task.with_host(self._known_host(seed, self.trained_hosts[seed]))
         budget = task.job.samples_of_host + len(genotypes) * task.job.samples_per_trial
         storage = self.path.parent / f".{self.path.name}.tune"
-        run_search(
-            strategy,
-            replace(task, budget=budget),
-            storage=storage,
-            resources=self.slots.trial,
-            concurrency=self.slots.total,
-            listener=lambda row: self._hear(seed, row),
+        try:
+            run_search(
+                strategy,
+                replace(task, budget=budget),
+                storage=storage,
+                resources=self.slots.trial,
+                concurrency=self.slots.total,
+                listener=lambda row: self._hear(seed, row),
+            )
+        except UserError as error:  # none of these genotypes came to a result; others may
+            self.console.print(f"seed {seed}: {error}", highlight=False, markup=False)
+        finally:
+            shutil.rmtree(storage, ignore_errors=True)
+            self.save()
+
+    def _known_host(self, seed: int, host: WarmHost) -> WarmHost:
+        """Return the host, if it is the one that the table's trainings of this seed began in."""
+        content = b"".join(host.state[name].numpy().tobytes() for name in sorted(host.state))
+        digest = hashlib.sha256(content).hexdigest()
+        known = self.hosts.setdefault(
+            str(seed), {"samples": host.samples, "seconds": host.seconds, "digest": digest}
         )
-        shutil.rmtree(storage, ignore_errors=True)
-        self.save()
+        if known.get("digest", digest) != digest:
+            raise UserError(
+                f"the warm host of seed {seed} came out differently than in {self.path}: go on "
+                f"with the hardware, threads and versions that it was begun with"
+            )
+        return host
 
     def _hear(self, seed: int, row: Mapping[str, Any]) -> None:
         own = self.open.setdefault(row["trial"], [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from importlib import resources
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -258,6 +259,19 @@ class SearchSpace:
         genotype = Genotype(tuple(str(config[v.name]) for v in self.variables))
         self.validate(genotype)
         return genotype
+
+
+def describe_space(space: SearchSpace) -> dict[str, Any]:
+    """Return a space as plain values that tell it from others; operation files by a digest."""
+    files = [hashlib.sha256(file.text.encode()).hexdigest() for file in space.operation_files]
+    return {
+        "name": space.name,
+        "sets": {name: list(ops) for name, ops in space.sets.items()},
+        "edges": dict(space.edges),
+        "stages": space.stages,
+        "source": space.source,
+        "operations": files,
+    }
 
 
 class _SpaceFile(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from statistics import fmean, pstdev
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ class ProxyTrainable(tune.Trainable):
     The trial's config holds the genotype's variables (`SearchSpace.variables`). Each iteration
     reports `val_loss` (nats), `val_accuracy` (0 to 1), `train_loss`, `samples` (training samples
     seen by this trial so far), `train_seconds`, `genotype`, and, if it diverged, the `reason`;
-    with several seeds also `val_loss_sd` and `val_accuracy_sd`, their standard deviation.
+    with several seeds also `val_loss_sd` and `val_accuracy_sd`, the standard deviation over them.
     """
 
     def setup(self, config: dict[str, Any], job: SearchJob | None = None) -> None:
@@ -117,7 +117,7 @@ class ProxyTrainable(tune.Trainable):
         values = {"loss": [e.loss for e in found], "accuracy": [e.accuracy for e in found]}
         means = {f"{name}_{key}": fmean(value) for key, value in values.items()}
         if spread and len(found) > 1:
-            means |= {f"{name}_{key}_sd": pstdev(value) for key, value in values.items()}
+            means |= {f"{name}_{key}_sd": stdev(value) for key, value in values.items()}
         return means
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

@@ -51,5 +51,6 @@ class StudiedTrainable(ProxyTrainable):
                 images = Batches(
                     self.test, 512, self.data.normalisation, channels_last=channels_last
                 )
-                result |= self.evaluate(lambda c: c.judged, images, "test")
+                with suppress(Diverged):
+                    result |= self.evaluate(lambda c: c.judged, images, "test")
         return result

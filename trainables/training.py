@@ -135,7 +135,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(batch)
         # Of the trained alone: a supernet's loss also depends on architecture parameters.
-        loss.backward(inputs=self.parameters)
+        if self.parameters:
+            loss.backward(inputs=self.parameters)
         if self.protocol.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.protocol.clip)
         self.optimizer.step()

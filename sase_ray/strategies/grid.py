@@ -15,6 +15,10 @@ from ray.tune.search import Searcher
 
 from sase_ray.encodings import optuna_search
 from sase_ray.strategies.base import BlackBox, SearchTask
+from search_spaces.errors import UserError
+
+LARGEST = 1_000_000
+"""Genotypes that Optuna's grid, which holds them all in memory, is asked to walk."""
 
 
 class GridSearch(BlackBox):
@@ -29,8 +33,13 @@ class GridSearch(BlackBox):
     )
 
     def check(self, task: SearchTask) -> None:
-        """Refuse a genotype that the space does not have."""
+        """Refuse a genotype that the space does not have, and a space too large to walk."""
         super().check(task)
+        if not self.genotypes and task.job.space.size > LARGEST:
+            raise UserError(
+                f"grid walks spaces of up to {LARGEST:,} genotypes, and {task.job.space.name!r} "
+                f"has {task.job.space.size:,}: take random"
+            )
         for text in self.genotypes:
             task.job.space.parse(text)
 

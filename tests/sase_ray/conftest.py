@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sase_ray.tabular import TabularBenchmark, describe_space
-from search_spaces.space import SearchSpace
+from sase_ray.tabular import TabularBenchmark
+from search_spaces.space import SearchSpace, describe_space
 
 
 @pytest.fixture(scope="session")
@@ -78,8 +78,12 @@ def _make_table(
     seeds: int = 4,
     epochs: int = 3,
     diverged: Sequence[str] = (),
+    shared: float = 1.0,
 ) -> TabularBenchmark:
-    """Losses 0.5 + genotype + seed + noise, by epoch from 0.2 above; the test set differs a bit."""
+    """Losses 0.5 + genotype + seed + noise, by epoch from 0.2 above.
+
+    The test loss is 0.55 + genotype + `shared` of the same noise + a little of its own.
+    """
     rng = np.random.default_rng(0)
     space = SearchSpace.load("sase_tiny")
     texts = [str(g) for g in space]
@@ -89,7 +93,7 @@ def _make_table(
     for seed in range(seeds):
         for text in texts if seed == 0 else texts[:repeated]:
             noise = rng.normal(0, sd_noise)
-            test = 0.55 + true[text] + rng.normal(0, 0.002)
+            test = 0.55 + true[text] + shared * noise + rng.normal(0, 0.002)
             for epoch in range(1, epochs + 1):
                 lost = text in diverged and epoch == 2
                 loss = 0.5 + true[text] + shift[seed] + noise + 0.2 * (epochs - epoch)
@@ -115,4 +119,6 @@ def _make_table(
         "samples_of_host": 50,
         "hosts": {"0": {"samples": 50, "seconds": 1.0}},
     }
-    return TabularBenchmark(pd.DataFrame(rows), about)
+    table = TabularBenchmark(pd.DataFrame(rows), about)
+    table.made_of = true  # type: ignore[attr-defined]  # for tests to compare with
+    return table

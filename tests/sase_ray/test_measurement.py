@@ -54,8 +54,8 @@ def made_up_losses(genotypes: int, seeds: int) -> np.ndarray:
 
 
 def test_known_components_are_found_at_every_epoch() -> None:
-    table, diverged = reliability_table(curves_of(made_up_losses(200, 5)))
-    assert diverged == ()
+    table, left_out = reliability_table(curves_of(made_up_losses(200, 5)))
+    assert left_out == {}
     assert table["metric"].tolist() == ["val_loss"] * 2 + ["val_accuracy"] * 2
     for row, noise in zip(table.to_dict("records"), [0.04, 0.01] * 2, strict=True):
         assert row["sd_genotype"] == pytest.approx(0.02, rel=0.15)
@@ -68,7 +68,7 @@ def test_known_components_are_found_at_every_epoch() -> None:
         assert row["tau_low"] < row["tau"] < row["tau_high"]
     assert table["samples"].tolist() == [100, 200] * 2
     assert table["seconds"].tolist() == [2.0, 4.0] * 2
-    words = " ".join(read_table(table, 0, "val_loss"))
+    words = " ".join(read_table(table, {}, "val_loss"))
     assert re.search(r"ICC of 0\.[78]", words)
     assert "more noise than signal" not in words
 
@@ -76,19 +76,36 @@ def test_known_components_are_found_at_every_epoch() -> None:
 def test_genotypes_that_diverge_are_left_out_and_counted() -> None:
     losses = made_up_losses(12, 3)
     losses[4, 0] = np.inf
-    table, diverged = reliability_table(curves_of(losses, lost=(4,)))
-    assert diverged == ("g04",)
+    table, left_out = reliability_table(curves_of(losses, lost=(4,)))
+    assert left_out == {"g04": "diverged"}
     assert table["genotypes"].unique().tolist() == [11]
-    assert any("1 genotype(s) diverged" in s for s in read_table(table, 1, "val_loss"))
-    with pytest.raises(UserError, match="11 of 12 genotypes diverged"):
+    assert any("1 genotype(s) diverged" in s for s in read_table(table, left_out, "val_loss"))
+    with pytest.raises(UserError, match="11 of 12 genotypes diverged or failed"):
         reliability_table(curves_of(losses, lost=tuple(range(11))))
+
+
+def test_a_trial_that_did_not_come_to_its_end_leaves_its_genotype_out() -> None:
+    curves = curves_of(made_up_losses(12, 3))
+    cut = (curves["genotype"] == "g07") & (curves["seed"] == 1) & (curves["epoch"] == 2)
+    table, left_out = reliability_table(curves[~cut])
+    assert left_out == {"g07": "failed"}
+    assert table["genotypes"].unique().tolist() == [11]
+
+
+def test_last_weights_that_blew_up_cost_their_own_metric_alone() -> None:
+    curves = curves_of(made_up_losses(12, 3)).assign(last_val_loss=lambda c: c["val_loss"])
+    curves.loc[curves["genotype"] == "g02", "last_val_loss"] = np.inf
+    table, left_out = reliability_table(curves)
+    assert left_out == {}
+    counts = table.groupby("metric")["genotypes"].first().to_dict()
+    assert counts == {"val_loss": 12, "val_accuracy": 12, "last_val_loss": 11}
 
 
 def test_a_protocol_that_ranks_luck_is_called_so() -> None:
     losses = made_up_losses(12, 3)
     losses = losses - losses.mean(axis=1, keepdims=True)
     table, _ = reliability_table(curves_of(losses))
-    assert "more noise than signal" in " ".join(read_table(table, 0, "val_loss"))
+    assert "more noise than signal" in " ".join(read_table(table, {}, "val_loss"))
 
 
 @pytest.mark.ray
@@ -112,6 +129,8 @@ def test_random_genotypes_are_trained_with_every_seed(tiny, ray_cluster) -> None
     }
     assert report.table["epoch"].unique().tolist() == [1, 2]
     assert (report.folder / "reliability.png").stat().st_size > 10_000
+    assert (report.table["host_samples"] == 96).all()
+    assert (report.table["host_seconds"] > 0).all()
     pd.testing.assert_frame_equal(
         pd.read_csv(report.folder / "reliability.csv"), report.table, check_dtype=False
     )

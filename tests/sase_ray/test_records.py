@@ -54,6 +54,18 @@ def test_what_a_trial_depends_on_makes_another_protocol(other) -> None:
     assert protocol_key(config()) != protocol_key(config(**other))
 
 
+def test_stages_and_operation_files_make_another_protocol(write_space) -> None:
+    keys = set()
+    for operations, extra in (
+        ("", {}),
+        ("# one", {}),
+        ("# two", {}),
+        ("", {"scope": "stage", "stages": 3}),
+    ):
+        keys.add(protocol_key(config(space=str(write_space({}, operations, **extra)))))
+    assert len(keys) == 4
+
+
 @pytest.fixture
 def study(tmp_path):
     """The folder of a study, with rows of another protocol too."""
@@ -128,4 +140,7 @@ def test_it_is_said_in_words() -> None:
     assert "luck" not in good
     scores = np.array([[1.0, 1.1], [2.0, 2.2], [3.0, 2.9]])
     assert "from the 3 genotypes that 2 searches trained alike" in said(None, scores)
-    assert "`sase-ray reliability --config results/run/config.yaml` does" in said()
+    assert (
+        "`sase-ray reliability --config results/run/config.yaml --run run-reliability` does"
+        in said()
+    )

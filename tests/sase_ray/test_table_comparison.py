@@ -126,6 +126,28 @@ def test_two_strategies_are_tested_by_wilcoxon_and_one_by_nothing() -> None:
     assert rank_strategies(ends_of({"a": first}))["tied"].tolist() == [True]
 
 
+def test_lost_trainings_leave_curves_and_ranks_finite(make_table) -> None:
+    from sase_ray.strategies import make_strategy
+
+    table = make_table(diverged=[g for i, g in enumerate(make_table().genotypes) if i % 3 == 0])
+    rows = [
+        row
+        for name in ("random", "asha", "tpe")
+        for seed in range(6)
+        for row in search_table(make_strategy(name), table, seed, 2000)
+    ]
+    searches = pd.DataFrame(rows)
+    ends = searches.groupby(["strategy", "seed"], sort=False).last().reset_index()
+    assert np.isfinite(regret_curves(searches, 2000)[["regret", "low", "high"]]).all().all()
+    assert np.isfinite(rank_strategies(ends)[["regret", "ci_low", "mean_rank"]]).all().all()
+
+
+def test_a_table_without_repeats_has_no_noise_to_draw(make_table, tmp_path) -> None:
+    with pytest.raises(UserError, match="too few genotypes with several seeds"):
+        compare_on_table(make_table(seeds=1), results=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_curves_step_at_the_incumbents() -> None:
     searches = pd.DataFrame(
         {
@@ -151,6 +173,7 @@ def test_curves_step_at_the_incumbents() -> None:
         ({"seeds": 1}, "at least 2"),
         ({"metric": "test_loss"}, "metric must be one of"),
         ({"budget": 100}, "budget 100 is too small"),
+        ({"workers": 0}, "workers must be at least 1"),
         ({"options": {"tpe": {"startup": 3}}}, "startup_trials"),
     ],
 )

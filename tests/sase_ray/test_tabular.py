@@ -40,8 +40,12 @@ def test_a_training_that_was_lost_stays_lost(make_table) -> None:
     for epoch in (2, 3):
         assert table.lookup(lost, epoch).diverged
         assert table.draw(lost, epoch, seed=5).diverged
-    assert table.regret(lost) == np.inf
-    assert np.isfinite(table.mean_regret())
+    for metric in ("val_loss", "val_accuracy"):
+        others = [table.regret(g, metric) for g in table.genotypes if g != lost]
+        assert table.regret(lost, metric) == max(others)
+        assert table.mean_regret(metric) == pytest.approx(np.mean([*others, max(others)]))
+    assert table.lookup(lost, 3).samples == table.lookup(lost, 2).samples == 200
+    assert table.lookup(lost, 3).seconds == 4.0
 
 
 def test_drawn_trainings_have_the_spread_and_noise_that_were_put_in(make_table) -> None:
@@ -74,16 +78,53 @@ def test_the_same_seed_draws_the_same_and_another_another(made_up_table) -> None
     assert made_up_table.draw(text, seed=4) == made_up_table.draw(text, seed=4)
 
 
-def test_regret_is_against_the_best_of_the_test_column(made_up_table) -> None:
-    ends = made_up_table.rows[
-        (made_up_table.rows["seed"] == 0) & (made_up_table.rows["epoch"] == 3)
-    ]
-    ends = ends.set_index("genotype")
-    assert made_up_table.regret(ends["test_loss"].idxmin()) == 0
+def test_without_repeats_regret_is_against_the_best_recorded(make_table) -> None:
+    table = make_table(seeds=1)
+    ends = table.rows[table.rows["epoch"] == 3].set_index("genotype")
+    assert table.regret(ends["test_loss"].idxmin()) == 0
     worst = ends["test_accuracy"].idxmin()
     expected = ends["test_accuracy"].max() - ends["test_accuracy"].min()
-    assert made_up_table.regret(worst, "val_accuracy") == pytest.approx(expected)
-    assert made_up_table.best() == ends["val_loss"].idxmin()
+    assert table.regret(worst, "val_accuracy") == pytest.approx(expected)
+    assert table.best() == ends["val_loss"].idxmin()
+    for ask in (table.draw, table.truth):
+        with pytest.raises(UserError, match="too few genotypes with several seeds"):
+            ask(table.genotypes[0])
+
+
+def test_regret_takes_out_the_noise_that_validation_and_test_share(make_table) -> None:
+    # A single noisy training would call its luckiest genotype the best.
+    table = make_table(sd_noise=0.02, repeated=729)
+    true = np.array([table.made_of[g] for g in table.genotypes])
+    regret = np.array([table.regret(g) for g in table.genotypes])
+    assert regret.std() == pytest.approx(true.std(), rel=0.1)
+    assert np.corrcoef(regret, true)[0, 1] > 0.85  # sqrt(ICC of four) is 0.89; of one, 0.71
+    ends = table.rows[(table.rows["epoch"] == 3) & (table.rows["seed"] == 0)]
+    recorded = ends.set_index("genotype").loc[list(table.genotypes), "test_loss"]
+    assert np.corrcoef(recorded, true)[0, 1] < 0.8
+
+
+def test_agreement_of_validation_and_test_is_that_of_the_genotypes(make_table) -> None:
+    # The noise is shared with either sign; the genotypes' effects are the same.
+    for shared in (1.0, -1.0):
+        assert make_table(sd_noise=0.02, shared=shared).test_agreement() > 0.9
+    # Without an effect of the genotypes, what is shared is noise alone.
+    alike = make_table(sd_genotype=0.0).test_agreement()
+    assert np.isnan(alike) or abs(alike) < 1.01
+
+
+def test_another_seeds_cost_is_its_own(made_up_table) -> None:
+    rows = made_up_table.rows.assign(
+        train_seconds=made_up_table.rows["train_seconds"] * (1 + made_up_table.rows["seed"])
+    )
+    table = TabularBenchmark(rows, made_up_table.about)
+    assert table.lookup(table.genotypes[0], 3, seed=2).seconds == 18.0
+
+
+def test_a_seed_that_was_only_begun_leaves_the_noise_alone(made_up_table) -> None:
+    rows = made_up_table.rows
+    few = rows[(rows["seed"] == 1) & rows["genotype"].isin(made_up_table.genotypes[:3])]
+    begun = TabularBenchmark(pd.concat([rows, few.assign(seed=9)]), made_up_table.about)
+    assert begun.reliability() == made_up_table.reliability()
 
 
 def test_a_table_is_read_as_it_was_written(made_up_table, tmp_path) -> None:

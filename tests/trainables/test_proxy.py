@@ -281,7 +281,7 @@ def test_a_trial_of_several_seeds_reports_their_mean_and_spread(make_job):
         mean = sum(r[key] for r in alone) / 3
         assert result[key] == pytest.approx(mean, rel=1e-6)
         if key != "train_loss":
-            spread = (sum((r[key] - mean) ** 2 for r in alone) / 3) ** 0.5
+            spread = (sum((r[key] - mean) ** 2 for r in alone) / 2) ** 0.5
             assert result[f"{key}_sd"] == pytest.approx(spread, rel=1e-3)
     assert result["samples"] == 3 * alone[0]["samples"]
     assert "val_loss_sd" not in alone[0]
