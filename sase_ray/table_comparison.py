@@ -357,7 +357,11 @@ def _reading(
         yield "No genotype of this table has several seeds, so its noise is not known."
         return
     seen = "every search drew its trainings with that noise" if noise else "searches saw none of it"
-    yield (
-        f"The ICC of one training in this table is {icc:.2f}; {seen}. Validation and test images "
-        f"agree on the genotypes with a correlation of {agreement:.2f}, noise taken out."
-    )
+    yield f"The ICC of one training in this table is {icc:.2f}; {seen}."
+    if np.isnan(agreement):
+        yield "Its test images do not tell genotypes apart by this metric: regret means nothing."
+    else:
+        yield (
+            f"Validation and test images agree on the genotypes with a correlation of "
+            f"{agreement:.2f}, noise taken out."
+        )

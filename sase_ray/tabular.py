@@ -230,6 +230,8 @@ class TabularBenchmark:
     def reliability(self, metric: str = "val_loss", epoch: int | None = None) -> VarianceComponents:
         """Return the variance components of the genotypes that were trained with all seeds.
 
+        On the scale of the first seed: every seed is given its mean and spread.
+
         Raises:
             UserError: as for `draw`.
         """
@@ -256,15 +258,20 @@ class TabularBenchmark:
         return [self._first, *(int(seed) for seed in kept)]
 
     @cached_property
-    def _grids(self) -> NDArray[np.float64]:
+    def _trained(self) -> NDArray[np.float64]:
         """Scores (genotype, seed, epoch, metric) of `_seeds`; NaN where there are none."""
         rows = self.rows
         return np.stack([self._grid(rows[rows["seed"] == seed]) for seed in self._seeds], axis=1)
 
     @cached_property
+    def _grids(self) -> NDArray[np.float64]:
+        """The same on the scale of the first seed."""
+        return _on_first_scale(self._trained, self._repeated_index)
+
+    @cached_property
     def _repeated_index(self) -> NDArray[np.int64]:
         """The genotypes that have all of `_seeds` and never diverged."""
-        kept = np.flatnonzero(np.isfinite(self._grids).all(axis=(1, 2, 3)))
+        kept = np.flatnonzero(np.isfinite(self._trained).all(axis=(1, 2, 3)))
         if len(self._seeds) < 2 or len(kept) < 2:
             raise UserError("the table has too few genotypes with several seeds to know its noise")
         return kept
@@ -275,7 +282,8 @@ class TabularBenchmark:
         return self._grids[self._repeated_index]
 
     def _repeated_tests(self, metric: str) -> NDArray[np.float64]:
-        return self._tests(TEST[metric])[self._repeated_index]
+        index = self._repeated_index
+        return _on_first_scale(self._tests(TEST[metric]), index)[index]
 
     def _tests(self, column: str) -> NDArray[np.float64]:
         """A test metric (genotype, seed) of `_seeds`; NaN where there is none."""
@@ -313,7 +321,10 @@ class TabularBenchmark:
             index = self._repeated_index
         except UserError:
             return {column: scores[:, 0] for column, scores in recorded.items()}
-        return {column: _without_noise(scores, index) for column, scores in recorded.items()}
+        return {
+            column: _without_noise(_on_first_scale(scores, index), index)
+            for column, scores in recorded.items()
+        }
 
     @cached_property
     def _regrets(self) -> dict[str, NDArray[np.float64]]:
@@ -358,6 +369,24 @@ class TabularBenchmark:
         )
 
 
+def _on_first_scale(
+    scores: NDArray[np.float64], repeated: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Give every seed the mean and the spread that the first has on the repeated genotypes.
+
+    In another seed's host all modules may do worse, and their differences may be larger; within a
+    search, which has one seed, neither matters.
+
+    Args:
+        scores: (genotype, seed, ...).
+        repeated: the genotypes that have all seeds.
+    """
+    known = scores[repeated]
+    mean, spread = known.mean(axis=0), known.std(axis=0)
+    scale = np.divide(spread[:1], spread, out=np.ones_like(spread), where=spread > 0)
+    return (scores - mean) * scale + mean[:1]
+
+
 def _without_noise(scores: NDArray[np.float64], repeated: NDArray[np.int64]) -> NDArray[np.float64]:
     """Estimate every genotype's true score so that the estimates spread as the truth does.
 
@@ -365,15 +394,14 @@ def _without_noise(scores: NDArray[np.float64], repeated: NDArray[np.int64]) -> 
     of all by sqrt(G / (G + E/n)), it has G, too.
 
     Args:
-        scores: (genotype, seed), NaN or infinite where there is none.
-        repeated: the genotypes that have all seeds, from which G, E and the seeds' shifts come.
+        scores: (genotype, seed) on one scale, NaN or infinite where there is none.
+        repeated: the genotypes that have all seeds, from which G and E come.
     """
     known = scores[repeated]
     parts = variance_components(known)
     usable = np.where(np.isfinite(scores), scores, np.nan)
-    level = usable - (known.mean(axis=0) - known.mean())
-    count = np.isfinite(level).sum(axis=1)
-    mean = np.nansum(level, axis=1) / np.maximum(count, 1)
+    count = np.isfinite(usable).sum(axis=1)
+    mean = np.nansum(usable, axis=1) / np.maximum(count, 1)
     mean[count == 0] = np.nan
     share = np.array([parts.icc(max(1, int(n))) for n in count])
     centre = np.nanmean(mean)
