@@ -82,8 +82,10 @@ def plot_table_comparison(
     ranks = ends.pivot(index="seed", columns="strategy", values="regret").rank(axis=1).mean()
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    colours = {}
     for name, rows in curves.groupby("strategy", sort=False):
         (line,) = left.plot(rows["samples"], scale * rows["regret"], label=name)
+        colours[name] = line.get_color()
         bounds = rows["samples"], scale * rows["low"], scale * rows["high"]
         left.fill_between(*bounds, color=line.get_color(), alpha=0.15, linewidth=0)
     floor = scale * table.regret(table.best(metric), metric)
@@ -100,7 +102,7 @@ def plot_table_comparison(
     left.legend(fontsize="small")
     right.set_title(f"mean rank (joined: not told apart at {ALPHA:.0%})")
     if len(ranks) > 2 and np.ptp(ranks) > 0:
-        critical_difference_diagram(ranks, p_values, ax=right, alpha=ALPHA)
+        critical_difference_diagram(ranks, p_values, ax=right, alpha=ALPHA, color_palette=colours)
     else:
         right.barh(list(ranks.index), ranks)
     path = folder / "regret.png"
