@@ -70,6 +70,8 @@ def tabulate(
         UserError: as for `compare`; or the file is of another protocol.
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent} to write {path.name} into")
     console = console or Console()
     deadline = time.monotonic() + 60 * minutes if minutes is not None else None
     settings = load_config(config, overrides)

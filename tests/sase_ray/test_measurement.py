@@ -199,6 +199,8 @@ def test_a_space_is_tabulated_in_one_sitting_or_several(small_space, ray_cluster
         tabulate(parts, small_space | {"proxy": small_space["proxy"] | {"epochs": 3}}, **options)
     with pytest.raises(UserError, match="2 genotypes, not 3"):
         tabulate(parts, small_space, repeated=3)
+    with pytest.raises(UserError, match="there is no folder"):
+        tabulate(tmp_path / "none" / "table.parquet", small_space)
     (tmp_path / "text.parquet").write_text("no table")
     with pytest.raises(UserError, match="is not a table of sase-ray tabulate"):
         tabulate(tmp_path / "text.parquet", small_space, **options)
