@@ -50,7 +50,7 @@ def plot_reliability(table: pd.DataFrame, scores: pd.DataFrame, metric: str, fol
         dots.plot(range(len(paired)), paired[seed], ".", alpha=0.6, label=f"seed {seed}")
     dots.plot(range(len(paired)), paired.mean(axis=1), "k_", markersize=12, label="mean")
     dots.set(
-        title="scores after the last epoch, each seed's common shift removed",
+        title="last epoch, each seed's common shift removed",
         xlabel="genotype, by its mean",
         ylabel=LABELS[metric],
     )

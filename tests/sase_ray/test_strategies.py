@@ -99,7 +99,37 @@ def test_the_metric_decides_what_is_better(make_job):
     assert replace(task, metric="val_accuracy").mode == "max"
 
 
-def test_grid_ends_with_the_space(make_job):
+def test_searches_that_repeat_nothing_end_with_the_space(make_job):
     task = SearchTask(make_job(), 10_000)
-    assert make_strategy("grid").plan(task).max_trials == 729
-    assert make_strategy("random").plan(task).max_trials is None
+    for name in ("grid", "random", "asha"):
+        assert make_strategy(name).plan(task).max_trials == 729
+    assert make_strategy("tpe").plan(task).max_trials is None
+
+
+def test_grid_trains_the_listed_genotypes_alone(make_job):
+    task = SearchTask(make_job(), 10_000)
+    listed = ["gap-conv3-fc-gap-pnorm-affine", "cov-fc-affine-gap-gap-conv3x3"]
+    strategy = make_strategy("grid", {"genotypes": listed})
+    plan = strategy.plan(task)
+    assert plan.max_trials == 2
+    plan.searcher.set_search_properties("val_loss", "min", dict(plan.param_space))
+    asked = [task.job.space.from_config(plan.searcher.suggest(str(i))) for i in range(2)]
+    assert [str(genotype) for genotype in asked] == listed
+    with pytest.raises(UserError, match="gap_skew"):
+        make_strategy("grid", {"genotypes": ["gap_skew-fc-fc-gap-gap-affine"]}).check(task)
+
+
+def test_grid_refuses_a_space_too_large_to_walk(make_job, write_space):
+    ops = ["gap", "gap_gmp", "gap_std", "l2norm", "pnorm", "cov", "gap_skew"]
+    path = write_space({"channel_squeeze": ops}, scope="stage", stages=9)
+    task = SearchTask(make_job(path), 10_000)
+    with pytest.raises(UserError, match="spaces of up to 1,000,000"):
+        make_strategy("grid").check(task)
+
+
+def test_random_search_draws_no_genotype_twice(make_job):
+    task = SearchTask(make_job(), 10_000, warm_start=())
+    plan = make_strategy("random").plan(task)
+    plan.searcher.set_search_properties("val_loss", "min", dict(plan.param_space))
+    drawn = [tuple(plan.searcher.suggest(str(i)).values()) for i in range(300)]
+    assert len(set(drawn)) == 300
