@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -43,25 +42,26 @@ Cpus = Annotated[float | None, typer.Option("--cpus-per-trial")]
 Gpus = Annotated[float | None, typer.Option("--gpus-per-trial", help="A fraction shares a GPU.")]
 
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
+
 def main() -> None:
     """Run the command line; a mistake of the user ends with one sentence and exit code 2."""
     try:
-        # Not standalone: typer would end an interruption itself, without a word.
-        sys.exit(app(standalone_mode=False))
-    except click.ClickException as error:  # an option that is missing, unknown or wrong
-        error.show()
-        sys.exit(error.exit_code)
+        app()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # of which typer itself says nothing
+            Console(stderr=True).print(
+                "stopped; the tables of the searches that had ended are in the results folder",
+                soft_wrap=True,
+            )
+        raise
     except UserError as error:
         Console(stderr=True).print(
             f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True
         )
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        Console(stderr=True).print(
-            "stopped; the tables of the searches that had ended are in the results folder",
-            soft_wrap=True,
-        )
-        sys.exit(130)
     except Exception as error:
         if not type(error).__module__.startswith("ray.exceptions"):
             raise

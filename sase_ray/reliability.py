@@ -83,6 +83,9 @@ def variance_components(scores: Scores) -> VarianceComponents:
     ms_seed = genotypes * np.sum((by_seed - mean) ** 2) / (seeds - 1)
     rest = scores - by_genotype - by_seed + mean
     ms_residual = np.sum(rest**2) / ((genotypes - 1) * (seeds - 1))
+    if ms_residual < (1e-12 * np.abs(scores).max()) ** 2:
+        ms_residual = np.float64(0.0)  # nothing but the rounding of these sums
+    ms_genotype = ms_genotype if ms_genotype > (1e-12 * np.abs(scores).max()) ** 2 else 0.0
     return VarianceComponents(
         genotype=max(0.0, float(ms_genotype - ms_residual) / seeds),
         seed=max(0.0, float(ms_seed - ms_residual) / genotypes),

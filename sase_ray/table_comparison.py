@@ -98,6 +98,11 @@ def compare_on_table(
     chosen = _choose(names, options or {})
     if noise:
         table.reliability(metric)  # refuses a table whose noise is not known
+    if not table.tells_apart(metric):
+        raise UserError(
+            f"the test images of this table tell no genotypes apart by {TEST[metric]}: regret "
+            f"would mean nothing"
+        )
     if workers < 1:
         raise UserError(f"workers must be at least 1, got {workers}")
     if run:
@@ -358,10 +363,7 @@ def _reading(
         return
     seen = "every search drew its trainings with that noise" if noise else "searches saw none of it"
     yield f"The ICC of one training in this table is {icc:.2f}; {seen}."
-    if np.isnan(agreement):
-        yield "Its test images do not tell genotypes apart by this metric: regret means nothing."
-    else:
-        yield (
-            f"Validation and test images agree on the genotypes with a correlation of "
-            f"{agreement:.2f}, noise taken out."
-        )
+    yield (
+        f"Validation and test images agree on the genotypes with a correlation of "
+        f"{agreement:.2f}, noise taken out."
+    )

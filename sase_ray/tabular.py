@@ -21,7 +21,7 @@ from sase_ray.reliability import (
     genotype_correlation,
     variance_components,
 )
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, unknown_name
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
 
@@ -101,17 +101,19 @@ class TabularBenchmark:
         Raises:
             UserError: there is no such file, or it is not such a table.
         """
-        path = Path(path) if path else BUNDLED
+        path = BUNDLED if path is None else Path(path)
         if not path.is_file():
             raise UserError(f"there is no table {path}: make one with `sase-ray tabulate`")
         try:
             table = pq.read_table(path)
             about = json.loads((table.schema.metadata or {})[_ABOUT])
-        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            return cls(table.to_pandas(), about)
+        except UserError:
+            raise
+        except (pa.ArrowException, OSError, LookupError, ValueError, TypeError) as error:
             raise UserError(
                 f"{path} is not a table of sase-ray tabulate ({type(error).__name__}: {error})"
             ) from error
-        return cls(table.to_pandas(), about)
 
     @property
     def samples_per_epoch(self) -> int:
@@ -182,6 +184,8 @@ class TabularBenchmark:
         index = self._index[self._text(genotype)]
         epoch = self._epoch(epoch)
         noise = self._noise
+        if not isinstance(seed, int) or seed < 0:
+            raise UserError(f"seed is 0, 1, 2, ..., not {seed!r}")
         pick = int(np.random.default_rng((seed, index)).integers(len(noise)))
         drawn = self._true[index, epoch - 1] + noise[pick, epoch - 1]
         drawn[0] = max(drawn[0], 0.0)
@@ -199,7 +203,7 @@ class TabularBenchmark:
             UserError: as for `draw`.
         """
         index = self._index[self._text(genotype)]
-        return float(self._true[index, -1, VALIDATION.index(metric)])
+        return float(self._true[index, -1, VALIDATION.index(_metric(metric))])
 
     def test(self, genotype: Genotype | str, metric: str = "val_loss") -> float:
         """Return the test metric that belongs to a validation metric, at a training's end.
@@ -207,7 +211,7 @@ class TabularBenchmark:
         Noise is taken out as in `truth` where the table knows it; else it is what was recorded.
         For judging what a search has found; no search may read it.
         """
-        return float(self._test[TEST[metric]][self._index[self._text(genotype)]])
+        return float(self._test[TEST[_metric(metric)]][self._index[self._text(genotype)]])
 
     def regret(self, genotype: Genotype | str, metric: str = "val_loss") -> float:
         """Return how far a genotype's `test` is from the best of the table; 0 is best.
@@ -215,15 +219,15 @@ class TabularBenchmark:
         In nats or, for accuracy, in shares. A genotype whose training was lost counts as the worst
         of the others. For judging only, as `test`.
         """
-        return float(self._regrets[metric][self._index[self._text(genotype)]])
+        return float(self._regrets[_metric(metric)][self._index[self._text(genotype)]])
 
     def mean_regret(self, metric: str = "val_loss") -> float:
         """Return the mean regret of all genotypes: that of a blind pick."""
-        return float(self._regrets[metric].mean())
+        return float(self._regrets[_metric(metric)].mean())
 
     def best(self, metric: str = "val_loss") -> str:
         """Return the genotype that was recorded best by a validation metric."""
-        scores = self._recorded[:, -1, VALIDATION.index(metric)]
+        scores = self._recorded[:, -1, VALIDATION.index(_metric(metric))]
         order = np.nanargmin(scores) if metric == "val_loss" else np.nanargmax(scores)
         return self.genotypes[int(order)]
 
@@ -235,7 +239,7 @@ class TabularBenchmark:
         Raises:
             UserError: as for `draw`.
         """
-        scores = self._repeated[:, :, self._epoch(epoch) - 1, VALIDATION.index(metric)]
+        scores = self._repeated[:, :, self._epoch(epoch) - 1, VALIDATION.index(_metric(metric))]
         return variance_components(scores)
 
     def test_agreement(self, metric: str = "val_loss") -> float:
@@ -246,8 +250,12 @@ class TabularBenchmark:
         Raises:
             UserError: as for `draw`.
         """
-        validation = self._repeated[:, :, -1, VALIDATION.index(metric)]
+        validation = self._repeated[:, :, -1, VALIDATION.index(_metric(metric))]
         return genotype_correlation(validation, self._repeated_tests(metric))
+
+    def tells_apart(self, metric: str = "val_loss") -> bool:
+        """Return whether the genotypes' regrets differ at all, as far as the table knows."""
+        return bool(np.ptp(self._regrets[_metric(metric)]) > 0)
 
     @cached_property
     def _seeds(self) -> list[int]:
@@ -354,9 +362,9 @@ class TabularBenchmark:
 
     def _epoch(self, epoch: int | None) -> int:
         epoch = self.epochs if epoch is None else epoch
-        if not 1 <= epoch <= self.epochs:
-            raise UserError(f"the table has the epochs 1 to {self.epochs}, not {epoch}")
-        return epoch
+        if epoch not in range(1, self.epochs + 1):
+            raise UserError(f"the table has the epochs 1 to {self.epochs}, not {epoch!r}")
+        return int(epoch)
 
     def _entry(self, index: int, epoch: int, scores: NDArray[np.float64]) -> TableEntry:
         loss, accuracy = (float(score) for score in scores)
@@ -367,6 +375,12 @@ class TabularBenchmark:
             seconds=float(self._seconds[index, epoch - 1]),
             diverged=not np.isfinite(loss),
         )
+
+
+def _metric(metric: str) -> str:
+    if metric not in TEST:
+        raise unknown_name("metric", metric, TEST)
+    return metric
 
 
 def _on_first_scale(

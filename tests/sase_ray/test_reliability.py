@@ -114,6 +114,15 @@ def test_a_diverged_genotype_is_refused():
         variance_components(np.array([[1.0, 2.0], [np.inf, 1.0]]))
 
 
+def test_scores_that_do_not_vary_measure_nothing():
+    alike = np.array([[0.1, 0.13]] * 3)
+    assert np.isnan(variance_components(alike).icc())
+    assert np.isnan(icc_interval(alike)).all()
+    noiseless = np.array([[0.1, 0.13], [0.2, 0.23], [0.35, 0.38]])
+    assert variance_components(noiseless).icc() == 1
+    assert np.isnan(icc_interval(noiseless)).all()
+
+
 def test_the_interval_of_the_textbook_example():
     # McGraw and Wong 1996 and R's psych::ICC give 0.34 to 0.95 for these data, ICC(3,1).
     assert icc_interval(SHROUT_FLEISS) == pytest.approx((0.342, 0.946), abs=0.001)

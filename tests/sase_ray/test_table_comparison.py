@@ -15,7 +15,7 @@ from sase_ray.table_comparison import (
     regret_curves,
     search_table,
 )
-from sase_ray.tabular import write_benchmark
+from sase_ray.tabular import TabularBenchmark, write_benchmark
 from search_spaces.errors import UserError
 
 
@@ -140,6 +140,16 @@ def test_lost_trainings_leave_curves_and_ranks_finite(make_table) -> None:
     ends = searches.groupby(["strategy", "seed"], sort=False).last().reset_index()
     assert np.isfinite(regret_curves(searches, 2000)[["regret", "low", "high"]]).all().all()
     assert np.isfinite(rank_strategies(ends)[["regret", "ci_low", "mean_rank"]]).all().all()
+
+
+def test_a_metric_that_tells_nothing_apart_is_refused(make_table, tmp_path) -> None:
+    table = make_table(sd_genotype=0.0, sd_noise=0.0)
+    alike = table.rows.assign(test_accuracy=table.rows["test_accuracy"].where(
+        table.rows["test_accuracy"].isna(), 0.5))  # fmt: skip
+    same = TabularBenchmark(alike, table.about)
+    with pytest.raises(UserError, match="tell no genotypes apart by test_accuracy"):
+        compare_on_table(same, metric="val_accuracy", results=tmp_path, noise=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_table_without_repeats_has_no_noise_to_draw(make_table, tmp_path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sase_ray.tabular import TabularBenchmark, write_benchmark
@@ -25,8 +29,15 @@ def test_a_genotype_is_looked_up_at_every_epoch_and_seed(made_up_table) -> None:
 
 def test_what_is_not_in_the_table_is_an_error(made_up_table) -> None:
     first, last = made_up_table.genotypes[0], made_up_table.genotypes[-1]
-    with pytest.raises(UserError, match="epochs 1 to 3, not 4"):
-        made_up_table.lookup(first, 4)
+    for epoch in (4, 0, 1.5, "2"):
+        with pytest.raises(UserError, match="epochs 1 to 3, not"):
+            made_up_table.lookup(first, epoch)
+    for seed in (-1, 0.5, "a"):
+        with pytest.raises(UserError, match="seed is 0, 1, 2"):
+            made_up_table.draw(first, seed=seed)
+    for ask in (made_up_table.test, made_up_table.truth, made_up_table.regret):
+        with pytest.raises(UserError, match="unknown metric 'test_loss'"):
+            ask(first, "test_loss")
     with pytest.raises(UserError, match=r"trained with the seeds \[0\], not with 1"):
         made_up_table.lookup(last, seed=1)
     with pytest.raises(UserError, match="gap_std"):
@@ -147,6 +158,17 @@ def test_files_that_are_no_tables_are_refused(made_up_table, tmp_path) -> None:
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "other.parquet")
     with pytest.raises(UserError, match="is not a table of sase-ray tabulate"):
         TabularBenchmark.load(tmp_path / "other.parquet")
+    frame = made_up_table.rows
+    for name, rows, about in (
+        ("empty", frame, {}),
+        ("list", frame, []),
+        ("column", frame.drop(columns="val_loss"), made_up_table.about),
+    ):
+        table = pa.Table.from_pandas(rows, preserve_index=False)
+        table = table.replace_schema_metadata({b"sase_ray": json.dumps(about)})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+        with pytest.raises(UserError, match="is not a table of sase-ray tabulate"):
+            TabularBenchmark.load(tmp_path / f"{name}.parquet")
     part = made_up_table.rows[made_up_table.rows["genotype"] != made_up_table.genotypes[3]]
     write_benchmark(part, made_up_table.about, tmp_path / "part.parquet")
     with pytest.raises(UserError, match="1 genotypes are missing"):
