@@ -113,14 +113,36 @@ def test_grid_visits_every_genotype_once_and_ends(make_job, search, write_space)
     assert scores == sorted(scores, reverse=True)
 
 
-def test_two_trials_at_a_time_keep_within_the_budget(make_job, search):
-    job = make_job(epochs=3)
-    budget = 4 * 288 + 100
-    outcome = search("random", SearchTask(job, budget), concurrency=2)
-    assert [len(epochs) for _, epochs in tried(outcome)] == [3] * 4
-    assert outcome.samples == 4 * 288
-    order = [row["trial"] for row in outcome.history.evaluations]
-    assert sorted(order, key=order.index) != order, "the trials ran side by side"
+MEETING = """
+import os, time
+from pathlib import Path
+from search_spaces.ops import register_op
+
+MARKERS = Path({markers!r})
+
+@register_op("channel_excite", "meeting")
+def meeting(z):
+    '''A gate that waits until two processes compute it.'''
+    (MARKERS / str(os.getpid())).touch()
+    end = time.monotonic() + 60
+    while len(list(MARKERS.iterdir())) < 2:
+        if time.monotonic() > end:
+            raise TimeoutError("no other trial ran at the same time")
+        time.sleep(0.01)
+    return z.sigmoid()
+"""
+
+
+def test_two_trials_at_a_time_keep_within_the_budget(make_job, search, write_space, tmp_path):
+    (markers := tmp_path / "markers").mkdir()
+    choices = {"refine_excite": ["meeting"], "spatial_excite": ["affine", "conv3x3"]}
+    choices |= {"channel_squeeze": ["gap", "gap_std"]}
+    path = write_space(choices, MEETING.format(markers=str(markers)))
+    budget = 3 * 288 + 100
+    outcome = search("random", SearchTask(make_job(path, epochs=3), budget), concurrency=2)
+    assert outcome.history.failures == {}
+    assert [len(epochs) for _, epochs in tried(outcome)] == [3] * 3
+    assert outcome.samples == 3 * 288
 
 
 @pytest.mark.parametrize(("name", "passes"), [("darts", 2), ("darts-2nd", 5)])
