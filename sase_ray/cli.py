@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from sase_ray.printing import (
+    print_catalogue,
+    print_comparison,
+    print_reliability,
+    print_search,
+    print_table_comparison,
+    say,
+)
 from search_spaces.errors import UserError
+
+if TYPE_CHECKING:
+    from sase_ray.config import Config
 
 app = typer.Typer(
     name="sase-ray",
@@ -52,24 +59,21 @@ def main() -> None:
         app()
     except SystemExit as end:
         if end.code == INTERRUPTED:  # of which typer itself says nothing
-            Console(stderr=True).print(
+            say(
+                Console(stderr=True),
                 "stopped; the tables of the searches that had ended are in the results folder",
-                soft_wrap=True,
             )
         raise
     except UserError as error:
-        Console(stderr=True).print(
-            f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True
-        )
+        say(Console(stderr=True), f"error: {error}", style="bold red")
         sys.exit(2)
     except Exception as error:
         if not type(error).__module__.startswith("ray.exceptions"):
             raise
-        Console(stderr=True).print(
+        say(
+            Console(stderr=True),
             f"error: the Ray cluster failed ({type(error).__name__}); what was finished is in the "
             f"results folder",
-            highlight=False,
-            soft_wrap=True,
         )
         sys.exit(1)
 
@@ -112,6 +116,10 @@ def compare(
     With `--on table` nothing is trained: hundreds of searches read a table of truth.
     """
     console = Console()
+    options = {"budget": budget, "seeds": seeds, "metric": metric, "results": results, "run": run}
+    resources = {
+        "address": address, "cpus_per_trial": cpus_per_trial, "gpus_per_trial": gpus_per_trial,
+    }  # fmt: skip
     if on is None and not noise:
         raise UserError("--no-noise goes with --on: real trainings have theirs")
     if on is not None:
@@ -122,18 +130,19 @@ def compare(
         wrong = [option for option, value in given.items() if value]
         if wrong:
             raise UserError(f"{wrong[0]} does not go with --on: the table has been trained already")
-        _compare_on_table(
-            console,
+        settings = _load(None, None, **options, **resources)  # read and refused as everywhere
+        from sase_ray.table_comparison import compare_on_table
+
+        comparison = compare_on_table(
             None if on == "table" else on,
             _names(strategies),
-            budget=budget,
-            seeds=seeds,
-            metric=metric,
+            resources=settings.resources,
             noise=noise,
-            results=results,
-            run=run,
-            resources=_resources(address, cpus_per_trial, gpus_per_trial),
+            console=console,
+            # What is not given has defaults of its own on a table.
+            **{key: getattr(settings, key) for key, value in options.items() if value is not None},
         )
+        print_table_comparison(console, comparison)
         return
     settings = _load(
         config,
@@ -141,21 +150,16 @@ def compare(
         dataset=dataset,
         strategies=_names(strategies),
         baselines=_names(baselines),
-        budget=budget,
-        seeds=seeds,
         space=space,
-        metric=metric,
-        results=results,
-        run=run,
         backbone=backbone,
         data_root=data_root,
-        resources=_resources(address, cpus_per_trial, gpus_per_trial),
+        **options,
+        **resources,
     )
     # After the settings are known to be right: loading torch and Ray takes seconds.
     from sase_ray.comparison import compare as run_comparison
 
-    comparison = run_comparison(settings, console=console)
-    _print_comparison(console, comparison)
+    print_comparison(console, run_comparison(settings, console=console))
 
 
 @app.command()
@@ -186,21 +190,13 @@ def search(
         run=run,
         backbone=backbone,
         data_root=data_root,
-        resources=_resources(address, cpus_per_trial, gpus_per_trial),
+        address=address,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
     )
     from sase_ray.comparison import search as run_one
-    from sase_ray.drawing import draw
 
-    report = run_one(strategy, settings, console=console)
-    table = Table("rank", "genotype", report.score)
-    for rank, (genotype, score) in enumerate(report.ranking[:5], start=1):
-        table.add_row(str(rank), str(genotype), f"{score:.4f}")
-    console.print(table)
-    for stage in range(report.genotype.stages):
-        console.print(
-            draw(report.genotype.stage(stage)), highlight=False, markup=False, soft_wrap=True
-        )
-    _print_places(console, report.folder)
+    print_search(console, run_one(strategy, settings, console=console))
 
 
 @app.command()
@@ -228,7 +224,9 @@ def tabulate(
         space=space,
         backbone=backbone,
         data_root=data_root,
-        resources=_resources(address, cpus_per_trial, gpus_per_trial),
+        address=address,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
     )
     from sase_ray.tabulate import tabulate as run_tabulate
 
@@ -266,21 +264,14 @@ def reliability(
         run=run,
         backbone=backbone,
         data_root=data_root,
-        resources=_resources(address, cpus_per_trial, gpus_per_trial),
+        address=address,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
     )
     from sase_ray.measurement import measure_reliability
 
     report = measure_reliability(settings, genotypes=genotypes, seeds=seeds, console=console)
-    _print_reliability(report)
-    for sentence in report.reading:
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-    shown = _shown(report.folder)
-    console.print(
-        f"\ntables: {shown}/reliability.csv, {shown}/*.parquet\nfigure: {shown}/reliability.png",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    print_reliability(console, report)
 
 
 @app.command()
@@ -292,36 +283,13 @@ def show(
     image_size: Annotated[int, typer.Option(help="Height and width of the images.", min=1)] = 32,
 ) -> None:
     """Tell what a genotype is: its edges, parameters, multiply-accumulates, and a drawing."""
-    from sase_ray.drawing import draw
-    from sase_ray.showing import block_cost, describe_edges, host_costs
+    from sase_ray.showing import print_genotype
     from search_spaces.ops import load_operations
     from search_spaces.space import SearchSpace
 
     loaded = SearchSpace.load(space)
     load_operations(loaded)
-    parsed = loaded.parse(genotype)
-    plain, attended = host_costs(parsed, backbone, image_size)
-    console = _console_for_tables()
-    for stage in range(parsed.stages):
-        block = parsed.stage(stage)
-        title = f"{block}" if parsed.stages == 1 else f"stage {stage}: {block}"
-        table = Table("edge", "operation", "what it does", "source", title=title)
-        for row in describe_edges(block):
-            table.add_row(*map(escape, row))
-        console.print(table)
-        console.print(draw(block), highlight=False, markup=False, soft_wrap=True)
-        cost = block_cost(block, channels, (14, 14))
-        console.print(
-            f"one block, {channels} channels, 14x14: {cost.parameters:,} parameters, "
-            f"{cost.macs:,} multiply-accumulates",
-            highlight=False,
-        )
-    console.print(
-        f"in {backbone}, {image_size}x{image_size}: {attended.parameters:,} parameters "
-        f"({attended.parameters - plain.parameters:+,}), {attended.macs:,} multiply-accumulates "
-        f"({attended.macs - plain.macs:+,})",
-        highlight=False,
-    )
+    print_genotype(loaded.parse(genotype), backbone, channels, image_size)
 
 
 @app.command()
@@ -330,7 +298,7 @@ def strategies() -> None:
     from sase_ray.strategies import strategies as catalogue
 
     rows = [(s.name, s.family, s.summary, s.source) for s in catalogue().values()]
-    _print_catalogue(("strategy", "family", "what it does", "source"), rows)
+    print_catalogue(("strategy", "family", "what it does", "source"), rows)
 
 
 @app.command()
@@ -342,7 +310,7 @@ def spaces() -> None:
     rows = [
         (s.name, f"{s.size:,}", "shared" if s.stages == 1 else "a stage", s.source) for s in loaded
     ]
-    _print_catalogue(("space", "genotypes", "one block", "source"), rows)
+    print_catalogue(("space", "genotypes", "one block", "source"), rows)
 
 
 @app.command()
@@ -354,7 +322,7 @@ def datasets() -> None:
     rows = [
         (d.name, d.summary, "yes" if d.name in presets() else "", d.source) for d in catalogue()
     ]
-    _print_catalogue(("data set", "what it is", "preset", "source"), rows)
+    print_catalogue(("data set", "what it is", "preset", "source"), rows)
 
 
 @app.command()
@@ -365,8 +333,8 @@ def backbones() -> None:
 
     rows = [(b.name, str(b.stages), b.summary, b.source) for b in catalogue()]
     rows.append(("timm:NAME", "1", "any timm network that takes an attention layer", "timm"))
-    _print_catalogue(("backbone", "stages", "what it is", "source"), rows)
-    _print_catalogue(
+    print_catalogue(("backbone", "stages", "what it is", "source"), rows)
+    print_catalogue(
         ("baseline", "what it does", "source"), [(m.name, m.summary, m.source) for m in modules()]
     )
 
@@ -377,187 +345,24 @@ def _names(text: str | None) -> list[str] | None:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _resources(
-    address: str | None, cpus: float | None, gpus: float | None
-) -> dict[str, Any] | None:
-    given = {"address": address, "cpus_per_trial": cpus, "gpus_per_trial": gpus}
-    return {key: value for key, value in given.items() if value is not None} or None
-
-
-def _load(
-    config: Path | None,
-    assignments: list[str] | None,
-    *,
-    backbone: str | None,
-    data_root: str | None,
-    **options: Any,
-) -> Any:
+def _load(config: Path | None, assignments: list[str] | None, **options: Any) -> Config:
+    """Build the configuration of a command from its options; those not given are None."""
     from sase_ray.config import load_config
 
-    given = {key: value for key, value in options.items() if value is not None}
-    if backbone is not None:
-        given["backbone"] = {"name": backbone}
-    if data_root is not None:
-        given["data"] = {"root": data_root}
+    places = {
+        "backbone": ("backbone", "name"),
+        "data_root": ("data", "root"),
+        "address": ("resources", "address"),
+        "cpus_per_trial": ("resources", "cpus_per_trial"),
+        "gpus_per_trial": ("resources", "gpus_per_trial"),
+    }
+    given: dict[str, Any] = {}
+    for option, value in options.items():
+        if value is None:
+            continue
+        if option in places:
+            section, key = places[option]
+            given.setdefault(section, {})[key] = value
+        else:
+            given[option] = value
     return load_config(config, given, assignments or ())
-
-
-def _print_catalogue(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    table = Table(*head)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    _console_for_tables().print(table)
-
-
-def _console_for_tables() -> Console:
-    # Piped into a file or grep, a table must not be broken to 80 columns.
-    console = Console()
-    return console if console.is_terminal else Console(width=240)
-
-
-def _print_comparison(console: Console, comparison: Any) -> None:
-    table = Table(title="test accuracy in %, mean and 95% interval over independent searches")
-    columns = (
-        "module by", "accuracy", "interval", "vs random", "p (Holm)", "samples", "device s",
-        "trials", "parameters", "MACs", "latency ms",
-    )  # fmt: skip
-    for column in columns:
-        table.add_column(column, justify="left" if column == "module by" else "right")
-    for row in comparison.table.to_dict("records"):
-        table.add_row(*_cells(row))
-    wide = console if console.is_terminal else Console(width=200)
-    wide.print(table)
-    for outcome in comparison.outcomes:
-        console.print(
-            f"{outcome.strategy}/seed{outcome.seed} found {outcome.genotype}",
-            highlight=False,
-            soft_wrap=True,
-        )
-    for reason in comparison.failures.values():
-        console.print(
-            f"failed: {reason}", style="red", highlight=False, markup=False, soft_wrap=True
-        )
-    console.print()
-    for sentence in comparison.reading:
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-    _print_places(console, comparison.folder)
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    def number(value: float, form: str) -> str:
-        return "" if value != value else format(value, form)
-
-    interval = ""
-    if row["ci_low"] == row["ci_low"]:
-        interval = f"{100 * max(0, row['ci_low']):.2f} – {100 * min(1, row['ci_high']):.2f}"
-    return [
-        row["name"],
-        f"{100 * row['test_accuracy']:.2f}",
-        interval,
-        number(100 * row["difference"], "+.2f"),
-        number(row["p_holm"], ".3f") + ("*" if row["significant"] else ""),
-        f"{row['search_samples']:,.0f}",
-        f"{row['search_seconds']:,.0f}",
-        f"{row['trials']:,.0f}",
-        f"{row['parameters']:,.0f}",
-        f"{row['macs']:,.0f}",
-        f"{row['latency_ms']:.2f}",
-    ]
-
-
-def _compare_on_table(
-    console: Console,
-    table: str | None,
-    names: list[str] | None,
-    *,
-    budget: str | None,
-    resources: dict[str, Any] | None,
-    **options: Any,
-) -> None:
-    from sase_ray.config import load_config
-
-    # So that a budget of 1e6 and the resources are read, and refused, as everywhere.
-    checked = load_config(
-        None, {"budget": budget or 1, **({"resources": resources} if resources else {})}
-    )
-    from sase_ray.table_comparison import compare_on_table
-
-    comparison = compare_on_table(
-        table,
-        names,
-        budget=checked.budget if budget else None,
-        resources=checked.resources,
-        console=console,
-        **{key: value for key, value in options.items() if value is not None},
-    )
-    loss = options.get("metric") != "val_accuracy"
-    scale, form = (1, ".4f") if loss else (100, ".2f")
-    unit = "nats of test cross-entropy" if loss else "points of test accuracy"
-    shown = Table(title=f"regret in {unit}, mean and 95% interval; * not told apart from the best")
-    for column in ("strategy", "regret", "interval", "median", "mean rank", "trials", "device s"):
-        shown.add_column(column, justify="left" if column == "strategy" else "right")
-    for i, row in enumerate(comparison.table.to_dict("records")):
-        shown.add_row(
-            row["name"],
-            format(scale * row["regret"], form),
-            f"{scale * row['ci_low']:{form}} – {scale * row['ci_high']:{form}}",
-            format(scale * row["median"], form),
-            f"{row['mean_rank']:.2f}" + ("*" if row["tied"] and i else ""),
-            f"{row['trials']:.0f}",
-            f"{row['seconds']:,.0f}",
-        )
-    _console_for_tables().print(shown)
-    for sentence in comparison.reading:
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-    folder = _shown(comparison.folder)
-    console.print(
-        f"\ntables: {folder}/strategies.csv, {folder}/*.parquet\nfigure: {folder}/regret.png",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-
-
-def _print_reliability(report: Any) -> None:
-    table = Table(title="reliability of the proxy protocol (losses in nats, accuracies in points)")
-    for column in (
-        "metric", "epoch", "s a trial", "sd genotype", "sd seed", "sd noise", "ICC", "95%",
-        "ICC of all seeds", "tau", "95%", "detectable",
-    ):  # fmt: skip
-        table.add_column(column, justify="left" if column == "metric" else "right")
-    for row in report.table.to_dict("records"):
-        loss = row["metric"].endswith("loss")
-        scale, form = (1, ".4f") if loss else (100, ".2f")
-        spreads = [
-            format(scale * row[key], form) for key in ("sd_genotype", "sd_seed", "sd_residual")
-        ]
-        table.add_row(
-            row["metric"],
-            str(row["epoch"]),
-            f"{row['seconds']:.1f}",
-            *spreads,
-            f"{row['icc']:.2f}",
-            f"{row['icc_low']:.2f} – {row['icc_high']:.2f}",
-            f"{row['icc_k']:.2f}",
-            f"{row['tau']:.2f}",
-            f"{row['tau_low']:.2f} – {row['tau_high']:.2f}",
-            format(scale * row["detectable"], form),
-        )
-    _console_for_tables().print(table)
-
-
-def _shown(folder: Path) -> str:
-    shown = os.path.relpath(folder)
-    return shown if not shown.startswith("..") else str(folder)
-
-
-def _print_places(console: Console, folder: Path) -> None:
-    shown = _shown(folder)
-    csv = f", {shown}/strategies.csv" if (folder / "strategies.csv").exists() else ""
-    console.print(
-        f"\ntables:      {shown}/*.parquet{csv}\n"
-        f"TensorBoard: tensorboard --logdir {shown}/tensorboard",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,15 +21,20 @@ FEWEST = 3
 """Genotypes that must have been trained by the same seeds for a word on the way."""
 
 
-def protocol_key(config: Config) -> str:
-    """Return a name of what a reliability holds for: data, space, host and proxy protocol."""
+def protocol_of(config: Config) -> dict[str, Any]:
+    """Return the part of a configuration that a trial's result depends on, but for the space."""
     what = config.model_dump(
         mode="json", include={"dataset": True, "data": True, "backbone": True, "proxy": True}
     )
     del what["data"]["root"]  # the same images, wherever they lie
+    return what
+
+
+def protocol_key(config: Config) -> str:
+    """Return a name of what a reliability holds for: data, space, host and proxy protocol."""
     described = describe_space(SearchSpace.load(config.space))
-    what["space"] = {k: v for k, v in described.items() if k not in {"name", "source"}}
-    text = json.dumps(what, sort_keys=True)
+    space = {k: v for k, v in described.items() if k not in {"name", "source"}}
+    text = json.dumps(protocol_of(config) | {"space": space}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -123,6 +123,43 @@ def genotype_correlation(first: Scores, second: Scores) -> float:
     return float(np.clip(component(first, second) / variances**0.5, -1, 1))
 
 
+def on_first_scale(scores: NDArray[np.float64], repeated: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Give every seed the mean and the spread that the first has on the repeated genotypes.
+
+    In another seed's host all modules may do worse, and their differences may be larger; within a
+    search, which has one seed, neither matters.
+
+    Args:
+        scores: (genotype, seed, ...).
+        repeated: the genotypes that have all seeds.
+    """
+    known = scores[repeated]
+    mean, spread = known.mean(axis=0), known.std(axis=0)
+    scale = np.divide(spread[:1], spread, out=np.ones_like(spread), where=spread > 0)
+    return (scores - mean) * scale + mean[:1]
+
+
+def without_noise(scores: NDArray[np.float64], repeated: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Estimate every genotype's true score so that the estimates spread as the truth does.
+
+    A mean over n seeds has the variance G + E/n, where the truth has G; drawn in towards the mean
+    of all by sqrt(G / (G + E/n)), it has G, too.
+
+    Args:
+        scores: (genotype, seed) on one scale, NaN or infinite where there is none.
+        repeated: the genotypes that have all seeds, from which G and E come.
+    """
+    known = scores[repeated]
+    parts = variance_components(known)
+    usable = np.where(np.isfinite(scores), scores, np.nan)
+    count = np.isfinite(usable).sum(axis=1)
+    mean = np.nansum(usable, axis=1) / np.maximum(count, 1)
+    mean[count == 0] = np.nan
+    share = np.array([parts.icc(max(1, int(n))) for n in count])
+    centre = np.nanmean(mean)
+    return centre + np.nan_to_num(share) ** 0.5 * (mean - centre)
+
+
 def icc_interval(scores: Scores) -> tuple[float, float]:
     """Return the 95% confidence interval of the ICC of one paired seed.
 

@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -83,7 +83,7 @@ class RunFolder:
             "hardware": hardware(),
         }
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        _write(self.path / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+        write_whole(self.path / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
 
     def remove_tune_storage(self) -> None:
         """Remove what Ray Tune kept; searches that ended well have removed their own."""
@@ -101,10 +101,25 @@ class RunFolder:
     def write_table(self, name: str, rows: Iterable[Row], *, csv: bool = False) -> pd.DataFrame:
         """Write rows as `<name>.parquet`, and as `<name>.csv` if asked; return them as a frame."""
         frame = pd.DataFrame(list(rows))
-        _write(self.path / f"{name}.parquet", lambda path: frame.to_parquet(path, index=False))
+        write_whole(self.path / f"{name}.parquet", lambda path: frame.to_parquet(path, index=False))
         if csv:
-            _write(self.path / f"{name}.csv", lambda path: frame.to_csv(path, index=False))
+            write_whole(self.path / f"{name}.csv", lambda path: frame.to_csv(path, index=False))
         return frame
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file whole or not at all: under another name first, which is then its own.
+
+    Args:
+        path: of the file, which may exist.
+        write: writes it to the path that it is given.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def check_new(path: Path) -> None:
@@ -175,15 +190,6 @@ def _ranking_rows(outcomes: Iterable[SearchOutcome]) -> Iterable[Row]:
                 "score": score,
                 "score_is": outcome.score,
             }
-
-
-def _write(path: Path, write: Any) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        write(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def package_version(package: str) -> str:

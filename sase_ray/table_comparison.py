@@ -43,10 +43,12 @@ class TableComparison:
         folder: where everything is written.
         table: a row a strategy, least mean regret first, see `rank_strategies`.
         curves: `strategy`, `samples`, and the mean regret there with its 95% interval.
+        metric: that searches ranked by.
         reading: what can be said about it, in sentences.
     """
 
     folder: Path
+    metric: str
     table: pd.DataFrame
     curves: pd.DataFrame
     reading: tuple[str, ...]
@@ -139,7 +141,7 @@ def compare_on_table(
 
     plot_table_comparison(curves, ends, pairwise(ends), table, metric, folder.path)
     reading = tuple(_reading(ranking, ends, table, metric, noise))
-    return TableComparison(folder.path, ranking, curves, reading)
+    return TableComparison(folder.path, metric, ranking, curves, reading)
 
 
 def _choose(

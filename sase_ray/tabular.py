@@ -19,8 +19,11 @@ from numpy.typing import NDArray
 from sase_ray.reliability import (
     VarianceComponents,
     genotype_correlation,
+    on_first_scale,
     variance_components,
+    without_noise,
 )
+from sase_ray.results import write_whole
 from search_spaces.errors import UserError, unknown_name
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
@@ -102,18 +105,13 @@ class TabularBenchmark:
             UserError: there is no such file, or it is not such a table.
         """
         path = BUNDLED if path is None else Path(path)
-        if not path.is_file():
-            raise UserError(f"there is no table {path}: make one with `sase-ray tabulate`")
+        rows, about = read_benchmark(path)
         try:
-            table = pq.read_table(path)
-            about = json.loads((table.schema.metadata or {})[_ABOUT])
-            return cls(table.to_pandas(), about)
+            return cls(rows, about)
         except UserError:
             raise
-        except (pa.ArrowException, OSError, LookupError, ValueError, TypeError) as error:
-            raise UserError(
-                f"{path} is not a table of sase-ray tabulate ({type(error).__name__}: {error})"
-            ) from error
+        except (LookupError, ValueError, TypeError) as error:
+            raise _no_table(path, error) from error
 
     @property
     def samples_per_epoch(self) -> int:
@@ -274,7 +272,7 @@ class TabularBenchmark:
     @cached_property
     def _grids(self) -> NDArray[np.float64]:
         """The same on the scale of the first seed."""
-        return _on_first_scale(self._trained, self._repeated_index)
+        return on_first_scale(self._trained, self._repeated_index)
 
     @cached_property
     def _repeated_index(self) -> NDArray[np.int64]:
@@ -291,7 +289,7 @@ class TabularBenchmark:
 
     def _repeated_tests(self, metric: str) -> NDArray[np.float64]:
         index = self._repeated_index
-        return _on_first_scale(self._tests(TEST[metric]), index)[index]
+        return on_first_scale(self._tests(TEST[metric]), index)[index]
 
     def _tests(self, column: str) -> NDArray[np.float64]:
         """A test metric (genotype, seed) of `_seeds`; NaN where there is none."""
@@ -316,7 +314,7 @@ class TabularBenchmark:
         true = self._recorded.copy()
         for epoch in range(self.epochs):
             for i in range(len(VALIDATION)):
-                true[:, epoch, i] = _without_noise(self._grids[:, :, epoch, i], index)
+                true[:, epoch, i] = without_noise(self._grids[:, :, epoch, i], index)
         lost = ~np.isfinite(self._recorded)
         true[lost] = self._recorded[lost]
         return true
@@ -330,7 +328,7 @@ class TabularBenchmark:
         except UserError:
             return {column: scores[:, 0] for column, scores in recorded.items()}
         return {
-            column: _without_noise(_on_first_scale(scores, index), index)
+            column: without_noise(on_first_scale(scores, index), index)
             for column, scores in recorded.items()
         }
 
@@ -383,45 +381,6 @@ def _metric(metric: str) -> str:
     return metric
 
 
-def _on_first_scale(
-    scores: NDArray[np.float64], repeated: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Give every seed the mean and the spread that the first has on the repeated genotypes.
-
-    In another seed's host all modules may do worse, and their differences may be larger; within a
-    search, which has one seed, neither matters.
-
-    Args:
-        scores: (genotype, seed, ...).
-        repeated: the genotypes that have all seeds.
-    """
-    known = scores[repeated]
-    mean, spread = known.mean(axis=0), known.std(axis=0)
-    scale = np.divide(spread[:1], spread, out=np.ones_like(spread), where=spread > 0)
-    return (scores - mean) * scale + mean[:1]
-
-
-def _without_noise(scores: NDArray[np.float64], repeated: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Estimate every genotype's true score so that the estimates spread as the truth does.
-
-    A mean over n seeds has the variance G + E/n, where the truth has G; drawn in towards the mean
-    of all by sqrt(G / (G + E/n)), it has G, too.
-
-    Args:
-        scores: (genotype, seed) on one scale, NaN or infinite where there is none.
-        repeated: the genotypes that have all seeds, from which G and E come.
-    """
-    known = scores[repeated]
-    parts = variance_components(known)
-    usable = np.where(np.isfinite(scores), scores, np.nan)
-    count = np.isfinite(usable).sum(axis=1)
-    mean = np.nansum(usable, axis=1) / np.maximum(count, 1)
-    mean[count == 0] = np.nan
-    share = np.array([parts.icc(max(1, int(n))) for n in count])
-    centre = np.nanmean(mean)
-    return centre + np.nan_to_num(share) ** 0.5 * (mean - centre)
-
-
 def _space(described: Mapping[str, Any]) -> SearchSpace:
     # Without its operation files: looking up builds no operation.
     return SearchSpace(
@@ -430,6 +389,37 @@ def _space(described: Mapping[str, Any]) -> SearchSpace:
         edges=described["edges"],
         stages=described["stages"],
         source=described["source"],
+    )
+
+
+def read_benchmark(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the rows of a table that `write_benchmark` wrote, complete or not, and `about`.
+
+    Raises:
+        UserError: there is no such file, or it is not such a table.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no table {path}: make one with `sase-ray tabulate`")
+    try:
+        table = pq.read_table(path)
+        about = json.loads((table.schema.metadata or {})[_ABOUT])
+        if not about.keys() >= {"config", "space", "hosts"}:
+            raise KeyError("config, space, hosts")
+        return table.to_pandas(), about
+    except (
+        pa.ArrowException,
+        OSError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        raise _no_table(path, error) from error
+
+
+def _no_table(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path} is not a table of sase-ray tabulate ({type(error).__name__}: {error})"
     )
 
 
@@ -446,9 +436,5 @@ def write_benchmark(rows: pd.DataFrame, about: Mapping[str, Any], path: Path) ->
     )
     table = pa.Table.from_pandas(kept, preserve_index=False)
     metadata = {**(table.schema.metadata or {}), _ABOUT: json.dumps(about).encode()}
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        pq.write_table(table.replace_schema_metadata(metadata), partial, compression="zstd")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    table = table.replace_schema_metadata(metadata)
+    write_whole(path, lambda partial: pq.write_table(table, partial, compression="zstd"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import shutil
 import time
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 import ray
 from pydantic import ConfigDict
 from rich.console import Console
@@ -21,10 +19,11 @@ from rich.console import Console
 from sase_ray.cluster import Slots, connected
 from sase_ray.config import Config, load_config
 from sase_ray.measurement import ListedStudy, without_searches
+from sase_ray.records import protocol_of
 from sase_ray.results import PACKAGES, hardware, package_version
 from sase_ray.setup import Setup
 from sase_ray.strategies import Plan, SearchTask
-from sase_ray.tabular import COLUMNS, write_benchmark
+from sase_ray.tabular import COLUMNS, read_benchmark, write_benchmark
 from sase_ray.tuning import run_search, train_host_on
 from search_spaces.errors import UserError
 from search_spaces.space import describe_space
@@ -120,12 +119,8 @@ class _Tabulating(ListedStudy):
 
 def _about(setup: Setup) -> dict[str, Any]:
     job = setup.task(0).job
-    config = setup.config.model_dump(
-        mode="json", include={"dataset": True, "data": True, "backbone": True, "proxy": True}
-    )
-    del config["data"]["root"]  # the same images, wherever they lie
     return {
-        "config": config,
+        "config": protocol_of(setup.config),
         "space": describe_space(setup.space),
         "samples_per_epoch": job.samples_per_epoch,
         "samples_of_host": job.samples_of_host,
@@ -159,20 +154,15 @@ class _Sitting:
         self.saved = time.monotonic()
 
     def _read(self) -> None:
-        try:
-            table = pq.read_table(self.path)
-            about = json.loads((table.schema.metadata or {})[b"sase_ray"])
-            same = {key: about[key] == self.about[key] for key in ("config", "space")}
-            self.hosts = about["hosts"]
-        except Exception as error:  # pyarrow has many for a file that is not what it should be
-            raise UserError(f"{self.path} is not a table of sase-ray tabulate") from error
-        for key, unchanged in same.items():
-            if not unchanged:
+        rows, about = read_benchmark(self.path)
+        for key in ("config", "space"):
+            if about[key] != self.about[key]:
                 raise UserError(
                     f"{self.path} was made with another {key}: go on with the same, or choose "
                     f"another file"
                 )
-        self.rows = table.to_pandas().to_dict("records")
+        self.hosts = about["hosts"]
+        self.rows = rows.to_dict("records")
 
     def train(self, seed: int, genotypes: list[str]) -> None:
         """Train genotypes with one seed, and write what came of it."""

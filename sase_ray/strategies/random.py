@@ -47,6 +47,7 @@ class _WithoutReplacement(RandomSampler):
         super().__init__(seed=seed)
         self.space = space
         self.random = random.Random(seed)
+        self.drawn: set[tuple[Any, ...]] = set()
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -57,14 +58,14 @@ class _WithoutReplacement(RandomSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Draw a genotype that no trial of the study has."""
-        if trial.system_attrs.get("fixed_params"):  # of the warm start
+        """Draw a genotype that no trial before has."""
+        fixed = trial.system_attrs.get("fixed_params")
+        if fixed:  # of the warm start
+            self.drawn.add(tuple(fixed.get(name) for name in search_space))
             return {}
-        tried = {
-            tuple(old.params.get(name) for name in search_space)
-            for old in study.get_trials(deepcopy=False)
-        }
         while True:
             config = self.space.to_config(self.space.sample(self.random))
-            if tuple(config[name] for name in search_space) not in tried:
+            key = tuple(config[name] for name in search_space)
+            if key not in self.drawn:
+                self.drawn.add(key)
                 return config

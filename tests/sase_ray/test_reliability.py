@@ -6,6 +6,7 @@ from scipy import stats
 
 from sase_ray.reliability import (
     VarianceComponents,
+    genotype_correlation,
     icc_interval,
     rank_agreement,
     variance_components,
@@ -53,6 +54,27 @@ def test_mean_squares_agree_with_an_anova_by_statsmodels():
     assert components.residual == pytest.approx(residual)
     assert components.genotype == pytest.approx((mean_squares["C(g)"] - residual) / 5)
     assert components.seed == pytest.approx((mean_squares["C(s)"] - residual) / 7)
+
+
+@pytest.mark.parametrize("correlation", [-0.6, 0.0, 0.8])
+@pytest.mark.parametrize("shared", [-0.9, 0.9])
+def test_the_correlation_of_genotypes_is_not_that_of_their_noise(correlation, shared):
+    rng = np.random.default_rng(4)
+    effects = rng.multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], size=4000)
+    noise = rng.multivariate_normal([0, 0], [[4, 4 * shared], [4 * shared, 4]], size=(4000, 3))
+    first, second = (effects[:, None, i] + noise[:, :, i] for i in range(2))
+    # 4,000 genotypes leave a standard error of about 0.04 at this noise; the raw correlation of
+    # the means is off by half of `shared`.
+    assert genotype_correlation(first, second) == pytest.approx(correlation, abs=0.15)
+    raw = np.corrcoef(first.mean(axis=1), second.mean(axis=1))[0, 1]
+    assert abs(raw - correlation) > 0.15 or correlation * shared > 0
+
+
+def test_the_correlation_of_no_effect_is_not_a_number():
+    flat = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])  # means alike, all noise
+    signal = np.array([[0.0, 0.1], [1.0, 1.1], [2.0, 2.1]])
+    assert np.isnan(genotype_correlation(flat, signal))
+    assert genotype_correlation(signal, -signal) == pytest.approx(-1)
 
 
 def test_known_components_are_found_on_average():

@@ -1,0 +1,173 @@
+"""What the commands print: tables, sentences, and where the files are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sase_ray.drawing import draw
+
+if TYPE_CHECKING:  # so that a command that only lists needs not load torch
+    from sase_ray.comparison import Comparison, SearchReport
+    from sase_ray.measurement import ReliabilityReport
+    from sase_ray.table_comparison import TableComparison
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Print text as it is: no markup read in it, no line broken."""
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def console_for_tables() -> Console:
+    """Return a console that breaks no table when it is piped into a file or grep."""
+    console = Console()
+    return console if console.is_terminal else Console(width=240)
+
+
+def print_catalogue(
+    head: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None
+) -> None:
+    """Print rows of texts."""
+    table = Table(*head, title=title)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console_for_tables().print(table)
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """Print a comparison's table, what was found, and the reading."""
+    table = Table(title="test accuracy in %, mean and 95% interval over independent searches")
+    columns = (
+        "module by", "accuracy", "interval", "vs random", "p (Holm)", "samples", "device s",
+        "trials", "parameters", "MACs", "latency ms",
+    )  # fmt: skip
+    for column in columns:
+        table.add_column(column, justify="left" if column == "module by" else "right")
+    for row in comparison.table.to_dict("records"):
+        table.add_row(*_cells(row))
+    console_for_tables().print(table)
+    for outcome in comparison.outcomes:
+        say(console, f"{outcome.strategy}/seed{outcome.seed} found {outcome.genotype}")
+    for reason in comparison.failures.values():
+        say(console, f"failed: {reason}", style="red")
+    console.print()
+    for sentence in comparison.reading:
+        say(console, sentence)
+    print_places(console, comparison.folder)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    def number(value: float, form: str) -> str:
+        return "" if value != value else format(value, form)
+
+    interval = ""
+    if row["ci_low"] == row["ci_low"]:
+        interval = f"{100 * max(0, row['ci_low']):.2f} – {100 * min(1, row['ci_high']):.2f}"
+    return [
+        row["name"],
+        f"{100 * row['test_accuracy']:.2f}",
+        interval,
+        number(100 * row["difference"], "+.2f"),
+        number(row["p_holm"], ".3f") + ("*" if row["significant"] else ""),
+        f"{row['search_samples']:,.0f}",
+        f"{row['search_seconds']:,.0f}",
+        f"{row['trials']:,.0f}",
+        f"{row['parameters']:,.0f}",
+        f"{row['macs']:,.0f}",
+        f"{row['latency_ms']:.2f}",
+    ]
+
+
+def print_table_comparison(console: Console, comparison: TableComparison) -> None:
+    """Print the regrets of strategies on a table of truth, and the reading."""
+    loss = comparison.metric == "val_loss"
+    scale, form = (1, ".4f") if loss else (100, ".2f")
+    unit = "nats of test cross-entropy" if loss else "points of test accuracy"
+    shown = Table(title=f"regret in {unit}, mean and 95% interval; * not told apart from the best")
+    for column in ("strategy", "regret", "interval", "median", "mean rank", "trials", "device s"):
+        shown.add_column(column, justify="left" if column == "strategy" else "right")
+    for i, row in enumerate(comparison.table.to_dict("records")):
+        shown.add_row(
+            row["name"],
+            format(scale * row["regret"], form),
+            f"{scale * row['ci_low']:{form}} – {scale * row['ci_high']:{form}}",
+            format(scale * row["median"], form),
+            f"{row['mean_rank']:.2f}" + ("*" if row["tied"] and i else ""),
+            f"{row['trials']:.0f}",
+            f"{row['seconds']:,.0f}",
+        )
+    console_for_tables().print(shown)
+    for sentence in comparison.reading:
+        say(console, sentence)
+    print_files(console, comparison.folder, "strategies.csv", "regret.png")
+
+
+def print_reliability(console: Console, report: ReliabilityReport) -> None:
+    """Print a protocol's reliability at every epoch, and the reading."""
+    table = Table(title="reliability of the proxy protocol (losses in nats, accuracies in points)")
+    for column in (
+        "metric", "epoch", "s a trial", "sd genotype", "sd seed", "sd noise", "ICC", "95%",
+        "ICC of all seeds", "tau", "95%", "detectable",
+    ):  # fmt: skip
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for row in report.table.to_dict("records"):
+        loss = row["metric"].endswith("loss")
+        scale, form = (1, ".4f") if loss else (100, ".2f")
+        spreads = [
+            format(scale * row[key], form) for key in ("sd_genotype", "sd_seed", "sd_residual")
+        ]
+        table.add_row(
+            row["metric"],
+            str(row["epoch"]),
+            f"{row['seconds']:.1f}",
+            *spreads,
+            f"{row['icc']:.2f}",
+            f"{row['icc_low']:.2f} – {row['icc_high']:.2f}",
+            f"{row['icc_k']:.2f}",
+            f"{row['tau']:.2f}",
+            f"{row['tau_low']:.2f} – {row['tau_high']:.2f}",
+            format(scale * row["detectable"], form),
+        )
+    console_for_tables().print(table)
+    for sentence in report.reading:
+        say(console, sentence)
+    print_files(console, report.folder, "reliability.csv", "reliability.png")
+
+
+def print_search(console: Console, report: SearchReport) -> None:
+    """Print the best of a search, and a drawing of its answer."""
+    table = Table("rank", "genotype", report.score)
+    for rank, (genotype, score) in enumerate(report.ranking[:5], start=1):
+        table.add_row(str(rank), str(genotype), f"{score:.4f}")
+    console.print(table)
+    for stage in range(report.genotype.stages):
+        say(console, draw(report.genotype.stage(stage)))
+    print_places(console, report.folder)
+
+
+def print_files(console: Console, folder: Path, csv: str, figure: str) -> None:
+    """Say where the tables and the figure of a study are."""
+    shown = _shown(folder)
+    say(console, f"\ntables: {shown}/{csv}, {shown}/*.parquet\nfigure: {shown}/{figure}")
+
+
+def print_places(console: Console, folder: Path) -> None:
+    """Say where the tables and TensorBoard's logs of a run are."""
+    shown = _shown(folder)
+    csv = f", {shown}/strategies.csv" if (folder / "strategies.csv").exists() else ""
+    say(
+        console,
+        f"\ntables:      {shown}/*.parquet{csv}\n"
+        f"TensorBoard: tensorboard --logdir {shown}/tensorboard",
+    )
+
+
+def _shown(folder: Path) -> str:
+    shown = os.path.relpath(folder)
+    return shown if not shown.startswith("..") else str(folder)
