@@ -23,9 +23,9 @@ from search_spaces.costs import count_cost, measure_latency
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
 from trainables.data import FinalData
+from trainables.device import best_device
 from trainables.final import FinalJob, train_final
 from trainables.oneshot import Ranking
-from trainables.training import best_device
 
 BASELINE = "baseline"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -30,12 +31,12 @@ def count_cost(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
     """
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     parameter = next(model.parameters())
-    image = torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype)
-    was_training = model.training
-    model.eval()
+    # Without values, where blocks follow their formulas: on a real device statistics are matrix
+    # products, too.
+    shape_only = copy.deepcopy(model).to("meta").eval()
+    image = torch.zeros(1, *input_shape, device="meta", dtype=parameter.dtype)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(image)
-    model.train(was_training)
+        shape_only(image)
     return Cost(parameters=parameters, macs=counter.get_total_flops() // 2)
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from search_spaces.block import DEFAULT_SIZE, SASE, Join, attend
+from search_spaces.block import DEFAULT_SIZE, SASE, Join, attend, evaluate
 from search_spaces.errors import unknown_name
 from search_spaces.genotype import EDGE_KINDS, EDGES, Genotype
 from search_spaces.ops import build_op, load_operations
+from search_spaces.ops.squeeze import FeatureMap
 from search_spaces.space import SearchSpace
 
 EdgeWeights = Tensor | Mapping[int, Tensor | float]
@@ -106,8 +108,8 @@ class SuperSASE(nn.Module):
         if not isinstance(mixture, Mixture):
             mixture = Mixture(mixture)
         edges = [
-            _MixedEdge(operations.children(), weights)
-            for operations, weights in zip(self.edges.values(), mixture.edges, strict=True)
+            _MixedEdge(edge, operations.children(), weights)
+            for (edge, operations), weights in zip(self.edges.items(), mixture.edges, strict=True)
         ]
         if mixture.joins is None:
             return attend(x, *edges, join=self.join)
@@ -118,7 +120,7 @@ class SuperSASE(nn.Module):
             join=lambda refined, plain: self.join(
                 2 * squeezes[0] * refined, 2 * squeezes[1] * plain
             ),
-            merge=lambda channel, spatial: gates[0] * channel + gates[1] * spatial,
+            balance=(gates[0], gates[1]),
         )
 
     def extract(self, genotype: Genotype, *, inherit: bool = True) -> SASE:
@@ -149,16 +151,55 @@ class SuperSASE(nn.Module):
 class _MixedEdge:
     """One edge as a function: the weighted sum of its operations."""
 
-    def __init__(self, operations: Iterable[nn.Module], weights: EdgeWeights) -> None:
-        self.operations = list(operations)
-        self.weights = weights
+    def __init__(self, edge: str, operations: Iterable[nn.Module], weights: EdgeWeights) -> None:
+        self.of_channels = EDGE_KINDS[edge].startswith("channel")
+        every = list(operations)
+        pairs: list[tuple[Tensor | float, nn.Module]]
+        if isinstance(weights, Tensor):
+            pairs = list(zip(weights.unbind(), every, strict=True))
+        else:
+            pairs = [(weight, every[i]) for i, weight in weights.items()]
+        self.weights = [weight for weight, _ in pairs]
+        self.operations = [operation for _, operation in pairs]
 
-    def __call__(self, x: Tensor) -> Tensor:
-        if isinstance(self.weights, Tensor):
-            pairs = zip(self.weights.unbind(), self.operations, strict=True)
-            return torch.stack([weight * operation(x) for weight, operation in pairs]).sum(0)
-        terms = [weight * self.operations[i](x) for i, weight in self.weights.items()]
-        return terms[0] if len(terms) == 1 else torch.stack(terms).sum(0)
+    def __call__(self, x: Tensor | FeatureMap) -> Tensor:
+        if len(self.operations) == 1:
+            return self.weights[0] * evaluate(self.operations[0], x)
+        rows: list[Tensor] = []
+        weights: list[Tensor | float] = []
+        for together, indices in _groups(self.operations).items():
+            operations = [self.operations[i] for i in indices]
+            weights += [self.weights[i] for i in indices]
+            if len(operations) > 1:
+                rows.append(together(operations, x))
+            else:
+                rows.append(evaluate(operations[0], x).flatten(1).unsqueeze(1))
+        stacked = torch.cat(rows, 1)
+        weight = torch.stack([torch.as_tensor(w, device=stacked.device) for w in weights])
+        batched = weight.to(stacked.dtype).expand(len(stacked), 1, -1)
+        return torch.bmm(batched, stacked).view(self._shape(x))
+
+    def _shape(self, x: Tensor | FeatureMap) -> tuple[int, ...]:
+        if not isinstance(x, FeatureMap):
+            return tuple(x.shape)
+        batch, channels, height, width = x.features.shape
+        return (batch, channels, 1, 1) if self.of_channels else (batch, 1, height, width)
+
+
+def _groups(operations: Sequence[nn.Module]) -> dict[Any, list[int]]:
+    """Sort operations by the function that evaluates several of their kind together."""
+    groups: dict[Any, list[int]] = {}
+    for index, operation in enumerate(operations):
+        kind = type(operation)
+        owner = next((base for base in kind.__mro__ if "together" in vars(base)), None)
+        # A subclass that computes something else of its own is evaluated by itself.
+        same = owner and all(
+            getattr(kind, name, None) is getattr(owner, name, None)
+            for name in ("forward", "squeeze")
+        )
+        together = vars(owner)["together"].__func__ if owner and same else operation
+        groups.setdefault(together, []).append(index)
+    return groups
 
 
 def _copy_state(source: nn.Module, target: nn.Module) -> None:

@@ -12,11 +12,11 @@ from search_spaces.network import NetworkSpec
 from search_spaces.ops import load_operations
 from search_spaces.space import SearchSpace
 from trainables.data import Batches, FinalData
+from trainables.device import take_device
 from trainables.protocol import TrainingProtocol
 from trainables.training import (
     Diverged,
     Trainer,
-    best_device,
     evaluate,
     place,
     train_epoch,
@@ -62,9 +62,7 @@ def train_final(job: FinalJob, data: FinalData) -> dict[str, Any]:
         a run that diverged has an accuracy of 0, an infinite loss and a `reason`.
     """
     started = time.perf_counter()
-    device = best_device()
-    if device.type == "cpu":
-        torch.set_num_threads(job.threads)
+    device = take_device(job.threads)
     data = data.to(device)
     protocol = job.protocol
     model = place(job.build(), protocol, device)

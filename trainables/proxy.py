@@ -15,10 +15,10 @@ from search_spaces.ops import load_operations
 from trainables.candidate import Candidate
 from trainables.checkpoint import load_state, save_state
 from trainables.data import Batches
+from trainables.device import take_device
 from trainables.job import SearchJob
 from trainables.training import (
     Diverged,
-    best_device,
     evaluate,
     random_state,
     set_random_state,
@@ -45,9 +45,7 @@ class ProxyTrainable(tune.Trainable):
         """Build network, data and optimiser for the config's genotype."""
         if job is None:
             raise ValueError("hand the job over: tune.with_parameters(ProxyTrainable, job=job)")
-        self.device = best_device()
-        if self.device.type == "cpu":
-            torch.set_num_threads(job.threads)
+        self.device = take_device(job.threads)
         self.job = job
         self.data = job.data.to(self.device)
         load_operations(job.space)

@@ -13,6 +13,7 @@ from ray import tune
 from search_spaces.super_block import Mixture
 from trainables.checkpoint import load_state, save_state
 from trainables.data import Batches
+from trainables.device import take_device
 from trainables.job import SearchJob
 from trainables.oneshot import OneShotAlgorithm, Ranking
 from trainables.proxy import DIVERGED_SCORE
@@ -21,7 +22,6 @@ from trainables.training import (
     Diverged,
     Evaluation,
     Trainer,
-    best_device,
     evaluate,
     place,
     random_state,
@@ -59,9 +59,7 @@ class SupernetTrainable(tune.Trainable):
         """
         if job is None or algorithm is None:
             raise ValueError("hand job and algorithm over through tune.with_parameters")
-        self.device = best_device()
-        if self.device.type == "cpu":
-            torch.set_num_threads(job.threads)
+        self.device = take_device(job.threads)
         self.job, self.algorithm = job, algorithm
         self._build(budget)
 

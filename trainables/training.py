@@ -38,11 +38,6 @@ class Evaluation:
     accuracy: float
 
 
-def best_device() -> torch.device:
-    """Return the GPU that this process may use, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def cosine_schedule(protocol: TrainingProtocol, total_steps: int) -> Callable[[int], float]:
     """Return the factor on the peak learning rate: linear warm-up, then a cosine to `lr_min`."""
     warmup = int(protocol.warmup * total_steps)

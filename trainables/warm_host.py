@@ -11,11 +11,11 @@ import time
 import torch
 from torch import nn
 
+from trainables.device import take_device
 from trainables.job import SearchJob, WarmHost
 from trainables.training import (
     Diverged,
     Trainer,
-    best_device,
     place,
     train_epoch,
     training_batches,
@@ -33,9 +33,7 @@ def train_host(job: SearchJob) -> WarmHost:
     if protocol is None:
         raise ValueError("the proxy protocol has no warm host")
     started = time.perf_counter()
-    device = best_device()
-    if device.type == "cpu":
-        torch.set_num_threads(job.threads)
+    device = take_device(job.threads)
     model = place(job.network.build(seed=job.seed), protocol, device)
     batches = training_batches(job.data.to(device), protocol, job.seed, device)
     torch.manual_seed(job.seed)

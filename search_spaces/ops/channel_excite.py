@@ -10,13 +10,14 @@ Sources:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.ops.conv import Conv2d
+from search_spaces.ops.conv import Conv2d, convolve_channels, mix_channels, stack_kernels
 from search_spaces.ops.grid import Affine
 from search_spaces.ops.registry import register_op
 from search_spaces.ops.statistics import full_precision
@@ -49,10 +50,24 @@ class ChannelConv(nn.Module):
     @full_precision
     def forward(self, z: Tensor) -> Tensor:
         """Excite (B, C, 1, 1)."""
-        z = z.transpose(1, 2)  # (B, 1, C, 1): the channels are the height of a map
-        for index, conv in enumerate(self.convs):
-            z = conv(F.relu(z) if index else z)
-        return z.transpose(1, 2).sigmoid()
+        return self.together([self], z).view_as(z)
+
+    @staticmethod
+    def together(operations: Sequence[ChannelConv], z: Tensor) -> Tensor:
+        """Excite (B, C, 1, 1) by O operations, level by level: (B, O, C)."""
+        rows = z.flatten(1).unsqueeze(1)
+        gates: dict[ChannelConv, Tensor] = {}
+        level = 0
+        while left := [op for op in operations if op.depth > level]:
+            kernels = stack_kernels([op.convs[level].get_parameter("weight") for op in left])
+            rows = convolve_channels(rows, kernels.flatten(1).to(z.dtype))
+            level += 1
+            pairs = list(zip(left, rows.split(1, 1), strict=True))
+            gates |= {op: row for op, row in pairs if op.depth == level}
+            deeper = [row for op, row in pairs if op.depth > level]
+            if deeper:
+                rows = F.relu(torch.cat(deeper, 1))
+        return torch.cat([gates[op] for op in operations], 1).sigmoid()
 
 
 @register_op(KIND, "conv3", source="ECA, Wang et al. 2020")
@@ -113,7 +128,7 @@ class Fc(nn.Module):
     @full_precision
     def forward(self, z: Tensor) -> Tensor:
         """Excite (B, C, 1, 1)."""
-        return self.expand(F.relu(self.reduce(z)))
+        return mix_channels(F.relu(mix_channels(z, self.reduce.weight)), self.expand.weight)
 
 
 @register_op(KIND, "affine", source="SASE, published code")

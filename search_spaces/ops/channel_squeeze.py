@@ -14,32 +14,45 @@ Sources:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.ops import statistics
+from search_spaces.ops.fused import is_traced
 from search_spaces.ops.grid import Affine
 from search_spaces.ops.registry import register_op
-from search_spaces.ops.statistics import MeanAnd, SecondOrder, full_precision
+from search_spaces.ops.second_order import SecondOrder
+from search_spaces.ops.squeeze import FeatureMap, MeanAnd, Squeeze
+from search_spaces.ops.statistics import full_precision
 
 KIND = "channel_squeeze"
-DIM = (2, 3)
 COV_REDUCTION = 4
 
 
 @register_op(KIND, "gap", source="SE, Hu et al. 2018")
-@full_precision
-def gap(x: Tensor) -> Tensor:
+class Gap(Squeeze):
     """mean(x): global average pooling."""
-    return statistics.mean(x, DIM)
+
+    over_space = frozenset({"mean"})
+
+    def squeeze(self, features: FeatureMap) -> Tensor:
+        """Squeeze to (B, C, 1, 1)."""
+        return features.over_space["mean"]
 
 
 @register_op(KIND, "l2norm", source="SASE, published code; without its InstanceNorm")
-@full_precision
-def l2norm(x: Tensor) -> Tensor:
+class L2Norm(Squeeze):
     """sqrt(mean x^2): root mean square (`l2norm_in` is the published form)."""
-    return statistics.root_mean_square(x, DIM)
+
+    over_space = frozenset({"root_mean_square"})
+
+    def squeeze(self, features: FeatureMap) -> Tensor:
+        """Squeeze to (B, C, 1, 1)."""
+        return features.over_space["root_mean_square"]
 
 
 @register_op(KIND, "l2norm_in", source="SASE, published code")
@@ -66,42 +79,68 @@ class L2NormIN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Squeeze (B, C, H, W) to (B, C, 1, 1)."""
         normalised = F.layer_norm(x, x.shape[2:])  # as InstanceNorm2d, which refuses 1x1 maps
-        return statistics.p_norm(self.scale(normalised), DIM, 2)
+        return statistics.p_norm(self.scale(normalised), (2, 3), 2)
 
 
 @register_op(KIND, "pnorm", source="SASE, published code")
-@full_precision
-def pnorm(x: Tensor) -> Tensor:
+class PNorm(Squeeze):
     """(sum x^4)^(1/4)."""
-    return statistics.p_norm(x, DIM, 4)
+
+    over_space = frozenset({"p_norm"})
+
+    def squeeze(self, features: FeatureMap) -> Tensor:
+        """Squeeze to (B, C, 1, 1)."""
+        return features.over_space["p_norm"]
+
+
+class MeanAndOther(MeanAnd):
+    """ReLU(w1 * mean(x) + w2 * another statistic of x)."""
+
+    other: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        """Read the mean and the other."""
+        cls.over_space = frozenset({"mean", cls.other})
+
+    def squeeze(self, features: FeatureMap) -> Tensor:
+        """Squeeze to (B, C, 1, 1)."""
+        return self.mix(features.over_space["mean"], features.over_space[self.other])
+
+    @staticmethod
+    def together(operations: Sequence[MeanAndOther], features: FeatureMap) -> Tensor:
+        """Squeeze by O operations at once: (B, O, C)."""
+        mean, others = (
+            features.over_space["mean"],
+            [features.over_space[op.other] for op in operations],
+        )
+        weight = torch.stack([op.weight for op in operations])[:, :, None]
+        rows = torch.stack([other.flatten(1) for other in others], 1)
+        return F.relu(weight[:, 0] * mean.flatten(1).unsqueeze(1) + weight[:, 1] * rows)
 
 
 @register_op(KIND, "gap_gmp", source="CBAM, Woo et al. 2018; mixing: SASE, published code")
-class GapGmp(MeanAnd):
+class GapGmp(MeanAndOther):
     """ReLU(w1 * mean(x) + w2 * max(x)): average and maximum pooling."""
 
-    dim = DIM
-    statistic = staticmethod(statistics.maximum)
+    other = "maximum"
 
 
 @register_op(KIND, "gap_std", source="SRM, Lee et al. 2019; mixing: SASE, published code")
-class GapStd(MeanAnd):
+class GapStd(MeanAndOther):
     """ReLU(w1 * mean(x) + w2 * std(x)): style pooling, unbiased std."""
 
-    dim = DIM
-    statistic = staticmethod(statistics.standard_deviation)
+    other = "standard_deviation"
 
 
 @register_op(KIND, "gap_skew", source="SASE, published code")
-class GapSkew(MeanAnd):
+class GapSkew(MeanAndOther):
     """ReLU(w1 * mean(x) + w2 * mean((x - mean(x))^3))."""
 
-    dim = DIM
-    statistic = staticmethod(statistics.third_moment)
+    other = "third_moment"
 
 
 @register_op(KIND, "cov", source="GSoP, Gao et al. 2019")
-class Cov(nn.Module):
+class Cov(Squeeze):
     """conv1x1(ReLU(row_conv(BN(cov(y))))), y = x averaged to D = max(1, C // 4) channels.
 
     The covariance is between the D channels, over the N positions.
@@ -116,14 +155,18 @@ class Cov(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(channels, size)
         self.variables = max(1, channels // COV_REDUCTION)
         self.second_order = SecondOrder(
             self.variables, channels, affine=affine, device=device, dtype=dtype
         )
 
-    @full_precision
-    def forward(self, x: Tensor) -> Tensor:
-        """Squeeze (B, C, H, W) to (B, C, 1, 1)."""
-        pooled = F.adaptive_avg_pool1d(x.flatten(2).mT, self.variables).mT
+    def squeeze(self, features: FeatureMap) -> Tensor:
+        """Squeeze to (B, C, 1, 1)."""
+        x = features.tensor.flatten(2)
+        if not is_traced(x) and x.shape[1] % self.variables == 0:
+            groups = x.unflatten(1, (self.variables, -1))
+            pooled = groups.sum(2) / groups.shape[2]  # the same, and faster
+        else:
+            pooled = F.adaptive_avg_pool1d(x.mT, self.variables).mT
         return self.second_order(pooled)

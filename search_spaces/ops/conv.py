@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
+
+from search_spaces.ops.fused import is_traced
 
 
 class Conv2d(nn.Conv2d):
@@ -52,7 +56,7 @@ class Conv2d(nn.Conv2d):
 
 
 class MapConv2d(Conv2d):
-    """Convolution of a one-channel map that keeps its size, with a fast gradient.
+    """Convolution of a one-channel map that keeps its size.
 
     Args:
         kernel_size: height and width of the kernel, both odd.
@@ -71,23 +75,89 @@ class MapConv2d(Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (B, 1, H, W)."""
-        convolved: Tensor = _MapConvolution.apply(x, self.weight.to(x.dtype))
-        return convolved
+        return convolve_map(x, self.weight.to(x.dtype))
+
+
+def mix_channels(x: Tensor, weight: Tensor) -> Tensor:
+    """Return the 1x1 convolution of numbers a channel, (B, C, 1, 1) to (B, K, 1, 1).
+
+    As a matrix product: torch's convolution has a tenfold overhead on so little (on a CPU).
+
+    Args:
+        x: (B, C, 1, 1).
+        weight: (K, C, 1, 1).
+    """
+    return F.linear(x.flatten(1), weight.flatten(1).to(x.dtype))[:, :, None, None]
+
+
+def convolve_map(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolve a one-channel map (B, 1, H, W) with K odd kernels to (B, K, H, W).
+
+    Args:
+        x: the map.
+        weight: (K, 1, h, w), in the dtype of x.
+    """
+    if is_traced(x):
+        return F.conv2d(x, weight, padding=_margins(weight))
+    # With one channel the strides may claim to be channels-last, which is slow.
+    convolved: Tensor = _MapConvolution.apply(x.flatten(1).view(x.shape), weight)
+    return convolved
+
+
+def convolve_channels(z: Tensor, kernels: Tensor) -> Tensor:
+    """Convolve along the channels, keeping their number: (B, G, C) to (B, K, C).
+
+    As a matrix product of windows: torch's convolution has a large overhead on so little.
+
+    Args:
+        z: G rows of numbers; K rows of which each gets its own kernel, or one that gets all.
+        kernels: (K, n) with n odd, in the dtype of z.
+    """
+    n = kernels.shape[1]
+    windows = F.pad(z, (n // 2, n // 2)).unfold(2, n, 1)
+    if z.shape[1] == 1:
+        return (windows.squeeze(1) @ kernels.mT).mT
+    return (windows * kernels[:, None]).sum(3)
+
+
+def stack_kernels(kernels: Sequence[Tensor]) -> Tensor:
+    """Put odd kernels (1, 1, h, w) in the middle of zeros of the largest size: (K, 1, H, W)."""
+    if len(kernels) == 1:
+        return kernels[0]
+    places = _places(tuple(tuple(k.shape[2:]) for k in kernels), kernels[0].device)
+    flat = torch.cat([*(k.flatten() for k in kernels), kernels[0].new_zeros(1)])
+    return flat.index_select(0, places.flatten()).view(places.shape)
+
+
+@lru_cache(maxsize=256)
+def _places(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """Where in the kernels, flat and one after another, each weight is; a zero follows them."""
+    height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
+    end = sum(h * w for h, w in sizes)
+    places = torch.full((len(sizes), 1, height, width), end)
+    start = 0
+    for own, (h, w) in zip(places[:, 0], sizes, strict=True):
+        top, left = (height - h) // 2, (width - w) // 2
+        own[top : top + h, left : left + w] = torch.arange(start, start + h * w).view(h, w)
+        start += h * w
+    return places.to(device)
 
 
 class _MapConvolution(torch.autograd.Function):
     """Convolution of one-channel maps that keeps their size.
 
-    Torch's own gradient in the input is up to ten times slower than the forward pass when there
-    is one channel (measured on a CPU, 28x28 maps). It is a convolution with the flipped kernel,
-    and is computed as one here.
+    On a CPU, torch's convolutions are slow where there is one channel, those of the backward pass
+    up to ten times slower than the forward pass (measured: `benchmarks/NOTES.md`). With the batch
+    taken for the channels of a depthwise convolution they are fast.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor) -> Tensor:
-        return F.conv2d(x, weight, padding=_margins(weight))
+        if len(weight) > 1 or not len(x):
+            return F.conv2d(x, weight, padding=_margins(weight))
+        return _depthwise(x, weight)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -98,10 +168,36 @@ class _MapConvolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         in_x = in_weight = None
         if ctx.needs_input_grad[0]:
-            in_x = _MapConvolution.apply(gradient, weight.flip(2, 3))
+            # A convolution with the flipped kernel.
+            in_x = _depthwise(gradient, weight.flip(2, 3)).sum(1, keepdim=True)
         if ctx.needs_input_grad[1]:
-            in_weight = conv2d_weight(x, weight.shape, gradient, padding=_margins(weight))
+            in_weight = _weight_gradient(x, weight, gradient)
         return in_x, in_weight
+
+
+def _depthwise(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolve each of K maps with its own kernel: (B, K, H, W) to the same."""
+    batch, maps, *size = x.shape
+    kernels = weight.expand(batch, *weight.shape).flatten(0, 1)
+    stacked = x.reshape(1, batch * maps, *size)
+    convolved = F.conv2d(stacked, kernels, padding=_margins(weight), groups=batch * maps)
+    return convolved.view_as(x)
+
+
+def _weight_gradient(x: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
+    kernels, _, height, width = weight.shape
+    if kernels > 1 or height * width > 9 or not len(x):
+        return conv2d_weight(x, weight.shape, gradient, padding=_margins(weight))
+    batch, _, *size = x.shape
+    stacked = (batch, 1, height, width)
+    own = conv2d_weight(
+        x.reshape(1, batch, *size),
+        stacked,
+        gradient.reshape(1, batch, *size),
+        padding=_margins(weight),
+        groups=batch,
+    )
+    return own.sum(0, keepdim=True)
 
 
 def _margins(weight: Tensor) -> tuple[int, int]:

@@ -46,9 +46,11 @@ class GridAffine(Affine):
     They are stored at the (h, w) the module is built for, and resized to the map they meet.
     """
 
+    def at(self, size: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return a and b, each of shape `size`."""
+        return resize_grid(self.weight.to(dtype), size), resize_grid(self.bias.to(dtype), size)
+
     def forward(self, x: Tensor) -> Tensor:
         """Scale and shift (..., H, W), shape kept."""
-        size = (x.shape[-2], x.shape[-1])
-        weight = resize_grid(self.weight.to(x.dtype), size)
-        bias = resize_grid(self.bias.to(x.dtype), size)
+        weight, bias = self.at((x.shape[-2], x.shape[-1]), x.dtype)
         return weight * x + bias

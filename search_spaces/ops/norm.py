@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,8 +19,32 @@ class BatchNorm2d(nn.BatchNorm2d):
         if self.running_mean is None:
             return super().forward(x)
         # A module in half precision is given float32, and torch refuses the mixture.
-        if self.training and x.numel() != x.shape[1]:
+        if self.uses_batch(x.numel() // max(x.shape[1], 1)):
             return super().forward(x.to(self.running_mean.dtype)).to(x.dtype)
         stored = (self.running_mean, self.running_var, self.weight, self.bias)
         mean, var, weight, bias = (None if t is None else t.to(x.dtype) for t in stored)
         return F.batch_norm(x, mean, var, weight, bias, eps=self.eps)
+
+    def uses_batch(self, count: int) -> bool:
+        """Return whether a batch with `count` values a channel is normalised by its own."""
+        return self.training and count != 1
+
+    @torch.no_grad()
+    def observe(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Move the running statistics as torch does after a training batch.
+
+        Args:
+            mean: of the batch, (C,).
+            variance: of the batch, biased, (C,).
+            count: values a channel.
+        """
+        if self.running_mean is None or self.running_var is None:
+            return
+        momentum = self.momentum
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if momentum is None:
+                momentum = 1.0 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum or 0.0)
+        unbiased = variance * (count / (count - 1))
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum or 0.0)

@@ -11,13 +11,15 @@ Sources:
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.ops.conv import MapConv2d
+from search_spaces.ops.conv import MapConv2d, convolve_map, stack_kernels
 from search_spaces.ops.grid import GridAffine
 from search_spaces.ops.registry import register_op
 from search_spaces.ops.statistics import full_precision
@@ -51,6 +53,25 @@ class SpatialConv(nn.Module):
         for index, conv in enumerate(self.convs):
             s = conv(F.relu(s) if index and self.relu else s)
         return s.sigmoid()
+
+    def first_kernel(self) -> Tensor:
+        """Return the kernel of what comes before the first ReLU or the sigmoid."""
+        first, *others = (conv.get_parameter("weight") for conv in self.convs)
+        return first if self.relu else math.prod(others, start=first)
+
+    @staticmethod
+    def together(operations: Sequence[SpatialConv], s: Tensor) -> Tensor:
+        """Excite (B, 1, H, W) by O operations at once: (B, O, H * W).
+
+        All first kernels are padded to one size and applied as one. Kernels with no ReLU between
+        are one kernel, their outer product.
+        """
+        kernels = [op.first_kernel() for op in operations]
+        maps = list(convolve_map(s, stack_kernels(kernels).to(s.dtype)).split(1, 1))
+        for index, op in enumerate(operations):
+            for conv in list(op.convs)[1:] if op.relu else ():
+                maps[index] = conv(F.relu(maps[index]))
+        return torch.cat(maps, 1).sigmoid().flatten(2)
 
 
 @register_op(KIND, "conv3x3", source="CBAM, Woo et al. 2018")

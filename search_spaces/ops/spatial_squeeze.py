@@ -13,30 +13,39 @@ Sources:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from search_spaces.ops import statistics
 from search_spaces.ops.grid import GridAffine
 from search_spaces.ops.registry import register_op
-from search_spaces.ops.statistics import MeanAnd, SecondOrder, full_precision
+from search_spaces.ops.second_order import SecondOrder
+from search_spaces.ops.squeeze import GRID, FeatureMap, MeanAnd, Squeeze, spread_from_grid
+from search_spaces.ops.statistics import root
 
 KIND = "spatial_squeeze"
-DIM = (1,)
-COV_SIDE = 8
 
 
 @register_op(KIND, "gap", source="CBAM, Woo et al. 2018")
-@full_precision
-def gap(x: Tensor) -> Tensor:
+class Gap(Squeeze):
     """mean(x): average over the channels."""
-    return statistics.mean(x, DIM)
+
+    over_channels = frozenset({"mean"})
+
+    def squeeze(self, features: FeatureMap) -> Tensor:
+        """Squeeze to (B, 1, H, W)."""
+        return features.over_channels["mean"]
 
 
 @register_op(KIND, "l2norm", source="SASE, published code")
-class L2Norm(nn.Module):
+class L2Norm(Squeeze):
     """sqrt(sum y^2), y = a * LayerNorm(x) + b: normalised over H, W, with a and b per position."""
+
+    over_space = frozenset({"mean", "standard_deviation"})
+    reads_normalised = True
 
     def __init__(
         self,
@@ -47,48 +56,80 @@ class L2Norm(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(channels, size)
         self.scale = GridAffine(size, device=device, dtype=dtype)
 
-    @full_precision
-    def forward(self, x: Tensor) -> Tensor:
-        """Squeeze (B, C, H, W) to (B, 1, H, W)."""
-        return statistics.p_norm(self.scale(F.layer_norm(x, x.shape[2:])), DIM, 2)
+    def squeeze(self, features: FeatureMap) -> Tensor:
+        """Squeeze to (B, 1, H, W)."""
+        x = features.features
+        a, b = self.scale.at((x.shape[2], x.shape[3]), x.dtype)
+        linear, squares = features.normalised
+        # sum (a y + b)^2; what cancellation leaves of a true 0 is taken for 0.
+        quadratic, constant = a.square() * squares, b.square() * x.shape[1]
+        total = quadratic + 2 * a * b * linear + constant
+        rounding = 4 * torch.finfo(x.dtype).eps * (quadratic + constant).detach()
+        return root(torch.where(total > rounding, total, 0.0), 2)
 
 
 @register_op(KIND, "pnorm", source="SASE, published code")
-@full_precision
-def pnorm(x: Tensor) -> Tensor:
+class PNorm(Squeeze):
     """(sum x^4)^(1/4)."""
-    return statistics.p_norm(x, DIM, 4)
+
+    over_channels = frozenset({"p_norm"})
+
+    def squeeze(self, features: FeatureMap) -> Tensor:
+        """Squeeze to (B, 1, H, W)."""
+        return features.over_channels["p_norm"]
+
+
+class MeanAndOther(MeanAnd):
+    """ReLU(w1 * mean(x) + w2 * another statistic of x)."""
+
+    other: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        """Read the mean and the other."""
+        cls.over_channels = frozenset({"mean", cls.other})
+
+    def squeeze(self, features: FeatureMap) -> Tensor:
+        """Squeeze to (B, 1, H, W)."""
+        return self.mix(features.over_channels["mean"], features.over_channels[self.other])
+
+    @staticmethod
+    def together(operations: Sequence[MeanAndOther], features: FeatureMap) -> Tensor:
+        """Squeeze by O operations at once: (B, O, H * W)."""
+        mean, others = (
+            features.over_channels["mean"],
+            [features.over_channels[op.other] for op in operations],
+        )
+        weight = torch.stack([op.weight for op in operations])[:, :, None]
+        rows = torch.stack([other.flatten(1) for other in others], 1)
+        return F.relu(weight[:, 0] * mean.flatten(1).unsqueeze(1) + weight[:, 1] * rows)
 
 
 @register_op(KIND, "gap_gmp", source="CBAM, Woo et al. 2018; mixing: SASE, published code")
-class GapGmp(MeanAnd):
+class GapGmp(MeanAndOther):
     """ReLU(w1 * mean(x) + w2 * max(x))."""
 
-    dim = DIM
-    statistic = staticmethod(statistics.maximum)
+    other = "maximum"
 
 
 @register_op(KIND, "gap_std", source="after SRM, Lee et al. 2019; SASE, published code")
-class GapStd(MeanAnd):
+class GapStd(MeanAndOther):
     """ReLU(w1 * mean(x) + w2 * std(x)), unbiased std."""
 
-    dim = DIM
-    statistic = staticmethod(statistics.standard_deviation)
+    other = "standard_deviation"
 
 
 @register_op(KIND, "gap_skew", source="SASE, published code")
-class GapSkew(MeanAnd):
+class GapSkew(MeanAndOther):
     """ReLU(w1 * mean(x) + w2 * mean((x - mean(x))^3))."""
 
-    dim = DIM
-    statistic = staticmethod(statistics.third_moment)
+    other = "third_moment"
 
 
 @register_op(KIND, "cov", source="GSoP, Gao et al. 2019")
-class Cov(nn.Module):
+class Cov(Squeeze):
     """conv1x1(ReLU(row_conv(BN(cov(y))))), y = x averaged to 8 x 8; then averaged to H x W.
 
     The covariance is between the 64 positions, over the C channels.
@@ -103,15 +144,14 @@ class Cov(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        positions = COV_SIDE**2
+        super().__init__(channels, size)
+        positions = GRID**2
         self.second_order = SecondOrder(
             positions, positions, affine=affine, device=device, dtype=dtype
         )
 
-    @full_precision
-    def forward(self, x: Tensor) -> Tensor:
-        """Squeeze (B, C, H, W) to (B, 1, H, W)."""
-        pooled = F.adaptive_avg_pool2d(x, COV_SIDE).flatten(2).mT
-        features = self.second_order(pooled).reshape(-1, 1, COV_SIDE, COV_SIDE)
-        return F.adaptive_avg_pool2d(features, (x.shape[2], x.shape[3]))
+    def squeeze(self, features: FeatureMap) -> Tensor:
+        """Squeeze to (B, 1, H, W)."""
+        cells = self.second_order(features.grid.flatten(2).mT).reshape(-1, 1, GRID, GRID)
+        height, width = features.features.shape[2:]
+        return spread_from_grid(cells, (height, width))

@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from search_spaces.ops.conv import Conv2d
-from search_spaces.ops.norm import BatchNorm2d
+from torch import Tensor
 
 Axes = tuple[int, ...]
+T = TypeVar("T")
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -27,14 +24,14 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def full_precision(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def full_precision(function: Callable[..., T]) -> Callable[..., T]:
     """Run a function or method of one tensor in float32 (or float64), also under autocast.
 
     The tensor is its last argument. The result keeps that precision.
     """
 
     @wraps(function)
-    def in_full_precision(*args: Any) -> Tensor:
+    def in_full_precision(*args: Any) -> T:
         *owner, x = args
         x = at_least_float32(x)
         device = x.device.type
@@ -60,13 +57,13 @@ def maximum(x: Tensor, dim: Axes) -> Tensor:
 def p_norm(x: Tensor, dim: Axes, p: int) -> Tensor:
     """Return (sum |x|^p)^(1/p) for p = 2 or 4; at x = 0 both value and gradient are 0."""
     if p == 2:  # squares of float32 overflow beyond 1e19 only, and need no scale
-        return _root((x * x).sum(dim, keepdim=True), 2)
+        return root((x * x).sum(dim, keepdim=True), 2)
     peak = x.detach().abs().amax(dim, keepdim=True)
     squares = (x / torch.where(peak > 0, peak, 1.0)).square()
-    return peak * _root((squares * squares).sum(dim, keepdim=True), 4)
+    return peak * root((squares * squares).sum(dim, keepdim=True), 4)
 
 
-def _root(total: Tensor, p: int) -> Tensor:
+def root(total: Tensor, p: int) -> Tensor:
     """Return total^(1/p), and 0 with gradient 0 where total is 0."""
     positive = total > 0
     return torch.where(positive, torch.where(positive, total, 1.0).pow(1 / p), 0.0)
@@ -74,12 +71,12 @@ def _root(total: Tensor, p: int) -> Tensor:
 
 def root_mean_square(x: Tensor, dim: Axes) -> Tensor:
     """Return (mean x^2)^(1/2)."""
-    return p_norm(x, dim, 2) / _count(x, dim) ** 0.5
+    return p_norm(x, dim, 2) / count(x, dim) ** 0.5
 
 
 def standard_deviation(x: Tensor, dim: Axes) -> Tensor:
     """Return the unbiased standard deviation, (sum (x - mean)^2 / (N - 1))^(1/2); 0 for N = 1."""
-    return p_norm(x - mean(x, dim), dim, 2) / max(_count(x, dim) - 1, 1) ** 0.5
+    return p_norm(x - mean(x, dim), dim, 2) / max(count(x, dim) - 1, 1) ** 0.5
 
 
 def third_moment(x: Tensor, dim: Axes) -> Tensor:
@@ -96,72 +93,6 @@ def covariance(x: Tensor) -> Tensor:
     return centred @ centred.mT / max(x.shape[2] - 1, 1)
 
 
-def _count(x: Tensor, dim: Axes) -> int:
+def count(x: Tensor, dim: Axes) -> int:
+    """Return N."""
     return prod([x.shape[axis] for axis in dim])  # a list: torch.compile traces no generator
-
-
-class MeanAnd(nn.Module):
-    """ReLU(w1 * mean + w2 * statistic), over the axes `dim`; w1 = w2 = 1/2 at the start.
-
-    The published code draws w1 and w2 at random, which may leave the ReLU dead from the start.
-    """
-
-    dim: ClassVar[Axes]
-
-    @staticmethod
-    def statistic(x: Tensor, dim: Axes) -> Tensor:
-        """Return the statistic that is mixed with the mean."""
-        raise NotImplementedError
-
-    def __init__(
-        self,
-        channels: int,
-        size: tuple[int, int],
-        *,
-        affine: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.full((2,), 0.5, device=device, dtype=dtype))
-
-    @full_precision
-    def forward(self, x: Tensor) -> Tensor:
-        """Squeeze (B, C, H, W); the axes `dim` come out with size one."""
-        w1, w2 = self.weight.unbind()
-        return F.relu(w1 * mean(x, self.dim) + w2 * self.statistic(x, self.dim))
-
-
-class SecondOrder(nn.Module):
-    """Features of a covariance: BN, a convolution of each row, ReLU, 1x1 convolution.
-
-    Global second-order pooling (GSoP), Gao et al., CVPR 2019, https://arxiv.org/abs/1811.12006.
-
-    Args:
-        variables: D, the number of variables.
-        features: number of features given.
-        affine: whether the batch norm has parameters of its own.
-        device: of the parameters.
-        dtype: of the parameters.
-    """
-
-    def __init__(
-        self,
-        variables: int,
-        features: int,
-        *,
-        affine: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.norm = BatchNorm2d(variables, affine=affine, device=device, dtype=dtype)
-        self.rows = Conv2d(
-            variables, variables, (variables, 1), groups=variables, device=device, dtype=dtype
-        )
-        self.mix = Conv2d(variables, features, (1, 1), device=device, dtype=dtype)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Turn D variables in N observations, (B, D, N), into (B, features, 1, 1)."""
-        rows = self.norm(covariance(x).unsqueeze(3))
-        return self.mix(F.relu(self.rows(rows)))

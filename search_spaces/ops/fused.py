@@ -1,0 +1,52 @@
+"""What the fused operations share: work in parts that fit the cache, gradients of gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+CHUNK = 2**18
+"""Values that are worked on at a time on a CPU: a few maps of so many stay in its cache."""
+
+
+def chunks(x: Tensor) -> Iterator[slice]:
+    """Cut the batch into parts whose intermediate results stay in the cache."""
+    size = max(len(x), 1)
+    if x.device.type == "cpu" and x.numel():
+        size = max(1, CHUNK * len(x) // x.numel())
+    for start in range(0, max(len(x), 1), size):
+        yield slice(start, start + size)
+
+
+def is_traced(x: Tensor) -> bool:
+    """Return whether plain formulas are wanted: a compiler fuses them itself."""
+    return torch.compiler.is_compiling() or x.device.type == "meta"
+
+
+def differentiable(
+    plain: Callable[..., Sequence[Tensor | None]],
+    inputs: Sequence[Tensor | None],
+    needed: Sequence[bool],
+    gradients: Sequence[Tensor | None],
+) -> tuple[Tensor | None, ...]:
+    """Return gradients that have gradients themselves, by way of the plain formula.
+
+    Args:
+        plain: from the inputs to the outputs.
+        inputs: of the function.
+        needed: which of them need a gradient.
+        gradients: in the outputs; None where there is none.
+    """
+    # Views, for one input may depend on another, which is not what a partial derivative is of.
+    inputs = [x if x is None else x.view_as(x) for x in inputs]
+    pairs = [
+        (output, gradient)
+        for output, gradient in zip(plain(*inputs), gradients, strict=True)
+        if output is not None and gradient is not None
+    ]
+    outputs, given = zip(*pairs, strict=True)
+    leaves = [x for x, need in zip(inputs, needed, strict=True) if need and x is not None]
+    found = iter(torch.autograd.grad(outputs, leaves, given, create_graph=True, allow_unused=True))
+    return tuple(next(found) if need else None for need in needed)

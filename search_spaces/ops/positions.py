@@ -1,0 +1,286 @@
+"""Statistics over the channels, of a feature map and of the same map under gates, all at once.
+
+At each position they are functions of a few sums over the channels, of w_c * x_c^k: with w = 1 for
+the map itself, w = m^k for the map m * x, w = 1 / sigma for a map that is normalised. So they are
+small matrix products of such weights with powers of x, which all maps share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search_spaces.ops.channels import Names
+from search_spaces.ops.fused import chunks, differentiable, is_traced
+from search_spaces.ops.statistics import root
+
+SAFE = 2.0**20
+"""Fourth powers of values up to this and down to its inverse neither overflow nor vanish."""
+
+
+NEEDS = {
+    "mean": (1,),
+    "maximum": (),
+    "standard_deviation": (1, 2),
+    "third_moment": (1, 2, 3),
+    "p_norm": (4,),
+}
+"""Statistics, and the powers that they are made of."""
+
+
+@dataclass(frozen=True)
+class GatedMap:
+    """A map whose positions are to be measured.
+
+    Attributes:
+        wanted: keys of `NEEDS`.
+        gate: m (B, C, 1, 1); the map is m * x. None is 1.
+    """
+
+    wanted: Names
+    gate: Tensor | None = None
+
+
+def measure_positions(x: Tensor, maps: Sequence[GatedMap]) -> list[dict[str, Tensor]]:
+    """Return the statistics (B, 1, H, W) that each map wants.
+
+    The standard deviation and the third moment come from sums of powers: where they are small
+    against the mean, they are as exact as the mean's precision allows.
+
+    Args:
+        x: (B, C, H, W), float32 or float64.
+        maps: each with its gate.
+    """
+    scale = _scale(x)
+    sums = _Sums(x if scale is None else x * scale, maps)
+    results = []
+    for index, map_ in enumerate(maps):
+        found = sums.statistics(index, map_.wanted)
+        if scale is not None:
+            found = {n: v / scale ** _DEGREE.get(n, 0) for n, v in found.items()}
+        results.append(found)
+    return results
+
+
+_DEGREE = {"mean": 1, "maximum": 1, "standard_deviation": 1, "third_moment": 3, "p_norm": 1}
+
+
+def _scale(x: Tensor) -> Tensor | None:
+    """Return a power of two by which x is near 1, or None where its powers are safe as they are."""
+    low, high = torch.aminmax(x.detach()) if x.numel() else (x.new_zeros(()), x.new_zeros(()))
+    peak = torch.maximum(-low, high)
+    # Only where looking at the value does not stop an accelerator or a tracer.
+    if x.device.type == "cpu" and not is_traced(x):
+        if not 1 / SAFE < float(peak) < SAFE:  # also if it is no number
+            return _power_of_two(peak)
+        return None
+    return _power_of_two(peak)
+
+
+def _power_of_two(peak: Tensor) -> Tensor:
+    usable = (peak > 0) & peak.isfinite()
+    return torch.where(usable, torch.exp2(-torch.log2(torch.where(usable, peak, 1.0)).ceil()), 1.0)
+
+
+class _Sums:
+    """Sums over the channels, and maxima, that several maps ask for."""
+
+    def __init__(self, x: Tensor, maps: Sequence[GatedMap]) -> None:
+        self.x = x
+        self.rows: dict[int, list[Tensor]] = {1: [], 2: [], 3: [], 4: []}
+        self.places: list[dict[int, int]] = []
+        for map_ in maps:
+            self._ask(map_)
+        with_maximum = [index for index, map_ in enumerate(maps) if "maximum" in map_.wanted]
+        weights = [torch.stack(rows, 1) if rows else None for rows in self.rows.values()]
+        gates = [maps[index].gate for index in with_maximum]
+        self.found: dict[int, tuple[Tensor, ...]] = {}
+        self.maxima: dict[int, Tensor] = {}
+        if not gates and all(weight is None for weight in weights):
+            return
+        found = _sums(x, *weights, *gates)
+        self.maxima = {i: _only(y) for i, y in zip(with_maximum, found[POWERS:], strict=True)}
+        for power, own in enumerate(found[:POWERS], 1):
+            if own is not None:
+                self.found[power] = own.split(1, 1)
+
+    def _ask(self, map_: GatedMap) -> None:
+        needed = {power for name in map_.wanted for power in NEEDS.get(name, ())}
+        if map_.gate is None:
+            gate = self.x.new_ones((1, 1, 1, 1)).expand(*self.x.shape[:2], 1, 1)
+        else:
+            gate = map_.gate
+        places = {}
+        for power in needed:
+            places[power] = len(self.rows[power])
+            self.rows[power].append((gate**power if power > 1 else gate).flatten(1))
+        self.places.append(places)
+
+    def _sum(self, index: int, power: int) -> Tensor:
+        return self.found[power][self.places[index][power]]
+
+    def statistics(self, index: int, wanted: Names) -> dict[str, Tensor]:
+        """Return the statistics of one map."""
+        n = self.x.shape[1]
+        eps = torch.finfo(self.x.dtype).eps
+        found: dict[str, Tensor] = {}
+        if "maximum" in wanted:
+            found["maximum"] = self.maxima[index]
+        if {"mean", "standard_deviation", "third_moment"} & wanted:
+            found["mean"] = mean = self._sum(index, 1) / n
+        if {"standard_deviation", "third_moment"} & wanted:
+            squares = self._sum(index, 2)
+            mean_squares = mean * mean
+        if "standard_deviation" in wanted:
+            deviations = squares - n * mean_squares
+            # What rounding leaves of a true 0 is taken for 0.
+            deviations = torch.where(deviations > 8 * eps * squares.detach(), deviations, 0.0)
+            found["standard_deviation"] = root(deviations / max(n - 1, 1), 2)
+        if "third_moment" in wanted:
+            cubes = self._sum(index, 3)
+            found["third_moment"] = cubes / n + mean * (2 * mean_squares - (3 / n) * squares)
+        if "p_norm" in wanted:
+            found["p_norm"] = root(self._sum(index, 4), 4)
+        return found
+
+
+def normalised_sums(centred: Tensor, factors: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Return for each of the factors the sums over the channels of y and of y^2, y = factor * x.
+
+    Args:
+        centred: x (B, C, H, W), without the mean of each channel: sums of powers of the map as it
+            is would lose the variance of a channel that hardly varies.
+        factors: each (B, C, 1, 1).
+    """
+    rows = torch.stack([factor.flatten(1) for factor in factors], 1)
+    linear, squares, *_ = _sums(centred, rows, rows * rows, None, None)
+    return list(zip(_only(linear).split(1, 1), _only(squares).split(1, 1), strict=True))
+
+
+POWERS = 4
+
+
+def _sums(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+    function = _plain_sums if is_traced(x) else _PositionSums.apply
+    found: tuple[Tensor | None, ...] = function(x, *others)
+    return found
+
+
+def _plain_sums(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Return sum_c w[r, c] * x[c]^k for k = 1 to 4, and the maxima of x under gates.
+
+    Args:
+        x: (B, C, H, W).
+        others: for each k the weights w (B, R, C), which give (B, R, H, W), or None; after these
+            the gates (B, C, 1, 1), each of which gives (B, 1, H, W), None being 1.
+    """
+    flat = x.flatten(2)
+    sums = [
+        None
+        if weight is None
+        else (weight.unsqueeze(3) * flat.unsqueeze(1) ** power).sum(2).unflatten(2, x.shape[2:])
+        for power, weight in enumerate(others[:POWERS], 1)
+    ]
+    maxima = [(x if g is None else g * x).amax(1, keepdim=True) for g in others[POWERS:]]
+    return *sums, *maxima
+
+
+class _PositionSums(torch.autograd.Function):
+    """`_plain_sums` with powers that are made once, and a backward pass by Horner's rule."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+        ctx.set_materialize_grads(False)
+        weights, gates = others[:POWERS], others[POWERS:]
+        flat = x.flatten(2)
+        sums: list[list[Tensor]] = [[] for _ in others]
+        for part in chunks(x):
+            own = flat[part]
+            for power, values in _powers(own, weights):
+                sums[power - 1].append(torch.bmm(_only(weights[power - 1])[part], values))
+            for place, gate in enumerate(gates, POWERS):
+                gated = own if gate is None else own * gate[part].flatten(2)
+                sums[place].append(gated.amax(1, keepdim=True))
+        found = [torch.cat(own).unflatten(2, x.shape[2:]) if own else None for own in sums]
+        ctx.save_for_backward(x, *others, *found[POWERS:])
+        return tuple(found)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, *others = ctx.saved_tensors
+        others, maxima = others[: len(gradients)], others[len(gradients) :]
+        if torch.is_grad_enabled():
+            return differentiable(_plain_sums, [x, *others], ctx.needs_input_grad, gradients)
+        weights, gates = others[:POWERS], others[POWERS:]
+        flat = x.flatten(2)
+        given = [None if g is None else g.flatten(2) for g in gradients]
+        in_x = torch.empty_like(x).flatten(2)
+        in_others: list[list[Tensor]] = [[] for _ in others]
+        for part in chunks(x):
+            own, here = flat[part], _of(given, part)
+            for power, values in _powers(own, given[:POWERS]):
+                in_others[power - 1].append(torch.bmm(_only(here[power - 1]), values.mT))
+            total = _horner(own, _of(weights, part), here[:POWERS], in_x[part])
+            for place, (gate, largest) in enumerate(zip(gates, maxima, strict=True), POWERS):
+                if (gradient := here[place]) is None:
+                    continue
+                factor = None if gate is None else gate[part].flatten(2)
+                gated = own if factor is None else own * factor
+                # Tied maxima share the gradient.
+                mask = torch.empty_like(own)
+                torch.eq(gated, largest[part].flatten(2), out=mask)
+                share = gradient / mask.sum(1, keepdim=True)
+                if factor is None:
+                    total.addcmul_(mask, share)
+                else:
+                    total.addcmul_(mask.mul_(share), factor)
+                    in_others[place].append(mask.mul_(own).sum(2)[:, :, None, None])
+        in_all = [torch.cat(own) if own else None for own in in_others]
+        return in_x.view_as(x), *in_all
+
+
+def _powers(flat: Tensor, wanted: Sequence[Tensor | None]) -> Iterator[tuple[int, Tensor]]:
+    """Yield powers of a part of the map that are wanted; each is overwritten by the next."""
+    first, second, third, fourth = (tensor is not None for tensor in wanted)
+    if first:
+        yield 1, flat
+    if second or third or fourth:
+        square = flat * flat
+    if second:
+        yield 2, square
+    if third:
+        yield 3, square * flat
+    if fourth:
+        yield 4, square.square_()
+
+
+def _of(tensors: Sequence[Tensor | None], part: slice) -> list[Tensor | None]:
+    return [tensor if tensor is None else tensor[part] for tensor in tensors]
+
+
+def _only(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor
+
+
+def _horner(
+    flat: Tensor,
+    weights: Sequence[Tensor | None],
+    gradients: Sequence[Tensor | None],
+    out: Tensor,
+) -> Tensor:
+    """Write sum_k k * x^(k - 1) * (w_k^T g_k) to `out` and return it."""
+    begun = False
+    for power in range(len(weights), 0, -1):
+        weight, gradient = weights[power - 1], gradients[power - 1]
+        if begun:
+            out.mul_(flat)
+        if weight is not None and gradient is not None:
+            factor = weight.mT * power
+            out = torch.baddbmm(out, factor, gradient, beta=float(begun), out=out)
+            begun = True
+    return out if begun else out.zero_()

@@ -1,0 +1,209 @@
+"""What all squeezes share: a feature map of which everything is computed once, and their base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_spaces.ops.channels import SPACE, Names, measure_channels
+from search_spaces.ops.fused import is_traced
+from search_spaces.ops.positions import GatedMap, measure_positions, normalised_sums
+from search_spaces.ops.statistics import count, full_precision
+
+GRID = 8
+LAYER_NORM_EPS = 1e-5
+
+
+class FeatureMap:
+    """A feature map, and what squeezes read of it, each computed once.
+
+    Squeezes that are about to read the same map are announced to `expect`; what they read is then
+    computed together, at the first call. Maps that are the same but for a gate (`gated`) share
+    what they can.
+
+    Args:
+        features: x (B, C, H, W), float32 or float64.
+        gate: m (B, C, 1, 1); the map is m * x. None is 1.
+        plain: of the same features without a gate.
+    """
+
+    def __init__(
+        self, features: Tensor, gate: Tensor | None = None, plain: FeatureMap | None = None
+    ) -> None:
+        self.features = features
+        self.gate = gate
+        self.plain = plain or self
+        self._family: list[FeatureMap] = [self] if plain is None else plain._family
+        self._space_names: Names = frozenset()
+        self._position_names: Names = frozenset()
+        self._over_space: dict[str, Tensor] | None = None
+        self._over_channels: dict[str, Tensor] | None = None
+        self._reads_normalised = False
+        self._normalised: tuple[Tensor, Tensor] | None = None
+        self._grid: Tensor | None = None
+
+    def gated(self, gate: Tensor) -> FeatureMap:
+        """Return the map gate * x."""
+        gated = FeatureMap(self.features, gate, self)
+        self._family.append(gated)
+        return gated
+
+    def expect(self, operations: Iterable[nn.Module]) -> None:
+        """Announce operations that will read this map."""
+        for operation in operations:
+            if isinstance(operation, Squeeze):
+                self.plain._space_names |= operation.over_space
+                self._position_names |= operation.over_channels
+                self._reads_normalised |= operation.reads_normalised
+
+    def expect_gated(self, operations: Iterable[nn.Module]) -> None:
+        """Announce operations that will read this map under a gate which is not known yet."""
+        for operation in operations:
+            if isinstance(operation, Squeeze):
+                self._space_names |= operation.over_space
+
+    @property
+    def tensor(self) -> Tensor:
+        """The map itself (B, C, H, W)."""
+        return self.features if self.gate is None else self.gate * self.features
+
+    @property
+    def over_space(self) -> dict[str, Tensor]:
+        """Statistics (B, C, 1, 1) of the channels of the map *without its gate*."""
+        plain = self.plain
+        if plain._over_space is None:
+            plain._over_space = measure_channels(self.features, plain._space_names)
+        return plain._over_space
+
+    @property
+    def over_channels(self) -> dict[str, Tensor]:
+        """Statistics (B, 1, H, W) of the positions of the map."""
+        if self._over_channels is None:
+            waiting = [m for m in self._family if m._over_channels is None]
+            asked = [GatedMap(m._position_names, m.gate) for m in waiting]
+            for map_, found in zip(waiting, measure_positions(self.features, asked), strict=True):
+                map_._over_channels = found
+        assert self._over_channels is not None
+        return self._over_channels
+
+    @property
+    def normalised(self) -> tuple[Tensor, Tensor]:
+        """Sums over the channels (B, 1, H, W) of y and of y^2, y = LayerNorm over H, W."""
+        if self._normalised is None:
+            waiting = [m for m in self._family if m._reads_normalised]
+            mean = self.over_space["mean"]
+            factors = [m._inverse_deviation() for m in waiting]
+            found = normalised_sums(self.features - mean, factors)
+            for map_, sums in zip(waiting, found, strict=True):
+                map_._normalised = sums
+        assert self._normalised is not None
+        return self._normalised
+
+    def _inverse_deviation(self) -> Tensor:
+        # LayerNorm of m * x is (x - mean(x)) * m / sqrt(m^2 var(x) + eps).
+        n = count(self.features, SPACE)
+        variance = self.over_space["standard_deviation"].square() * ((n - 1) / n)
+        if self.gate is None:
+            return (variance + LAYER_NORM_EPS).rsqrt()
+        return self.gate * (self.gate * self.gate * variance + LAYER_NORM_EPS).rsqrt()
+
+    @property
+    def grid(self) -> Tensor:
+        """The map averaged to 8 x 8 positions, (B, C, 8, 8)."""
+        if self.gate is not None:
+            return self.gate * self.plain.grid
+        if self._grid is None:
+            self._grid = average_to_grid(self.features)
+        return self._grid
+
+
+def average_to_grid(x: Tensor) -> Tensor:
+    """Return adaptive average pooling to 8 x 8, fast where the cells are of one size."""
+    b, c, height, width = x.shape
+    if is_traced(x) or height % GRID or width % GRID:
+        return F.adaptive_avg_pool2d(x, GRID)
+    # Sums, for the gradient of a mean would be divided at every position.
+    rows = x.reshape(b, c, GRID, height // GRID, width).sum(3)
+    sums = rows.view(b, c, GRID, GRID, width // GRID).sum(4)
+    return sums / (height * width / GRID**2)
+
+
+def spread_from_grid(cells: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return adaptive average pooling of 8 x 8 cells to `size`, fast where it only repeats them."""
+    if is_traced(cells) or size[0] % GRID or size[1] % GRID:
+        return F.adaptive_avg_pool2d(cells, size)
+    b, c = cells.shape[:2]
+    rows = cells[:, :, :, None, :, None]
+    spread = rows.expand(b, c, GRID, size[0] // GRID, GRID, size[1] // GRID)
+    return spread.reshape(b, c, *size)
+
+
+class Squeeze(nn.Module):
+    """A squeeze that says which statistics it reads, so that several can share them.
+
+    Args:
+        channels: C of the map.
+        size: (H, W) that the module is built for.
+        affine: whether batch norms have parameters of their own.
+        device: of the parameters.
+        dtype: of the parameters.
+    """
+
+    over_space: ClassVar[Names] = frozenset()
+    """Keys of `measure_channels` that it reads of each channel."""
+
+    over_channels: ClassVar[Names] = frozenset()
+    """Keys of `measure_positions` that it reads of each position."""
+
+    reads_normalised: ClassVar[bool] = False
+    """Whether it reads the normalised map; `over_space` has its mean and standard deviation."""
+
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        *,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+
+    def squeeze(self, features: FeatureMap) -> Tensor:
+        """Squeeze a map that expects this operation."""
+        raise NotImplementedError
+
+    @full_precision
+    def forward(self, x: Tensor) -> Tensor:
+        """Squeeze (B, C, H, W)."""
+        features = FeatureMap(x)
+        features.expect([self])
+        return self.squeeze(features)
+
+
+class MeanAnd(Squeeze):
+    """ReLU(w1 * mean + w2 * statistic); w1 = w2 = 1/2 at the start.
+
+    The published code draws w1 and w2 at random, which may leave the ReLU dead from the start.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        *,
+        affine: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(channels, size)
+        self.weight = nn.Parameter(torch.full((2,), 0.5, device=device, dtype=dtype))
+
+    def mix(self, mean: Tensor, statistic: Tensor) -> Tensor:
+        """Mix two statistics of one shape."""
+        w1, w2 = self.weight.unbind()
+        return F.relu(w1 * mean + w2 * statistic)

@@ -1,0 +1,58 @@
+"""The device that a process trains on, and what is set up on it before the first step."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+import ray
+import torch
+
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h
+LARGEST_KEPT = 32 * 2**20
+"""Bytes; the largest value that glibc takes for its threshold."""
+
+
+def best_device() -> torch.device:
+    """Return the GPU that this process may use, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def take_device(threads: int) -> torch.device:
+    """Return the device that this process trains on, and set it up.
+
+    A process that Ray gave a share of a GPU is held to that share of its memory, so that it cannot
+    starve its neighbours.
+
+    Args:
+        threads: that torch uses on a CPU.
+    """
+    device = best_device()
+    if device.type == "cpu":
+        torch.set_num_threads(threads)
+        keep_freed_memory()
+    elif 0 < (share := gpu_share()) < 1:
+        torch.cuda.set_per_process_memory_fraction(share, device)
+    return device
+
+
+def gpu_share() -> float:
+    """Return the part of a GPU that Ray gave this process; 0 outside of Ray, or without one."""
+    if not ray.is_initialized():
+        return 0.0
+    return float(ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0))
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep the memory of tensors that are freed; return whether that could be set.
+
+    By default it gives blocks of a feature map's size back to the system and fetches them anew
+    for the next one, page by page: up to ten times the time of the operation that writes them
+    (measured: `benchmarks/NOTES.md`). The process keeps its peak memory instead.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    return bool(libc.mallopt(MMAP_THRESHOLD, LARGEST_KEPT)) and bool(
+        libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
+    )
