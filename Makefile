@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TEST_THREADS ?= 1
 
-.PHONY: demo test check lint format clean
+.PHONY: demo test check lint format bench clean
 
 demo: $(READY)
 	$(BIN)/sase-ray compare --dataset digits --strategies random,tpe-asha,darts
@@ -17,6 +17,10 @@ test: $(READY)
 # The developer's quick loop.
 check: $(READY) lint
 	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest -q -m "not ray and not slow" -x
+
+# Ratios that the project promises, and whether they hold here; exits 0 either way.
+bench: $(READY)
+	$(BIN)/python benchmarks/run.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

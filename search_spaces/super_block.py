@@ -6,8 +6,9 @@ DARTS (Liu et al. 2019, eq. 2): an edge gives sum_o w_o * o(x). How the weights 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -154,30 +155,34 @@ class _MixedEdge:
     def __init__(self, edge: str, operations: Iterable[nn.Module], weights: EdgeWeights) -> None:
         self.of_channels = EDGE_KINDS[edge].startswith("channel")
         every = list(operations)
-        pairs: list[tuple[Tensor | float, nn.Module]]
         if isinstance(weights, Tensor):
-            pairs = list(zip(weights.unbind(), every, strict=True))
+            if len(weights) != len(every):
+                raise ValueError(f"edge {edge!r} has {len(every)} operations, not {len(weights)}")
+            self.weights = weights
+            self.operations = every
         else:
-            pairs = [(weight, every[i]) for i, weight in weights.items()]
-        self.weights = [weight for weight, _ in pairs]
-        self.operations = [operation for _, operation in pairs]
+            self.operations = [every[i] for i in weights]
+            values = [torch.as_tensor(w) for w in weights.values()]
+            device = next((w.device for w in values if w.ndim == 0 and w.requires_grad), None)
+            self.weights = torch.stack([w.to(device) for w in values])
 
     def __call__(self, x: Tensor | FeatureMap) -> Tensor:
         if len(self.operations) == 1:
-            return self.weights[0] * evaluate(self.operations[0], x)
+            single = evaluate(self.operations[0], x)
+            return self.weights[0].to(single.device) * single
         rows: list[Tensor] = []
-        weights: list[Tensor | float] = []
+        order: list[int] = []
         for together, indices in _groups(self.operations).items():
             operations = [self.operations[i] for i in indices]
-            weights += [self.weights[i] for i in indices]
+            order += indices
             if len(operations) > 1:
                 rows.append(together(operations, x))
             else:
                 rows.append(evaluate(operations[0], x).flatten(1).unsqueeze(1))
         stacked = torch.cat(rows, 1)
-        weight = torch.stack([torch.as_tensor(w, device=stacked.device) for w in weights])
-        batched = weight.to(stacked.dtype).expand(len(stacked), 1, -1)
-        return torch.bmm(batched, stacked).view(self._shape(x))
+        weights = self.weights.to(stacked.device, stacked.dtype)
+        weights = weights.index_select(0, _as_index(tuple(order), stacked.device))
+        return torch.bmm(weights.expand(len(stacked), 1, -1), stacked).view(self._shape(x))
 
     def _shape(self, x: Tensor | FeatureMap) -> tuple[int, ...]:
         if not isinstance(x, FeatureMap):
@@ -190,16 +195,27 @@ def _groups(operations: Sequence[nn.Module]) -> dict[Any, list[int]]:
     """Sort operations by the function that evaluates several of their kind together."""
     groups: dict[Any, list[int]] = {}
     for index, operation in enumerate(operations):
-        kind = type(operation)
-        owner = next((base for base in kind.__mro__ if "together" in vars(base)), None)
-        # A subclass that computes something else of its own is evaluated by itself.
-        same = owner and all(
-            getattr(kind, name, None) is getattr(owner, name, None)
-            for name in ("forward", "squeeze")
-        )
-        together = vars(owner)["together"].__func__ if owner and same else operation
-        groups.setdefault(together, []).append(index)
+        kind: Any = type(operation)
+        groups.setdefault(_together(kind) or operation, []).append(index)
     return groups
+
+
+@cache
+def _together(kind: Any) -> Callable[..., Tensor] | None:
+    owner = next((base for base in kind.__mro__ if "together" in vars(base)), None)
+    # A subclass that computes something else of its own is evaluated by itself.
+    if owner is None or any(
+        getattr(kind, name, None) is not getattr(owner, name, None)
+        for name in ("forward", "squeeze")
+    ):
+        return None
+    function: Callable[..., Tensor] = vars(owner)["together"].__func__
+    return function
+
+
+@lru_cache(maxsize=64)
+def _as_index(order: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(order, device=device)
 
 
 def _copy_state(source: nn.Module, target: nn.Module) -> None:

@@ -70,7 +70,7 @@ class _Measure(torch.autograd.Function):
         found = dict(zip(ctx.found, saved, strict=True))
         in_x = torch.empty_like(x)
         for part in chunks(x):
-            in_x[part] = _gradient(x[part], _of(found, part), _of(given, part))
+            _write_gradient(x[part], _of(found, part), _of(given, part), in_x[part])
         return in_x, None
 
 
@@ -107,11 +107,10 @@ def _statistics(x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
     return found
 
 
-def _gradient(x: Tensor, found: dict[str, Tensor], given: dict[str, Tensor]) -> Tensor:
-    """Return the gradient in x: c0 + c1 d + c2 d^2 (d = x - mean), and what is no polynomial.
-
-    It may lack the reduced axes, where it is constant along them.
-    """
+def _write_gradient(
+    x: Tensor, found: dict[str, Tensor], given: dict[str, Tensor], out: Tensor
+) -> None:
+    """Write the gradient in x: c0 + c1 d + c2 d^2, d = x - mean, and what is no polynomial."""
     n = count(x, SPACE)
     mean = found["mean"]
     constant, linear, quadratic = torch.zeros_like(mean), None, None
@@ -126,31 +125,22 @@ def _gradient(x: Tensor, found: dict[str, Tensor], given: dict[str, Tensor]) -> 
     if "third_moment" in given:
         quadratic = 3 * given["third_moment"] / n
         constant = constant - quadratic * found["squares"] / n
-    total = constant
     if quadratic is not None:
         deviation = x - mean
-        slope = (
-            deviation * quadratic if linear is None else torch.addcmul(linear, deviation, quadratic)
-        )
-        total = torch.addcmul(constant, deviation, slope)
+        slopes = torch.zeros_like(mean) if linear is None else linear
+        torch.addcmul(constant, deviation, torch.addcmul(slopes, deviation, quadratic), out=out)
     elif linear is not None:
-        total = torch.addcmul(constant - linear * mean, x, linear)
+        torch.addcmul(constant - linear * mean, x, linear, out=out)
+    else:
+        out.copy_(constant.expand_as(out))
     if "p_norm" in given:
         share = x / _or_one(found["p_norm"])
-        cube = (share * share).mul_(share)
-        total = _add_product(total, cube, given["p_norm"])
+        out.addcmul_((share * share).mul_(share), given["p_norm"])
     if "maximum" in given:
         # Tied maxima share the gradient.
         largest = torch.empty_like(x)
         torch.eq(x, found["maximum"], out=largest)
-        total = _add_product(total, largest, given["maximum"] / largest.sum(SPACE, keepdim=True))
-    return total
-
-
-def _add_product(total: Tensor, full: Tensor, factor: Tensor) -> Tensor:
-    if total.shape == full.shape and total.shape != factor.shape:
-        return total.addcmul_(full, factor)
-    return torch.addcmul(total, full, factor)
+        out.addcmul_(largest, given["maximum"] / largest.sum(SPACE, keepdim=True))
 
 
 def _or_one(x: Tensor) -> Tensor:

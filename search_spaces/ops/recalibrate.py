@@ -25,13 +25,21 @@ def _plain_recalibrate(x: Tensor, channel_gate: Tensor, spatial_gate: Tensor) ->
     return (((1 + channel_gate) + spatial_gate) * x).to(x.dtype)
 
 
+def _write(x: Tensor, channel_gate: Tensor, spatial_gate: Tensor, out: Tensor) -> None:
+    factor = (1 + channel_gate) + spatial_gate
+    if x.dtype == factor.dtype:
+        torch.mul(factor, x, out=out)
+    else:
+        out.copy_(factor.mul_(x))
+
+
 class _Recalibrate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, channel_gate: Tensor, spatial_gate: Tensor) -> Tensor:
         ctx.save_for_backward(x, channel_gate, spatial_gate)
         out = torch.empty_like(x)
         for part in chunks(x):
-            out[part] = _plain_recalibrate(x[part], channel_gate[part], spatial_gate[part])
+            _write(x[part], channel_gate[part], spatial_gate[part], out[part])
         return out
 
     @staticmethod
@@ -48,7 +56,7 @@ class _Recalibrate(torch.autograd.Function):
         in_x, in_channel, in_spatial = map(torch.empty_like, inputs)
         for part in chunks(x):
             own = gradient[part]
-            in_x[part] = _plain_recalibrate(own, channel_gate[part], spatial_gate[part])
+            _write(own, channel_gate[part], spatial_gate[part], in_x[part])
             product = own.to(channel_gate.dtype) * x[part]
             in_channel[part] = product.sum((2, 3), keepdim=True)
             in_spatial[part] = product.sum(1, keepdim=True)

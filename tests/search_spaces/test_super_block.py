@@ -297,7 +297,7 @@ def test_a_wrong_number_of_weights_raises():
         with pytest.raises(ValueError, match="zip"):
             block(x, wrong)
     for wrong_vector in (weights[0][:2], torch.ones(4)):
-        with pytest.raises(ValueError, match="zip"):
+        with pytest.raises(ValueError, match="edge 'spatial_excite' has 3 operations, not"):
             block(x, [*weights[:5], wrong_vector])
     with pytest.raises(IndexError):
         block(x, [*weights[:5], {3: 1.0}])

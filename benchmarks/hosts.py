@@ -1,0 +1,55 @@
+"""The published block in ResNet-50 at 224x224, against timm's CBAM and SE in the same host."""
+
+from __future__ import annotations
+
+import torch
+from harness import Row, in_turn, prepare
+from torch.nn import functional as F
+
+from search_spaces.genotype import PUBLISHED
+from search_spaces.network import NetworkSpec
+from trainables.protocol import TrainingProtocol
+from trainables.training import place
+
+
+def rows() -> list[Row]:
+    device = prepare()
+    batch = 64 if device.type == "cuda" else 4
+    spec = NetworkSpec("resnet50", 1000, 3, (224, 224))
+    images = torch.randn(batch, 3, 224, 224, device=device)
+    labels = torch.randint(0, 1000, (batch,), device=device)
+    if device.type == "cuda":
+        images = images.to(memory_format=torch.channels_last)
+    networks = {"ours": spec.with_genotype(PUBLISHED)}
+    networks |= {name: spec.with_baseline(name) for name in ("cbam", "se")}
+    networks = {name: place(n, TrainingProtocol(), device) for name, n in networks.items()}
+    found = []
+    for phase in ("training", "inference"):
+
+        def run(network: torch.nn.Module, training: bool = phase == "training") -> None:
+            network.train(training)
+            precision = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+            with precision, torch.set_grad_enabled(training):
+                logits = network(images)
+            if training:
+                F.cross_entropy(logits.float(), labels).backward()
+
+        seconds = in_turn(
+            {name: (lambda n=network: run(n)) for name, network in networks.items()},
+            device,
+            repeats=7,
+            warmup=2,
+        )
+        detail = ", ".join(f"{name} {1e3 * value:.0f} ms" for name, value in seconds.items())
+        for other, target in (("cbam", 1.0), ("se", 1.15)):
+            found.append(
+                Row(
+                    f"published block in ResNet-50, {phase}",
+                    f"{other} in the same host",
+                    seconds["ours"] / seconds[other],
+                    target,
+                    "at most",
+                    detail,
+                )
+            )
+    return found

@@ -1,0 +1,113 @@
+"""What a training step costs: supernet, discrete block, second order. ResNet-20, 32x32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from harness import Row, in_turn, plain_forms, prepare
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sase_ray.strategies.darts import DARTS, DARTSAlgorithm
+from sase_ray.strategies.darts_2nd import SecondOrderAlgorithm, SecondOrderDARTS
+from search_spaces.genotype import PUBLISHED
+from search_spaces.network import NetworkSpec, Supernet
+from search_spaces.space import SearchSpace
+from search_spaces.super_block import Mixture
+from trainables.protocol import TrainingProtocol
+from trainables.training import Trainer
+from trainables.training import place as placed
+
+BATCH = 64
+
+
+def step(forward: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Callable[[], None]:
+    def run() -> None:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
+            logits = forward(images)
+        F.cross_entropy(logits.float(), labels).backward()
+
+    return run
+
+
+def rows() -> list[Row]:
+    device = prepare()
+    space = SearchSpace.load("sase")
+    spec = NetworkSpec("resnet20", 10, 3, (32, 32))
+    images = torch.randn(BATCH, 3, 32, 32, device=device)
+    labels = torch.randint(0, 10, (BATCH,), device=device)
+    if device.type == "cuda":
+        images = images.to(memory_format=torch.channels_last)
+    alpha = [torch.zeros(7, device=device, requires_grad=True) for _ in space.variables]
+
+    def place(network: nn.Module) -> nn.Module:
+        return placed(network, TrainingProtocol(), device)
+
+    def mixed(supernet: nn.Module) -> Callable[[Tensor], Tensor]:
+        return lambda x: supernet(x, Mixture([a.softmax(0) for a in alpha]))
+
+    networks = {
+        "host": place(spec.build()),
+        "discrete": place(spec.with_genotype(PUBLISHED)),
+        "supernet": mixed(place(Supernet(spec, space))),
+        "plain supernet": mixed(place(Supernet(spec, space, block=plain_forms().PlainSuperSASE))),
+    }
+    seconds = in_turn(
+        {name: step(network, images, labels) for name, network in networks.items()},
+        device,
+        repeats=15,
+    )
+    detail = ", ".join(f"{name} {1e3 * value:.1f} ms" for name, value in seconds.items())
+    return [
+        Row(
+            "supernet step",
+            "operation by operation",
+            seconds["plain supernet"] / seconds["supernet"],
+            2.0,
+            "at least",
+            detail,
+        ),
+        Row("supernet step", "host", seconds["supernet"] / seconds["host"], 2.5, "at most", detail),
+        Row(
+            "discrete block, training step",
+            "host",
+            seconds["discrete"] / seconds["host"],
+            1.35,
+            "at most",
+            detail,
+        ),
+        second_order(space, spec, images, labels),
+    ]
+
+
+def second_order(space: SearchSpace, spec: NetworkSpec, images: Tensor, labels: Tensor) -> Row:
+    """Compare whole search steps: that of alpha and that of the weights."""
+    actions = {}
+    protocol = TrainingProtocol(batch_size=BATCH, lr=0.025, momentum=0.9, clip=5.0)
+    for kind, make in ((DARTS, DARTSAlgorithm), (SecondOrderDARTS, SecondOrderAlgorithm)):
+        algorithm = make(kind(), protocol)
+        supernet = algorithm.build_supernet(spec, space, 0).to(images.device)
+        trainer = Trainer(
+            lambda x, s=supernet, a=algorithm: s(x, a.mixture()),
+            algorithm.weight_parameters(supernet),
+            algorithm.protocol,
+            1000,
+            images.device,
+        )
+        algorithm.start(supernet, trainer, torch.Generator().manual_seed(0))
+
+        def run(a: DARTSAlgorithm = algorithm, t: Trainer = trainer) -> None:
+            a.architecture_step((images, labels), (images, labels))
+            t.step((images, labels))
+
+        actions[kind.name] = run
+    seconds = in_turn(actions, images.device, repeats=5, warmup=2)
+    return Row(
+        "second-order DARTS step",
+        "first-order",
+        seconds["darts-2nd"] / seconds["darts"],
+        3.0,
+        "at most",
+        ", ".join(f"{name} {1e3 * value:.0f} ms" for name, value in seconds.items()),
+    )

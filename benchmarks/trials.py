@@ -1,0 +1,114 @@
+"""What a trial costs beside its training: ours against a stock function trainable of Ray Tune."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from typing import Any
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+import ray
+from harness import Row
+from ray import tune
+
+from sase_ray.strategies import SearchTask, make_strategy
+from sase_ray.tuning import run_search
+from search_spaces.network import NetworkSpec
+from search_spaces.space import SearchSpace
+from trainables.data import load_dataset, make_splits, search_data
+from trainables.job import SearchJob
+from trainables.protocol import ProxyProtocol
+from trainables.proxy import ProxyTrainable
+
+IMAGES, WORKERS = 32, 2
+
+
+def make_job() -> SearchJob:
+    data = load_dataset("digits")
+    splits = make_splits(data, seed=0, train_size=IMAGES, validation_size=IMAGES)
+    return SearchJob(
+        network=NetworkSpec("resnet8", 10, 1, (8, 8), {"width": 4}),
+        space=SearchSpace.load("sase"),
+        data=search_data(data, splits),
+        protocol=ProxyProtocol(epochs=1, batch_size=IMAGES),
+        seed=0,
+    )
+
+
+def ours(job: SearchJob, trials: int) -> float:
+    with tempfile.TemporaryDirectory() as storage:
+        started = time.perf_counter()
+        outcome = run_search(
+            make_strategy("random"),
+            SearchTask(job, trials * IMAGES),
+            storage=storage,
+            concurrency=WORKERS,
+        )
+        seconds = time.perf_counter() - started
+    assert len(outcome.history.trials()) == trials
+    return seconds
+
+
+def stock(job: SearchJob, trials: int) -> float:
+    """The same training as a function, which Ray Tune starts a process for."""
+
+    def train(config: dict[str, Any], job: SearchJob) -> None:
+        trainable = ProxyTrainable(config=config, job=job)
+        tune.report({"val_loss": trainable.step()["val_loss"]})
+
+    space = {v.name: tune.choice(list(v.choices)) for v in job.space.variables}
+    with tempfile.TemporaryDirectory() as storage:
+        started = time.perf_counter()
+        results = tune.Tuner(
+            tune.with_parameters(train, job=job),
+            param_space=space,
+            tune_config=tune.TuneConfig(
+                num_samples=trials, max_concurrent_trials=WORKERS, metric="val_loss", mode="min"
+            ),
+            run_config=tune.RunConfig(storage_path=storage, verbose=0),
+        ).fit()
+        seconds = time.perf_counter() - started
+    assert len(results) == trials
+    assert results.num_errors == 0
+    return seconds
+
+
+def one_step(job: SearchJob) -> float:
+    """Return the seconds that a trial's own work takes, in this process."""
+    trainable = ProxyTrainable(config=job.space.to_config(job.space[0]), job=job)
+    started = time.perf_counter()
+    for index in range(1, 11):
+        trainable.reset_config(job.space.to_config(job.space[1000 * index]))
+        trainable.step()
+    return (time.perf_counter() - started) / 10
+
+
+def rows() -> list[Row]:
+    ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        job = make_job()
+        ours(job, 4)  # the first search starts worker processes
+        few, many = ours(job, 20), ours(job, 120)
+        # Of two workers, each has half of the trials.
+        own = (many - few) / 100
+        function = (stock(job, 14) - stock(job, 4)) / 10
+        work = one_step(job) / WORKERS
+    finally:
+        ray.shutdown()
+    detail = (
+        f"a trial on {WORKERS} workers: ours {own:.3f} s, function {function:.2f} s, of which "
+        f"training {work:.3f} s"
+    )
+    return [
+        Row(
+            f"trials of one step on {WORKERS} workers, overhead",
+            "function trainable",
+            (function - work) / max(own - work, 1e-3),
+            10,
+            "at least",
+            detail,
+        ),
+        Row("the same, a further trial", "-", own, 0.1, "at most", detail, unit="s"),
+    ]
