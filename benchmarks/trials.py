@@ -55,7 +55,7 @@ def stock(job: SearchJob, trials: int) -> float:
     """The same training as a function, which Ray Tune starts a process for."""
 
     def train(config: dict[str, Any], job: SearchJob) -> None:
-        trainable = ProxyTrainable(config=config, job=job)
+        trainable = tune.with_parameters(ProxyTrainable, job=job)(config)
         tune.report({"val_loss": trainable.step()["val_loss"]})
 
     space = {v.name: tune.choice(list(v.choices)) for v in job.space.variables}
@@ -77,7 +77,7 @@ def stock(job: SearchJob, trials: int) -> float:
 
 def one_step(job: SearchJob) -> float:
     """Return the seconds that a trial's own work takes, in this process."""
-    trainable = ProxyTrainable(config=job.space.to_config(job.space[0]), job=job)
+    trainable = tune.with_parameters(ProxyTrainable, job=job)(job.space.to_config(job.space[0]))
     started = time.perf_counter()
     for index in range(1, 11):
         trainable.reset_config(job.space.to_config(job.space[1000 * index]))

@@ -11,7 +11,7 @@ Sources:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -59,7 +59,7 @@ class ChannelConv(nn.Module):
         gates: dict[ChannelConv, Tensor] = {}
         level = 0
         while left := [op for op in operations if op.depth > level]:
-            kernels = stack_kernels([op.convs[level].get_parameter("weight") for op in left])
+            kernels = stack_kernels([cast(Tensor, op.convs[level].weight) for op in left])
             rows = convolve_channels(rows, kernels.flatten(1).to(z.dtype))
             level += 1
             pairs = list(zip(left, rows.split(1, 1), strict=True))

@@ -21,8 +21,10 @@ def chunks(x: Tensor) -> Iterator[slice]:
 
 
 def is_traced(x: Tensor) -> bool:
-    """Return whether plain formulas are wanted: a compiler fuses them itself."""
-    return torch.compiler.is_compiling() or x.device.type == "meta"
+    """Return whether plain formulas are wanted: by a compiler or a transform of functions."""
+    # As `torch.autograd.Function.apply` asks.
+    transformed: bool = torch._C._are_functorch_transforms_active()
+    return transformed or torch.compiler.is_compiling() or x.device.type == "meta"
 
 
 def differentiable(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +56,7 @@ class SpatialConv(nn.Module):
 
     def first_kernel(self) -> Tensor:
         """Return the kernel of what comes before the first ReLU or the sigmoid."""
-        first, *others = (conv.get_parameter("weight") for conv in self.convs)
+        first, *others = (cast(Tensor, conv.weight) for conv in self.convs)
         return first if self.relu else math.prod(others, start=first)
 
     @staticmethod

@@ -246,3 +246,22 @@ def test_an_operation_of_a_subclass_is_not_taken_for_its_parent() -> None:
     spatial.edges["channel_excite"][index] = zero
     own = spatial(x, alpha) - x
     torch.testing.assert_close(block(x, alpha) - x, own + (before - own) / 2)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_transforms_of_functions(training: bool) -> None:
+    block = SASE(4, "cov-fc-conv3_x2-l2norm-gap_std-sep3", size=(6, 6), dtype=torch.float64)
+    for norm in (m for m in block.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.track_running_stats = False
+        norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+    block.train(training)
+    x = torch.randn(3, 4, 6, 6, dtype=torch.float64)
+    parameters = dict(block.named_parameters())
+
+    def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(block, parameters, (x,)).square().sum()
+
+    found = torch.func.grad(loss)(parameters, x)
+    expected = torch.autograd.grad(loss(parameters, x), list(parameters.values()))
+    for ours, theirs in zip(found.values(), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
