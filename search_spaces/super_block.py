@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from search_spaces.block import DEFAULT_SIZE, SASE, Join, attend, evaluate
+from search_spaces.block import DEFAULT_SIZE, SASE, Edge, Join, attend, evaluate
 from search_spaces.errors import unknown_name
 from search_spaces.genotype import EDGE_KINDS, EDGES, Genotype
 from search_spaces.ops import build_op, load_operations
@@ -108,10 +108,11 @@ class SuperSASE(nn.Module):
         """Attend to `x` with six edge weights, in the order of `EDGES`."""
         if not isinstance(mixture, Mixture):
             mixture = Mixture(mixture)
-        edges = [
+        squeeze, excite, refine, *others = (
             _MixedEdge(edge, operations.children(), weights)
             for (edge, operations), weights in zip(self.edges.items(), mixture.edges, strict=True)
-        ]
+        )
+        edges = [squeeze, *_side_by_side(excite, refine), *others]
         if mixture.joins is None:
             return attend(x, *edges, join=self.join)
         squeezes, gates = mixture.joins
@@ -155,40 +156,82 @@ class _MixedEdge:
     def __init__(self, edge: str, operations: Iterable[nn.Module], weights: EdgeWeights) -> None:
         self.of_channels = EDGE_KINDS[edge].startswith("channel")
         every = list(operations)
+        self.weights: Tensor | list[Tensor | float]
         if isinstance(weights, Tensor):
             if len(weights) != len(every):
                 raise ValueError(f"edge {edge!r} has {len(every)} operations, not {len(weights)}")
-            self.weights = weights
-            self.operations = every
+            self.weights, self.operations = weights, every
         else:
-            self.operations = [every[i] for i in weights]
-            values = [torch.as_tensor(w) for w in weights.values()]
-            device = next((w.device for w in values if w.ndim == 0 and w.requires_grad), None)
-            self.weights = torch.stack([w.to(device) for w in values])
+            self.weights = list(weights.values())
+            self.operations = [every[index] for index in weights]
 
     def __call__(self, x: Tensor | FeatureMap) -> Tensor:
         if len(self.operations) == 1:
-            single = evaluate(self.operations[0], x)
-            return self.weights[0].to(single.device) * single
-        rows: list[Tensor] = []
-        order: list[int] = []
-        for together, indices in _groups(self.operations).items():
-            operations = [self.operations[i] for i in indices]
-            order += indices
-            if len(operations) > 1:
-                rows.append(together(operations, x))
-            else:
-                rows.append(evaluate(operations[0], x).flatten(1).unsqueeze(1))
-        stacked = torch.cat(rows, 1)
-        weights = self.weights.to(stacked.device, stacked.dtype)
-        weights = weights.index_select(0, _as_index(tuple(order), stacked.device))
-        return torch.bmm(weights.expand(len(stacked), 1, -1), stacked).view(self._shape(x))
-
-    def _shape(self, x: Tensor | FeatureMap) -> tuple[int, ...]:
+            return self.weights[0] * evaluate(self.operations[0], x)
+        stacked, order = _evaluate_all(self.operations, x)
+        mixed = torch.bmm(self.row(stacked, order).expand(len(stacked), 1, -1), stacked)
         if not isinstance(x, FeatureMap):
-            return tuple(x.shape)
+            return mixed.view(x.shape)
         batch, channels, height, width = x.features.shape
-        return (batch, channels, 1, 1) if self.of_channels else (batch, 1, height, width)
+        return (
+            mixed.view(batch, channels, 1, 1)
+            if self.of_channels
+            else mixed.view(batch, 1, height, width)
+        )
+
+    def row(self, like: Tensor, order: Sequence[int] | None = None) -> Tensor:
+        """Return the weights as (1, O), in the order given, on the device of `like`."""
+        weights = self.weights
+        if not isinstance(weights, Tensor):
+            weights = torch.stack([torch.as_tensor(w, device=like.device) for w in weights])
+        weights = weights.to(like.device, like.dtype)
+        if order is not None:
+            weights = weights.index_select(0, _as_index(tuple(order), like.device))
+        return weights.unsqueeze(0)
+
+
+def _side_by_side(first: _MixedEdge, second: _MixedEdge) -> list[Edge]:
+    """Return two edges that read the same numbers, evaluated together at the first call."""
+    if len(first.operations) == 1 or len(second.operations) == 1:
+        return [first, second]
+    found: list[Tensor] = []
+
+    def both(z: Tensor) -> list[Tensor]:
+        if not found:
+            stacked, order = _evaluate_all([*first.operations, *second.operations], z)
+            weights = torch.block_diag(first.row(stacked), second.row(stacked))
+            weights = weights.index_select(1, _as_index(tuple(order), stacked.device))
+            mixed = torch.bmm(weights.expand(len(stacked), -1, -1), stacked)
+            found.extend(part.reshape(z.shape) for part in mixed.unbind(1))
+        return found
+
+    return [_Half(first, lambda z: both(z)[0]), _Half(second, lambda z: both(z)[1])]
+
+
+class _Half:
+    """One of two edges that are evaluated together."""
+
+    def __init__(self, edge: _MixedEdge, function: Callable[[Tensor], Tensor]) -> None:
+        self.operations = edge.operations
+        self.function = function
+
+    def __call__(self, x: Any) -> Tensor:
+        return self.function(x)
+
+
+def _evaluate_all(
+    operations: Sequence[nn.Module], x: Tensor | FeatureMap
+) -> tuple[Tensor, list[int]]:
+    """Return the outputs of O operations, (B, O, numbers), and in which order they are."""
+    rows: list[Tensor] = []
+    order: list[int] = []
+    for together, indices in _groups(operations).items():
+        order += indices
+        if len(indices) > 1:
+            rows.append(together([operations[index] for index in indices], x))
+        else:
+            rows.append(evaluate(operations[indices[0]], x).flatten(1).unsqueeze(1))
+    return torch.cat(rows, 1), order
 
 
 def _groups(operations: Sequence[nn.Module]) -> dict[Any, list[int]]:
