@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from search_spaces.ops import statistics
 
 CHUNK = 2**18
 """Values that are worked on at a time on a CPU: a few maps of so many stay in its cache."""
@@ -52,3 +55,36 @@ def differentiable(
     leaves = [x for x, need in zip(inputs, needed, strict=True) if need and x is not None]
     found = iter(torch.autograd.grad(outputs, leaves, given, create_graph=True, allow_unused=True))
     return tuple(next(found) if need else None for need in needed)
+
+
+def root(total: Tensor, p: int, floor: Tensor | None = None) -> Tensor:
+    """Return total^(1/p), and 0 with gradient 0 where total is not above 0, or not above `floor`.
+
+    Args:
+        total: of any shape.
+        p: 2 or 4.
+        floor: what is left of a true 0 by the rounding of the sums that `total` comes from.
+    """
+    if is_traced(total):
+        kept = total if floor is None else torch.where(total > floor, total, 0.0)
+        return statistics.root(kept, p)
+    found: Tensor = _Root.apply(total, p, floor)
+    return found
+
+
+class _Root(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, total: Tensor, p: int, floor: Tensor | None) -> Tensor:
+        ctx.p = p
+        lowest = 0 if floor is None else floor.clamp(min=0)
+        # A comparison with what is no number is false, and keeps it.
+        y = total.masked_fill(total <= lowest, 0).pow_(1 / p)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (y,) = ctx.saved_tensors
+        zero = y == 0
+        slope = y.masked_fill(zero, 1).pow(1 - ctx.p) * gradient
+        return slope.masked_fill(zero, 0) / ctx.p, None, None

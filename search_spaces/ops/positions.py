@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from search_spaces.ops.channels import Names
-from search_spaces.ops.fused import chunks, differentiable, is_traced
-from search_spaces.ops.statistics import root
+from search_spaces.ops.fused import chunks, differentiable, is_traced, root
 
 SAFE = 2.0**20
 """Fourth powers of values up to this and down to its inverse neither overflow nor vanish."""
@@ -138,8 +137,8 @@ class _Sums:
         if "standard_deviation" in wanted:
             deviations = squares - n * mean_squares
             # What rounding leaves of a true 0 is taken for 0.
-            deviations = torch.where(deviations > 8 * eps * squares.detach(), deviations, 0.0)
-            found["standard_deviation"] = root(deviations / max(n - 1, 1), 2)
+            floor = (8 * eps) * squares.detach()
+            found["standard_deviation"] = root(deviations, 2, floor) / max(n - 1, 1) ** 0.5
         if "third_moment" in wanted:
             cubes = self._sum(index, 3)
             found["third_moment"] = cubes / n + mean * (2 * mean_squares - (3 / n) * squares)

@@ -106,7 +106,7 @@ class _NormalisedRows(torch.autograd.Function):
                 None,
             )
         scaled = gradient * inverse
-        in_weight = torch.bmm(scaled.mT.unsqueeze(1), cov.transpose(0, 1)).squeeze(1)
+        in_weight = (cov * scaled.unsqueeze(2)).sum(0)
         in_cov = scaled.unsqueeze(2) * weight
         if ctx.stored is None:
             count = cov.shape[0] * cov.shape[2]

@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from search_spaces.ops.fused import root
 from search_spaces.ops.grid import GridAffine
 from search_spaces.ops.registry import register_op
 from search_spaces.ops.second_order import SecondOrder
 from search_spaces.ops.squeeze import GRID, FeatureMap, MeanAnd, Squeeze, spread_from_grid
-from search_spaces.ops.statistics import root
 
 KIND = "spatial_squeeze"
 
@@ -68,7 +68,7 @@ class L2Norm(Squeeze):
         quadratic, constant = a.square() * squares, b.square() * x.shape[1]
         total = quadratic + 2 * a * b * linear + constant
         rounding = 4 * torch.finfo(x.dtype).eps * (quadratic + constant).detach()
-        return root(torch.where(total > rounding, total, 0.0), 2)
+        return root(total, 2, rounding)
 
 
 @register_op(KIND, "pnorm", source="SASE, published code")
