@@ -109,10 +109,8 @@ class MeanAndOther(MeanAnd):
     @staticmethod
     def together(operations: Sequence[MeanAndOther], features: FeatureMap) -> Tensor:
         """Squeeze by O operations at once: (B, O, C)."""
-        mean, others = (
-            features.over_space["mean"],
-            [features.over_space[op.other] for op in operations],
-        )
+        mean = features.over_space["mean"]
+        others = [features.over_space[op.other] for op in operations]
         weight = torch.stack([op.weight for op in operations])[:, :, None]
         rows = torch.stack([other.flatten(1) for other in others], 1)
         return F.relu(weight[:, 0] * mean.flatten(1).unsqueeze(1) + weight[:, 1] * rows)

@@ -1,8 +1,8 @@
 """Statistics over the channels, of a feature map and of the same map under gates, all at once.
 
 At each position they are functions of a few sums over the channels, of w_c * x_c^k: with w = 1 for
-the map itself, w = m^k for the map m * x, w = 1 / sigma for a map that is normalised. So they are
-small matrix products of such weights with powers of x, which all maps share.
+the map itself and w = m^k for the map m * x. So they are matrix products of a few such weights with
+powers of x, which all maps share.
 """
 
 from __future__ import annotations
@@ -17,10 +17,6 @@ from torch import Tensor
 from search_spaces.ops.channels import Names
 from search_spaces.ops.fused import chunks, differentiable, is_traced, root
 
-SAFE = 2.0**20
-"""Fourth powers of values up to this and down to its inverse neither overflow nor vanish."""
-
-
 NEEDS = {
     "mean": (1,),
     "maximum": (),
@@ -29,6 +25,13 @@ NEEDS = {
     "p_norm": (4,),
 }
 """Statistics, and the powers that they are made of."""
+
+DEGREE = {"mean": 1, "maximum": 1, "standard_deviation": 1, "third_moment": 3, "p_norm": 1}
+"""With which power of the map they grow."""
+
+POWERS = 4
+SAFE = 2.0**20
+"""Fourth powers of values up to this and down to its inverse neither overflow nor vanish."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,9 @@ def measure_positions(x: Tensor, maps: Sequence[GatedMap]) -> list[dict[str, Ten
     for index, map_ in enumerate(maps):
         found = sums.statistics(index, map_.wanted)
         if scale is not None:
-            found = {n: v / scale ** _DEGREE.get(n, 0) for n, v in found.items()}
+            found = {n: v / scale ** DEGREE[n] for n, v in found.items()}
         results.append(found)
     return results
-
-
-_DEGREE = {"mean": 1, "maximum": 1, "standard_deviation": 1, "third_moment": 3, "p_norm": 1}
 
 
 def _scale(x: Tensor) -> Tensor | None:
@@ -158,9 +158,6 @@ def normalised_sums(centred: Tensor, factors: Sequence[Tensor]) -> list[tuple[Te
     rows = torch.stack([factor.flatten(1) for factor in factors], 1)
     linear, squares, *_ = _sums(centred, rows, rows * rows, None, None)
     return list(zip(_only(linear).split(1, 1), _only(squares).split(1, 1), strict=True))
-
-
-POWERS = 4
 
 
 def _sums(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:

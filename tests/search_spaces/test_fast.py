@@ -223,6 +223,37 @@ def test_parts_of_a_batch_are_put_together_as_the_whole(monkeypatch) -> None:
     compare(whole, parts, rtol=1e-12, atol=1e-12)
 
 
+def test_channels_last_has_the_same_gradients(monkeypatch) -> None:
+    monkeypatch.setattr(fused, "CHUNK", 2 * 4 * 8 * 6)
+    x = torch.randn(5, 4, 8, 6, dtype=torch.float64)
+    block = SuperSASE(4, SPACE, size=(8, 6), dtype=torch.float64)
+    alpha = weights("softmax", torch.Generator().manual_seed(0), torch.float64)
+
+    def run(b: nn.Module, x: Tensor, a: list[Tensor], memory_format: torch.memory_format) -> Tensor:
+        return b(x.contiguous(memory_format=memory_format), a)
+
+    found = [
+        values_and_gradients(
+            lambda b, x, a, m=memory_format: run(b, x, a, m), copy.deepcopy(block), x, alpha
+        )
+        for memory_format in (torch.contiguous_format, torch.channels_last)
+    ]
+    compare(*found, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("view", ["every other row", "expanded batch", "transposed"])
+def test_maps_that_are_views(view: str) -> None:
+    x = torch.randn(3, 4, 6, 6, dtype=torch.float64)
+    x = {
+        "every other row": x[:, :, ::2],
+        "expanded batch": x[:1].expand(3, -1, -1, -1),
+        "transposed": x.transpose(2, 3),
+    }[view]
+    block = SuperSASE(4, SPACE, size=(6, 6), dtype=torch.float64).eval()
+    alpha = weights("softmax", torch.Generator().manual_seed(0), torch.float64)
+    torch.testing.assert_close(block(x, alpha), block(x.contiguous(), alpha))
+
+
 def test_an_operation_of_a_subclass_is_not_taken_for_its_parent() -> None:
     from search_spaces.ops.channel_excite import Conv3
 
