@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from search_spaces.ops import statistics
-from search_spaces.ops.fused import differentiable, is_traced
+from search_spaces.ops.fused import chunks, differentiable, is_traced
 from search_spaces.ops.statistics import Axes, count
 
 Names = frozenset[str]
@@ -48,7 +48,8 @@ def _plain(x: Tensor, names: tuple[str, ...]) -> tuple[Tensor, ...]:
 class _Measure(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, names: tuple[str, ...]) -> tuple[Tensor, ...]:
-        found = _statistics(x, names)
+        parts = [_statistics(x[part], names) for part in chunks(x)]
+        found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         ctx.save_for_backward(x, *found.values())
         ctx.found, ctx.names = tuple(found), names
         ctx.set_materialize_grads(False)
@@ -68,8 +69,13 @@ class _Measure(torch.autograd.Function):
             return (given["mean"] / count(x, SPACE)).expand_as(x), None
         found = dict(zip(ctx.found, saved, strict=True))
         in_x = torch.empty_like(x)
-        _write_gradient(x, found, given, in_x)
+        for part in chunks(x):
+            _write_gradient(x[part], _of(found, part), _of(given, part), in_x[part])
         return in_x, None
+
+
+def _of(tensors: dict[str, Tensor], part: slice) -> dict[str, Tensor]:
+    return {name: tensor[part] for name, tensor in tensors.items()}
 
 
 def _statistics(x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:

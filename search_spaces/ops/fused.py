@@ -1,14 +1,26 @@
-"""What the fused operations share: when to be plain, gradients of gradients, roots."""
+"""What the fused operations share: work in parts that fit the cache, gradients of gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from search_spaces.ops import statistics
+
+CHUNK = 2**18
+"""Values that are worked on at a time on a CPU: a few maps of so many stay in its cache."""
+
+
+def chunks(x: Tensor) -> Iterator[slice]:
+    """Cut the batch into parts whose intermediate results stay in the cache."""
+    size = max(len(x), 1)
+    if x.device.type == "cpu" and x.numel():
+        size = max(1, CHUNK * len(x) // x.numel())
+    for start in range(0, max(len(x), 1), size):
+        yield slice(start, start + size)
 
 
 def is_traced(x: Tensor) -> bool:

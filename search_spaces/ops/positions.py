@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from search_spaces.ops.channels import Names
-from search_spaces.ops.fused import differentiable, is_traced, root
+from search_spaces.ops.fused import chunks, differentiable, is_traced, root
 
 NEEDS = {
     "mean": (1,),
@@ -193,13 +193,15 @@ class _PositionSums(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         weights, gates = others[:POWERS], others[POWERS:]
         flat = x.flatten(2)
-        found: list[Tensor | None] = [None for _ in others]
-        for power, values in _powers(flat, weights):
-            found[power - 1] = torch.bmm(_only(weights[power - 1]), values)
-        for place, gate in enumerate(gates, POWERS):
-            gated = flat if gate is None else flat * gate.flatten(2)
-            found[place] = gated.amax(1, keepdim=True)
-        found = [y if y is None else y.unflatten(2, x.shape[2:]) for y in found]
+        sums: list[list[Tensor]] = [[] for _ in others]
+        for part in chunks(x):
+            own = flat[part]
+            for power, values in _powers(own, weights):
+                sums[power - 1].append(torch.bmm(_only(weights[power - 1])[part], values))
+            for place, gate in enumerate(gates, POWERS):
+                gated = own if gate is None else own * gate[part].flatten(2)
+                sums[place].append(gated.amax(1, keepdim=True))
+        found = [torch.cat(own).unflatten(2, x.shape[2:]) if own else None for own in sums]
         ctx.save_for_backward(x, *others, *found[POWERS:])
         return tuple(found)
 
@@ -213,29 +215,32 @@ class _PositionSums(torch.autograd.Function):
         flat = x.flatten(2)
         given = [None if g is None else g.flatten(2) for g in gradients]
         in_x = torch.empty_like(x).flatten(2)
-        in_others: list[Tensor | None] = [None for _ in others]
-        for power, values in _powers(flat, given[:POWERS]):
-            in_others[power - 1] = torch.bmm(_only(given[power - 1]), values.mT)
-        _horner(flat, weights, given[:POWERS], in_x)
-        for place, (gate, largest) in enumerate(zip(gates, maxima, strict=True), POWERS):
-            if (gradient := given[place]) is None:
-                continue
-            factor = None if gate is None else gate.flatten(2)
-            gated = flat if factor is None else flat * factor
-            # Tied maxima share the gradient.
-            mask = torch.empty_like(flat)
-            torch.eq(gated, largest.flatten(2), out=mask)
-            share = gradient / mask.sum(1, keepdim=True)
-            if factor is None:
-                in_x.addcmul_(mask, share)
-            else:
-                in_x.addcmul_(mask.mul_(share), factor)
-                in_others[place] = mask.mul_(flat).sum(2)[:, :, None, None]
-        return in_x.view_as(x), *in_others
+        in_others: list[list[Tensor]] = [[] for _ in others]
+        for part in chunks(x):
+            own, here = flat[part], _of(given, part)
+            for power, values in _powers(own, given[:POWERS]):
+                in_others[power - 1].append(torch.bmm(_only(here[power - 1]), values.mT))
+            total = _horner(own, _of(weights, part), here[:POWERS], in_x[part])
+            for place, (gate, largest) in enumerate(zip(gates, maxima, strict=True), POWERS):
+                if (gradient := here[place]) is None:
+                    continue
+                factor = None if gate is None else gate[part].flatten(2)
+                gated = own if factor is None else own * factor
+                # Tied maxima share the gradient.
+                mask = torch.empty_like(own)
+                torch.eq(gated, largest[part].flatten(2), out=mask)
+                share = gradient / mask.sum(1, keepdim=True)
+                if factor is None:
+                    total.addcmul_(mask, share)
+                else:
+                    total.addcmul_(mask.mul_(share), factor)
+                    in_others[place].append(mask.mul_(own).sum(2)[:, :, None, None])
+        in_all = [torch.cat(own) if own else None for own in in_others]
+        return in_x.view_as(x), *in_all
 
 
 def _powers(flat: Tensor, wanted: Sequence[Tensor | None]) -> Iterator[tuple[int, Tensor]]:
-    """Yield the powers of the map that are wanted; each is overwritten by the next."""
+    """Yield powers of a part of the map that are wanted; each is overwritten by the next."""
     first, second, third, fourth = (tensor is not None for tensor in wanted)
     if first:
         yield 1, flat
@@ -249,6 +254,10 @@ def _powers(flat: Tensor, wanted: Sequence[Tensor | None]) -> Iterator[tuple[int
         yield 4, square.square_()
 
 
+def _of(tensors: Sequence[Tensor | None], part: slice) -> list[Tensor | None]:
+    return [tensor if tensor is None else tensor[part] for tensor in tensors]
+
+
 def _only(tensor: Tensor | None) -> Tensor:
     assert tensor is not None
     return tensor
@@ -259,8 +268,8 @@ def _horner(
     weights: Sequence[Tensor | None],
     gradients: Sequence[Tensor | None],
     out: Tensor,
-) -> None:
-    """Write sum_k k * x^(k - 1) * (w_k^T g_k) to `out`."""
+) -> Tensor:
+    """Write sum_k k * x^(k - 1) * (w_k^T g_k) to `out` and return it."""
     begun = False
     for power in range(len(weights), 0, -1):
         weight, gradient = weights[power - 1], gradients[power - 1]
@@ -268,7 +277,6 @@ def _horner(
             out.mul_(flat)
         if weight is not None and gradient is not None:
             factor = weight.mT * power
-            torch.baddbmm(out, factor, gradient, beta=float(begun), out=out)
+            out = torch.baddbmm(out, factor, gradient, beta=float(begun), out=out)
             begun = True
-    if not begun:
-        out.zero_()
+    return out if begun else out.zero_()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search_spaces.ops.fused import differentiable, is_traced
+from search_spaces.ops.fused import chunks, differentiable, is_traced
 
 
 def recalibrate(x: Tensor, channel_gate: Tensor, spatial_gate: Tensor) -> Tensor:
@@ -38,7 +38,8 @@ class _Recalibrate(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, channel_gate: Tensor, spatial_gate: Tensor) -> Tensor:
         ctx.save_for_backward(x, channel_gate, spatial_gate)
         out = torch.empty_like(x)
-        _write(x, channel_gate, spatial_gate, out)
+        for part in chunks(x):
+            _write(x[part], channel_gate[part], spatial_gate[part], out[part])
         return out
 
     @staticmethod
@@ -52,8 +53,11 @@ class _Recalibrate(torch.autograd.Function):
                 [gradient],
             )
         x, channel_gate, spatial_gate = inputs
-        in_x = torch.empty_like(x)
-        _write(gradient, channel_gate, spatial_gate, in_x)
-        product = gradient.to(channel_gate.dtype) * x
-        in_channel, in_spatial = product.sum((2, 3), keepdim=True), product.sum(1, keepdim=True)
+        in_x, in_channel, in_spatial = map(torch.empty_like, inputs)
+        for part in chunks(x):
+            own = gradient[part]
+            _write(own, channel_gate[part], spatial_gate[part], in_x[part])
+            product = own.to(channel_gate.dtype) * x[part]
+            in_channel[part] = product.sum((2, 3), keepdim=True)
+            in_spatial[part] = product.sum(1, keepdim=True)
         return in_x, in_channel, in_spatial

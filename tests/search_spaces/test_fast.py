@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.block import SASE
-from search_spaces.ops import channels, positions
+from search_spaces.ops import channels, fused, positions
 from search_spaces.ops.recalibrate import recalibrate
 from search_spaces.space import SearchSpace
 from search_spaces.super_block import Mixture, SuperSASE
@@ -213,7 +213,18 @@ def test_second_gradients_of_a_whole_block(training: bool) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
 
 
-def test_channels_last_has_the_same_gradients() -> None:
+def test_parts_of_a_batch_are_put_together_as_the_whole(monkeypatch) -> None:
+    x = torch.randn(5, 4, 6, 6, dtype=torch.float64)
+    block = SuperSASE(4, SPACE, size=(6, 6), dtype=torch.float64)
+    alpha = weights("softmax", torch.Generator().manual_seed(0), torch.float64)
+    whole = values_and_gradients(lambda b, x, a: b(x, a), copy.deepcopy(block), x, alpha)
+    monkeypatch.setattr(fused, "CHUNK", 2 * 4 * 6 * 6)  # two samples at a time, one left over
+    parts = values_and_gradients(lambda b, x, a: b(x, a), block, x, alpha)
+    compare(whole, parts, rtol=1e-12, atol=1e-12)
+
+
+def test_channels_last_has_the_same_gradients(monkeypatch) -> None:
+    monkeypatch.setattr(fused, "CHUNK", 2 * 4 * 8 * 6)
     x = torch.randn(5, 4, 8, 6, dtype=torch.float64)
     block = SuperSASE(4, SPACE, size=(8, 6), dtype=torch.float64)
     alpha = weights("softmax", torch.Generator().manual_seed(0), torch.float64)
