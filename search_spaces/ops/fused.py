@@ -1,4 +1,4 @@
-"""What the fused operations share: work in parts that fit the cache, gradients of gradients."""
+"""What the fused operations share: work in parts of the batch, gradients of gradients, roots."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from search_spaces.ops import statistics
 
 CHUNK = 2**18
-"""Values that are worked on at a time on a CPU: a few maps of so many stay in its cache."""
+"""Values that are worked on at a time on a CPU, to keep the peak memory down."""
 
 
 def chunks(x: Tensor) -> Iterator[slice]:
-    """Cut the batch into parts whose intermediate results stay in the cache."""
+    """Cut the batch into parts, of which the intermediate results are small."""
     size = max(len(x), 1)
     if x.device.type == "cpu" and x.numel():
         size = max(1, CHUNK * len(x) // x.numel())
