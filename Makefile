@@ -16,7 +16,7 @@ test: $(READY)
 
 # The developer's quick loop.
 check: $(READY) lint
-	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest -q -m "not ray and not slow" -x
+	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest -q -n 2 -m "not ray and not slow" -x
 
 # Ratios that the project promises, and whether they hold here; exits 0 either way.
 bench: $(READY)
