@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from search_spaces.block import DEFAULT_SIZE, SASE, Edge, Join, attend, evaluate
 from search_spaces.errors import unknown_name
 from search_spaces.genotype import EDGE_KINDS, EDGES, Genotype
 from search_spaces.ops import build_op, load_operations
+from search_spaces.ops.fused import constant
 from search_spaces.ops.squeeze import FeatureMap
 from search_spaces.space import SearchSpace
 
@@ -256,7 +257,7 @@ def _together(kind: Any) -> Callable[..., Tensor] | None:
     return function
 
 
-@lru_cache(maxsize=64)
+@constant
 def _as_index(order: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(order, device=device)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
-from search_spaces.ops.fused import is_traced
+from search_spaces.ops.fused import constant, is_traced
 
 
 class Conv2d(nn.Conv2d):
@@ -129,7 +128,7 @@ def stack_kernels(kernels: Sequence[Tensor]) -> Tensor:
     return flat.index_select(0, places.flatten()).view(places.shape)
 
 
-@lru_cache(maxsize=256)
+@constant
 def _places(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
     """Where in the kernels, flat and one after another, each weight is; a zero follows them."""
     height, width = (max(size[axis] for size in sizes) for axis in (0, 1))

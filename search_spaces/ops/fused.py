@@ -1,8 +1,9 @@
-"""What the fused operations share: work in parts of the batch, gradients of gradients, roots."""
+"""Shared by the fused operations: parts of a batch, tracing, constants, gradients, roots."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -28,6 +29,24 @@ def is_traced(x: Tensor) -> bool:
     # As `torch.autograd.Function.apply` asks.
     transformed: bool = torch._C._are_functorch_transforms_active()
     return transformed or torch.compiler.is_compiling() or x.device.type == "meta"
+
+
+def constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Keep the tensors that a function makes from its hashable arguments.
+
+    They are made as ordinary tensors even in inference mode, whose own could not be used in
+    training, and are not kept while a compiler traces with stand-ins.
+    """
+
+    @lru_cache(maxsize=256)
+    def kept(*args: Any) -> Tensor:
+        with torch.inference_mode(False):
+            return make(*args)
+
+    def made_or_kept(*args: Any) -> Tensor:
+        return make(*args) if torch.compiler.is_compiling() else kept(*args)
+
+    return made_or_kept
 
 
 def differentiable(

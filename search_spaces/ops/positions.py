@@ -57,7 +57,8 @@ def measure_positions(x: Tensor, maps: Sequence[GatedMap]) -> list[dict[str, Ten
         x: (B, C, H, W), float32 or float64.
         maps: each with its gate.
     """
-    scale = _scale(x)
+    cubed = any(max(NEEDS[name], default=0) > 2 for map_ in maps for name in map_.wanted)
+    scale = _scale(x) if cubed else None
     sums = _Sums(x if scale is None else x * scale, maps)
     results = []
     for index, map_ in enumerate(maps):
@@ -108,7 +109,7 @@ class _Sums:
                 self.found[power] = own.split(1, 1)
 
     def _ask(self, map_: GatedMap) -> None:
-        needed = {power for name in map_.wanted for power in NEEDS.get(name, ())}
+        needed = {power for name in map_.wanted for power in NEEDS[name]}
         if map_.gate is None:
             gate = self.x.new_ones((1, 1, 1, 1)).expand(*self.x.shape[:2], 1, 1)
         else:

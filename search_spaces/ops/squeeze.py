@@ -22,8 +22,8 @@ class FeatureMap:
     """A feature map, and what squeezes read of it, each computed once.
 
     Squeezes that are about to read the same map are announced to `expect`; what they read is then
-    computed together, at the first call. Maps that are the same but for a gate (`gated`) share
-    what they can.
+    computed together, at the first call. A map under a gate (`gated`) shares with the plain one
+    what it can; for that it is read first.
 
     Args:
         features: x (B, C, H, W), float32 or float64.
@@ -36,8 +36,9 @@ class FeatureMap:
     ) -> None:
         self.features = features
         self.gate = gate
-        self.plain = plain or self
-        self._family: list[FeatureMap] = [self] if plain is None else plain._family
+        # No map refers to itself or to those made from it: a cycle would keep their memory until
+        # the garbage collector comes by.
+        self._plain = plain
         self._space_names: Names = frozenset()
         self._position_names: Names = frozenset()
         self._over_space: dict[str, Tensor] | None = None
@@ -48,9 +49,15 @@ class FeatureMap:
 
     def gated(self, gate: Tensor) -> FeatureMap:
         """Return the map gate * x."""
-        gated = FeatureMap(self.features, gate, self)
-        self._family.append(gated)
-        return gated
+        return FeatureMap(self.features, gate, self)
+
+    @property
+    def plain(self) -> FeatureMap:
+        """The map without its gate."""
+        return self._plain or self
+
+    def _both(self) -> list[FeatureMap]:
+        return [self] if self._plain is None else [self._plain, self]
 
     def expect(self, operations: Iterable[nn.Module]) -> None:
         """Announce operations that will read this map."""
@@ -83,7 +90,7 @@ class FeatureMap:
     def over_channels(self) -> dict[str, Tensor]:
         """Statistics (B, 1, H, W) of the positions of the map."""
         if self._over_channels is None:
-            waiting = [m for m in self._family if m._over_channels is None]
+            waiting = [m for m in self._both() if m._over_channels is None]
             asked = [GatedMap(m._position_names, m.gate) for m in waiting]
             for map_, found in zip(waiting, measure_positions(self.features, asked), strict=True):
                 map_._over_channels = found
@@ -94,7 +101,7 @@ class FeatureMap:
     def normalised(self) -> tuple[Tensor, Tensor]:
         """Sums over the channels (B, 1, H, W) of y and of y^2, y = LayerNorm over H, W."""
         if self._normalised is None:
-            waiting = [m for m in self._family if m._reads_normalised]
+            waiting = [m for m in self._both() if m._reads_normalised and m._normalised is None]
             mean = self.over_space["mean"]
             factors = [m._inverse_deviation() for m in waiting]
             found = normalised_sums(self.features - mean, factors)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import inspect
 import sys
 from pathlib import Path
 
@@ -10,9 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from search_spaces import super_block
 from search_spaces.block import SASE
-from search_spaces.ops import channels, fused, positions
+from search_spaces.ops import channels, conv, fused, positions
 from search_spaces.ops.recalibrate import recalibrate
+from search_spaces.ops.squeeze import FeatureMap
 from search_spaces.space import SearchSpace
 from search_spaces.super_block import Mixture, SuperSASE
 
@@ -296,3 +300,40 @@ def test_transforms_of_functions(training: bool) -> None:
     expected = torch.autograd.grad(loss(parameters, x), list(parameters.values()))
     for ours, theirs in zip(found.values(), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", [SASE, lambda channels: SuperSASE(channels, SPACE)])
+def test_a_pass_leaves_nothing_for_the_garbage_collector(make) -> None:
+    block, x = make(8), torch.randn(2, 8, 8, 8, requires_grad=True)
+    alpha = weights("softmax", torch.Generator().manual_seed(0), torch.float32)
+    arguments = (x,) if isinstance(block, SASE) else (x, alpha)
+    gc.collect()
+    gc.disable()
+    try:
+        block(*arguments).sum().backward()
+        left = [o for o in gc.get_objects() if type(o) is FeatureMap]
+        assert not left, "its memory would be held until the collector comes by"
+    finally:
+        gc.enable()
+
+
+@pytest.mark.usefixtures("_nothing_kept")
+def test_training_after_inference_and_after_an_export() -> None:
+    block = SuperSASE(4, SPACE, size=(8, 8))
+    x = torch.randn(2, 4, 8, 8)
+    alpha = weights("softmax", torch.Generator().manual_seed(0), torch.float32)
+    with torch.inference_mode():
+        block(x, alpha)
+    block(x, alpha).sum().backward()
+    exported = torch.export.export(block.eval(), (x, alpha), strict=False).module()
+    torch.testing.assert_close(exported(x, alpha), block(x, alpha))
+
+
+@pytest.fixture
+def _nothing_kept(monkeypatch):
+    """Constants as in a new process."""
+    for module in (conv, super_block):
+        name = "_places" if module is conv else "_as_index"
+        kept = getattr(module, name)
+        make = inspect.getclosurevars(kept).nonlocals["make"]
+        monkeypatch.setattr(module, name, fused.constant(make))
