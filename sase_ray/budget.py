@@ -7,6 +7,8 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
+from trainables.resumable import FIRST_TRIAL, TRIAL
+
 
 class Budget:
     """A ledger of samples: what trials have spent, and what is set aside for their next epochs.
@@ -113,6 +115,8 @@ class BudgetStopper(tune.Stopper):
 class BudgetedSearcher(Searcher):
     """A searcher that suggests only what the budget can pay, and then is finished.
 
+    It numbers the trials: a trial's config holds its number under `TRIAL`.
+
     Args:
         inner: suggests the configs.
         budget: the ledger, shared with the stopper.
@@ -122,6 +126,7 @@ class BudgetedSearcher(Searcher):
         super().__init__(metric=inner.metric, mode=inner.mode)
         self.inner = inner
         self.budget = budget
+        self.begun = 0
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
@@ -139,7 +144,10 @@ class BudgetedSearcher(Searcher):
         config = self.inner.suggest(trial_id)
         if config is None or config == Searcher.FINISHED:
             self.budget.cancel(trial_id)
-        return config
+            return config
+        number = f"{self.begun:0{len(FIRST_TRIAL)}d}"
+        self.begun += 1
+        return {**config, TRIAL: number}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass an intermediate result on."""

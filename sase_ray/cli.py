@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from sase_ray.printing import (
     print_catalogue,
     print_comparison,
     print_reliability,
+    print_report,
     print_search,
     print_table_comparison,
     say,
@@ -44,26 +46,20 @@ Budget = Annotated[str | None, typer.Option(help="Training samples a search, e.g
 Root = Annotated[str | None, typer.Option("--data-root", help="Folder of the data set.")]
 Results = Annotated[str | None, typer.Option(help="Folder in which the run's folder is made.")]
 RunName = Annotated[str | None, typer.Option("--run", help="Name of the run's folder.")]
+Storage = Annotated[
+    str | None, typer.Option(help="Folder or URI (s3://...) that all nodes reach, for checkpoints.")
+]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join; 'auto' for a running one.")]
 Cpus = Annotated[float | None, typer.Option("--cpus-per-trial")]
 Gpus = Annotated[float | None, typer.Option("--gpus-per-trial", help="A fraction shares a GPU.")]
 
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
-
-
 def main() -> None:
     """Run the command line; a mistake of the user ends with one sentence and exit code 2."""
+    # As a cluster stops a job; it ends as Ctrl-C ends it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
-    except SystemExit as end:
-        if end.code == INTERRUPTED:  # of which typer itself says nothing
-            say(
-                Console(stderr=True),
-                "stopped; the tables of the searches that had ended are in the results folder",
-            )
-        raise
     except UserError as error:
         say(Console(stderr=True), f"error: {error}", style="bold red")
         sys.exit(2)
@@ -97,6 +93,7 @@ def compare(
     data_root: Root = None,
     results: Results = None,
     run: RunName = None,
+    storage: Storage = None,
     address: Address = None,
     cpus_per_trial: Cpus = None,
     gpus_per_trial: Gpus = None,
@@ -126,6 +123,7 @@ def compare(
         given = {
             "--config": config, "--set": assignments, "--dataset": dataset, "--space": space,
             "--backbone": backbone, "--baselines": baselines, "--data-root": data_root,
+            "--storage": storage,
         }  # fmt: skip
         wrong = [option for option, value in given.items() if value]
         if wrong:
@@ -153,6 +151,7 @@ def compare(
         space=space,
         backbone=backbone,
         data_root=data_root,
+        storage=storage,
         **options,
         **resources,
     )
@@ -174,6 +173,7 @@ def search(
     data_root: Root = None,
     results: Results = None,
     run: RunName = None,
+    storage: Storage = None,
     address: Address = None,
     cpus_per_trial: Cpus = None,
     gpus_per_trial: Gpus = None,
@@ -188,6 +188,7 @@ def search(
         space=space,
         results=results,
         run=run,
+        storage=storage,
         backbone=backbone,
         data_root=data_root,
         address=address,
@@ -197,6 +198,24 @@ def search(
     from sase_ray.comparison import search as run_one
 
     print_search(console, run_one(strategy, settings, console=console))
+
+
+@app.command()
+def resume(
+    run: Annotated[str, typer.Argument(help="Folder of the run, or its place in the storage.")],
+    address: Address = None,
+    cpus_per_trial: Cpus = None,
+    gpus_per_trial: Gpus = None,
+) -> None:
+    """Go on with a run that was interrupted; nothing that it has done is done again."""
+    console = Console()
+    resources = {
+        "address": address, "cpus_per_trial": cpus_per_trial, "gpus_per_trial": gpus_per_trial,
+    }  # fmt: skip
+    from sase_ray.resume import resume as go_on
+
+    given = {key: value for key, value in resources.items() if value is not None}
+    print_report(console, go_on(run, console=console, **given))
 
 
 @app.command()
@@ -249,6 +268,7 @@ def reliability(
     data_root: Root = None,
     results: Results = None,
     run: RunName = None,
+    storage: Storage = None,
     address: Address = None,
     cpus_per_trial: Cpus = None,
     gpus_per_trial: Gpus = None,
@@ -262,6 +282,7 @@ def reliability(
         space=space,
         results=results,
         run=run,
+        storage=storage,
         backbone=backbone,
         data_root=data_root,
         address=address,

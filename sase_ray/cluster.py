@@ -5,17 +5,25 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
+from rich.console import Console
 
 from sase_ray.config import ResourcesConfig
+from sase_ray.printing import say
 from sase_ray.tuning import TrialResources
 from search_spaces.errors import UserError
 
 DEFAULT_GPUS_PER_TRIAL = 0.25
+
+WATCH_SECONDS = 2.0
+LOST_SECONDS = 10.0
+"""A head that has not answered for so long is gone."""
 
 QUIET = {
     # Tune would print a table of its own, and warn of snapshots that cost milliseconds here.
@@ -30,22 +38,49 @@ class Slots:
     """How the cluster is shared.
 
     Attributes:
+        config: what was asked for.
         trial: what one trial holds.
-        total: trials that the cluster can run at once.
     """
 
+    config: ResourcesConfig
     trial: TrialResources
-    total: int
 
-    def share(self, searches: int) -> tuple[int, int]:
-        """Return how many searches run side by side, and how many trials each runs at once."""
-        side_by_side = max(1, min(searches, self.total))
-        return side_by_side, max(1, self.total // side_by_side)
+    @property
+    def total(self) -> int:
+        """Trials that the cluster as it is now can run at once."""
+        return sum(_fits(node, self.trial) for node in _nodes())
+
+    def share(self, searches: int) -> int:
+        """Return how many trials each of some searches runs at once, from its begin to its end.
+
+        It is the same for all, and does not change while they run: a search that hears of its
+        trials one after the other learns more from each than one that runs many at once.
+        """
+        return self.config.trials_at_once or max(1, self.total // max(1, searches))
+
+    def has_room_for(self, searches: int, trials_at_once: int) -> bool:
+        """Return whether some searches may run side by side; one may always.
+
+        Where the number of their trials is given, all may: what finds no room waits for it, which
+        makes an autoscaling cluster grow.
+        """
+        return (
+            self.config.trials_at_once is not None
+            or searches <= 1
+            or searches * trials_at_once <= self.total
+        )
 
 
 @contextmanager
-def connected(config: ResourcesConfig) -> Iterator[Slots]:
-    """Join the cluster (or start a local one) for the duration of a comparison.
+def connected(
+    config: ResourcesConfig, on_loss: Callable[[], None] = lambda: None
+) -> Iterator[Slots]:
+    """Join the cluster (or start a local one) for the duration of a run.
+
+    Args:
+        config: which cluster, and what a trial holds.
+        on_loss: called when the cluster's head is gone, before this process ends with exit code 1:
+            Ray itself would keep it waiting, and then end it without a word.
 
     Raises:
         UserError: there is no cluster at the address, or no node of it can hold one trial.
@@ -54,10 +89,47 @@ def connected(config: ResourcesConfig) -> Iterator[Slots]:
     if not already:
         _connect(config.address)
     try:
-        yield _slots(config)
+        with _watched(on_loss):
+            yield _slots(config)
     finally:
         if not already:
             ray.shutdown()
+
+
+@contextmanager
+def _watched(on_loss: Callable[[], None]) -> Iterator[None]:
+    """End this process if the head of the cluster cannot be reached any more."""
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    left = threading.Event()
+
+    def watch() -> None:
+        missed = 0
+        while not left.wait(WATCH_SECONDS):
+            missed = 0 if _reachable(host, port) else missed + 1
+            if missed * WATCH_SECONDS >= LOST_SECONDS:
+                say(
+                    Console(stderr=True),
+                    f"error: the head of the Ray cluster at {host}:{port} is gone",
+                )
+                on_loss()
+                sys.stdout.flush()
+                os._exit(1)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        left.set()
+        watcher.join()
+
+
+def _reachable(host: str, port: str) -> bool:
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=WATCH_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _connect(address: str | None) -> None:
@@ -91,13 +163,30 @@ def _check_reachable(address: str) -> None:
         raise UserError(f"no Ray cluster at {address!r}: {error}") from None
 
 
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _fits(node: dict[str, float], trial: TrialResources) -> int:
+    """Return how many trials a node has room for; fractions are of one GPU each."""
+    by_cpu = int(node.get("CPU", 0.0) / trial.cpus + 1e-6)
+    if not trial.gpus:
+        return by_cpu
+    if trial.gpus < 1:
+        return min(by_cpu, int(node.get("GPU", 0.0)) * int(1 / trial.gpus + 1e-6))
+    return min(by_cpu, int(node.get("GPU", 0.0) / trial.gpus + 1e-6))
+
+
 def _slots(config: ResourcesConfig) -> Slots:
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = _nodes()
     most_gpus = max(node.get("GPU", 0.0) for node in nodes)
     most_cpus = max(node.get("CPU", 0.0) for node in nodes)
     gpus = config.gpus_per_trial
     if gpus is None:
         gpus = min(DEFAULT_GPUS_PER_TRIAL, most_gpus)
+    slots = Slots(config, TrialResources(cpus=config.cpus_per_trial, gpus=gpus))
+    if config.trials_at_once is not None:  # nodes that hold them may come
+        return slots
     if gpus > most_gpus:
         raise UserError(
             f"resources.gpus_per_trial is {gpus:g}, but the largest node of the cluster has "
@@ -108,16 +197,9 @@ def _slots(config: ResourcesConfig) -> Slots:
             f"resources.cpus_per_trial is {config.cpus_per_trial:g}, but the largest node of the "
             f"cluster has {most_cpus:g} CPUs"
         )
-    fits = [
-        min(
-            int(node.get("CPU", 0.0) / config.cpus_per_trial + 1e-6),
-            int(node.get("GPU", 0.0) / gpus + 1e-6) if gpus else 10**9,
-        )
-        for node in nodes
-    ]
-    if not any(fits):
+    if not slots.total:
         raise UserError(
             f"one trial holds {config.cpus_per_trial:g} CPUs and {gpus:g} GPUs, and no node of the "
             f"cluster has both"
         )
-    return Slots(TrialResources(cpus=config.cpus_per_trial, gpus=gpus), sum(fits))
+    return slots

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,17 +17,27 @@ from rich.console import Console
 from sase_ray.config import Config, load_config
 from sase_ray.records import reliability_sentences, repeated_scores
 from sase_ray.results import check_new
-from sase_ray.searches import POLL_SECONDS, Searches, reason, started
+from sase_ray.searches import (
+    MAX_RESTARTS,
+    POLL_SECONDS,
+    Interrupted,
+    Searches,
+    check_storage,
+    reason,
+    started,
+)
 from sase_ray.setup import Setup
 from sase_ray.table import Verdict, judge
 from sase_ray.tuning import SearchOutcome
 from search_spaces.costs import count_cost, measure_latency
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
+from trainables.checkpoint import Checkpoints
 from trainables.data import FinalData
 from trainables.device import best_device
 from trainables.final import FinalJob, train_final
 from trainables.oneshot import Ranking
+from trainables.store import Store
 
 BASELINE = "baseline"
 
@@ -87,7 +99,18 @@ def compare(
     """
     setup = Setup.of(load_config(config, overrides))
     check_new_run(setup.config)
-    with started(setup, console) as searches:
+    return run_comparison(setup, console)
+
+
+def run_comparison(
+    setup: Setup, console: Console | None = None, interrupted: Interrupted | None = None
+) -> Comparison:
+    """Run a comparison whose parts are checked, or what is left of an interrupted one.
+
+    Raises:
+        UserError: no search came to a result, or the results cannot be written.
+    """
+    with started(setup, console, {"kind": "compare"}, interrupted) as searches:
         run = _Run(searches)
         with searches.display.shown():
             searches.run_all(run.search_ended)
@@ -125,10 +148,24 @@ def search(
     options = {name: given for name, given in settings.strategy_options.items() if name == strategy}
     setup = Setup.of(settings.model_copy(update={"strategy_options": options}))
     check_new_run(setup.config)
-    with started(setup, console) as searches, searches.display.shown():
+    return run_single_search(setup, console)
+
+
+def run_single_search(
+    setup: Setup, console: Console | None = None, interrupted: Interrupted | None = None
+) -> SearchReport:
+    """Run the one search of a setup, or what is left of an interrupted one.
+
+    Raises:
+        UserError: the search came to no result.
+    """
+    with (
+        started(setup, console, {"kind": "search"}, interrupted) as searches,
+        searches.display.shown(),
+    ):
         searches.run_all()
-    if searches.failures:
-        raise UserError(next(iter(searches.failures.values())))
+        if searches.failures:
+            raise UserError(next(iter(searches.failures.values())))
     outcome = searches.outcomes[0]
     return SearchReport(
         searches.folder.path, outcome.genotype, outcome.ranking, outcome.score, outcome
@@ -145,12 +182,19 @@ def check_new_run(config: Config) -> None:
         check_new(Path(config.results) / config.run)
 
 
-@ray.remote(max_retries=2)
-def _final(job: FinalJob, data: FinalData) -> dict[str, Any]:
-    return train_final(job, data)
+@ray.remote(max_retries=MAX_RESTARTS)
+def _final(job: FinalJob, data: FinalData, kept: Store) -> dict[str, Any]:
+    """Train, unless it has been; go on from where another process died."""
+    content = kept.read("result.json")
+    if content is None:
+        result = train_final(job, data, Checkpoints(kept))
+        kept.write("result.json", json.dumps(result).encode())
+        return result
+    known: dict[str, Any] = json.loads(content)
+    return known
 
 
-@ray.remote(max_retries=2)
+@ray.remote(max_retries=MAX_RESTARTS)
 def _costs(jobs: dict[str, FinalJob], shape: tuple[int, int, int]) -> dict[str, dict[str, float]]:
     """Measure all modules one after the other in one process, so that latencies compare."""
     costs = {}
@@ -196,9 +240,11 @@ class _Run:
             self.finals.append((name, family, replicate, job))
             if (module, seed) not in self.trained:
                 trial = self.slots.trial
+                name = hashlib.sha256(module.encode()).hexdigest()[:16]
+                kept = self.folder.state.at("finals", f"{name}-{seed}")
                 self.trained[module, seed] = _final.options(
                     num_cpus=trial.cpus, num_gpus=trial.gpus
-                ).remote(job, self.data)
+                ).remote(job, self.data, kept)
                 self.display.finals_grew(1)
 
     def train_finals(self) -> None:
@@ -222,6 +268,7 @@ class _Run:
                 try:
                     self.results[module, seed] = ray.get(future)
                 except ray.exceptions.RayError as error:
+                    check_storage(error)
                     label = f"final training of {module} with seed {seed}"
                     self.failures[label] = f"{label}: {reason(error)}"
                 self.display.final_ended(len(keys) - len(pending), module)

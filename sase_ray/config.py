@@ -55,6 +55,16 @@ class ResourcesConfig(_Section):
     gpus_per_trial: float | None = Field(
         default=None, ge=0, description="default: a quarter where the cluster has GPUs, else none"
     )
+    trials_at_once: WholeNumber | None = Field(
+        default=None,
+        ge=1,
+        description="of each search; default: an equal share of the cluster as it is at the start. "
+        "If given, all searches begin at once, and trials wait for room: an autoscaling cluster "
+        "grows by them",
+    )
+    minutes_per_trial: float | None = Field(
+        default=None, gt=0, description="a trial that trains for longer has failed"
+    )
 
     @field_validator("gpus_per_trial")
     @classmethod
@@ -89,6 +99,11 @@ class Config(_Section):
     )
     resources: ResourcesConfig = ResourcesConfig()
     results: str = Field(default="results", description="folder in which the run's folder is made")
+    storage: str | None = Field(
+        default=None,
+        description="folder or URI (s3://...) that all nodes reach, for checkpoints and a copy of "
+        "the results; default: the run's folder",
+    )
     run: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9][\w.-]*$", description="name of the run's folder"
     )
@@ -119,16 +134,17 @@ def load_config(
     whole = False
     if isinstance(path, Config):
         sources.append(("configuration", path.model_dump(exclude_unset=True)))
-    elif isinstance(path, Mapping):
-        sources.append(("configuration", path))
     elif path is not None:
-        values: Mapping[str, Any] = read_yaml_mapping(Path(path), "configuration")
+        where = "configuration" if isinstance(path, Mapping) else str(path)
+        values: Mapping[str, Any] = (
+            path if isinstance(path, Mapping) else read_yaml_mapping(Path(path), "configuration")
+        )
         if values.keys() >= {"config", "versions"}:  # written by a run: do the same again
             recorded = values["config"]
             if not isinstance(recorded, dict):
-                raise UserError(f"{path}: config: expected keys and values")
+                raise UserError(f"{where}: config: expected keys and values")
             values, whole = recorded, True
-        sources.append((str(path), values))
+        sources.append((where, values))
     if overrides:
         sources.append(("options", overrides))
     sources += [(f"--set {text}", _parse_assignment(text)) for text in assignments]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +13,13 @@ from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
 from trainables.oneshot import Ranking
+from trainables.resumable import TRIAL, TrialFailedError
+from trainables.store import StorageError
 
 Row = dict[str, Any]
 Mode = Literal["min", "max"]
 
-_FROM_RESULT = (
+RESULT_KEYS = (
     "genotype",
     "epoch",
     "samples",
@@ -38,8 +39,9 @@ _FROM_RESULT = (
     "alpha",
     "ranking",
 )
+"""What of a trial's results is kept."""
 
-_OF_TRIAL = ("trial", *(key for key in _FROM_RESULT if key not in {"finished", "alpha", "ranking"}))
+_OF_TRIAL = ("trial", *(key for key in RESULT_KEYS if key not in {"finished", "alpha", "ranking"}))
 
 
 @dataclass
@@ -67,12 +69,13 @@ class History:
     failures: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.samples_before, self.seconds_before = self.samples, self.seconds
         self._last: dict[str, Row] = {}
         self._best: Row | None = None
 
     def add(self, trial_id: str, result: Row) -> Row:
         """Add an evaluation; a repeated one (after a crash) takes the place of the first."""
-        row = {"trial": trial_id} | {key: result[key] for key in _FROM_RESULT if key in result}
+        row = {"trial": trial_id} | {key: result[key] for key in RESULT_KEYS if key in result}
         before = self._last.get(trial_id)
         if before is not None and before["epoch"] >= row["epoch"]:
             self.evaluations = [
@@ -170,12 +173,10 @@ class Recorder(Callback):
     Args:
         history: what to keep it in.
         space: reads the genotype out of a trial's config.
-        listener: called with every row.
+        listener: told of every row, and of the end of every trial.
     """
 
-    def __init__(
-        self, history: History, space: SearchSpace, listener: Callable[[Row], None]
-    ) -> None:
+    def __init__(self, history: History, space: SearchSpace, listener: Listener) -> None:
         self.history = history
         self.space = space
         self.listener = listener
@@ -190,19 +191,52 @@ class Recorder(Callback):
         """Keep which genotype the trial is for, should it fail before it reports."""
         if trial.config.keys() >= {variable.name for variable in self.space.variables}:
             genotype = self.space.from_config(trial.config)
-            self.history.genotypes[trial.trial_id] = str(genotype)
+            self.history.genotypes[trial.config[TRIAL]] = str(genotype)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: Row, **info: Any
     ) -> None:
         """Record an evaluation."""
-        self.listener(self.history.add(trial.trial_id, result))
+        self.listener.evaluated(self.history.add(trial.config[TRIAL], result))
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Tell that a trial has ended well."""
+        self.listener.trial_ended(trial.config[TRIAL], None)
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Record why a trial failed."""
+        """Record why a trial failed.
+
+        Raises:
+            StorageError: it failed because the storage did, which is no fault of its genotype.
+        """
         # `trial.get_error` reads Tune's storage, where the driver's own file may not be yet.
         text = Path(trial.error_file).read_text() if trial.error_file else ""
-        lines = text.strip().splitlines()
-        self.history.failures[trial.trial_id] = lines[-1].strip() if lines else "unknown error"
+        reason = reason_of(text)
+        if StorageError.__name__ in text:
+            raise StorageError(reason)
+        self.history.failures[trial.config[TRIAL]] = reason
+        self.listener.trial_ended(trial.config[TRIAL], reason)
+
+
+def reason_of(traceback: str) -> str:
+    """Return what a traceback says: its last line, without the name of our own exceptions."""
+    lines = traceback.strip().splitlines()
+    if not lines:
+        return "unknown error"
+    for own in (TrialFailedError, StorageError):
+        lines[-1] = lines[-1].removeprefix(f"{own.__module__}.{own.__qualname__}: ")
+    return lines[-1].strip()
+
+
+class Listener:
+    """What is told of a search as it goes; this one does not listen."""
+
+    def evaluated(self, row: Row) -> None:
+        """Hear of an evaluation."""
+
+    def trial_ended(self, trial: str, reason: str | None) -> None:
+        """Hear of a trial's end, and the reason if it failed."""

@@ -16,7 +16,7 @@ from sase_ray.comparison import check_new_run
 from sase_ray.config import Config, load_config
 from sase_ray.records import protocol_key
 from sase_ray.reliability import icc_interval, rank_agreement, variance_components
-from sase_ray.searches import started
+from sase_ray.searches import Interrupted, started
 from sase_ray.setup import Setup
 from sase_ray.strategies import Plan, SearchTask
 from sase_ray.strategies.grid import GridSearch
@@ -78,10 +78,24 @@ def measure_reliability(
     drawn = [str(g) for g in SearchSpace.load(settings.space).sample_distinct(genotypes, rng)]
     setup = study_setup(settings, drawn, seeds)
     check_new_run(setup.config)
-    with started(setup, console) as searches, searches.display.shown():
+    return run_study(setup, console)
+
+
+def run_study(
+    setup: Setup, console: Console | None = None, interrupted: Interrupted | None = None
+) -> ReliabilityReport:
+    """Run a study whose parts are checked, or what is left of an interrupted one.
+
+    Raises:
+        UserError: fewer than two genotypes came through with every seed.
+    """
+    study = setup.strategies["grid"]
+    assert isinstance(study, ListedStudy)
+    about = {"kind": "reliability", "genotypes": list(study.genotypes)}
+    with started(setup, console, about, interrupted) as searches, searches.display.shown():
         searches.run_all()
-    if searches.failures:
-        raise UserError(next(iter(searches.failures.values())))
+        if searches.failures:
+            raise UserError(next(iter(searches.failures.values())))
     curves = pd.concat(
         [pd.DataFrame(o.history.evaluations).assign(seed=o.seed) for o in searches.outcomes]
     )

@@ -40,6 +40,18 @@ def print_catalogue(
     console_for_tables().print(table)
 
 
+def print_report(console: Console, report: Comparison | SearchReport | ReliabilityReport) -> None:
+    """Print what a run came to, whatever it was."""
+    from sase_ray.comparison import Comparison, SearchReport
+
+    if isinstance(report, Comparison):
+        print_comparison(console, report)
+    elif isinstance(report, SearchReport):
+        print_search(console, report)
+    else:
+        print_reliability(console, report)
+
+
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """Print a comparison's table, what was found, and the reading."""
     table = Table(title="test accuracy in %, mean and 95% interval over independent searches")

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from sase_ray.printing import say
+
 Row = dict[str, Any]
 PLAIN_STEP = 0.1
 """Without a terminal, a search is reported each time it has used this much more of its budget."""
@@ -45,7 +47,9 @@ class Display:
             yield
 
     def search_began(self, name: str) -> None:
-        """Add the line of a search."""
+        """Add the line of a search; it may begin again."""
+        if name in self._tasks:
+            return
         self._tasks[name] = self._bars.add_task(f"search {name}", total=self.budget, note="")
         self._reported[name] = 0.0
         self._plain(f"search {name}: begins, budget {self.budget:,} samples")
@@ -79,4 +83,4 @@ class Display:
 
     def _plain(self, line: str) -> None:
         if not self.console.is_terminal:
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(self.console, line)

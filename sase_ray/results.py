@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -22,21 +22,27 @@ from sase_ray.tuning import SearchOutcome
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
+from trainables.store import StorageError, Store
 
 Row = dict[str, Any]
 _NOT_IN_CURVES = frozenset({"alpha", "ranking", "finished"})
+UNDER_WAY = "under-way"
 PACKAGES = ("sase-ray", "torch", "torchvision", "timm", "ray", "optuna", "numpy", "scipy")
 
 
 class RunFolder:
-    """`results/<run>/`: config.yaml, the tables, TensorBoard's logs.
+    """`results/<run>/`: config.yaml, the tables, TensorBoard's logs, and what a resume needs.
 
     Args:
         path: of the folder.
+        storage: folder or URI with a folder of the same name, which holds what a resume needs,
+            and at the end a copy of the results; None keeps everything in `path`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, storage: str | None = None) -> None:
         self.path = path
+        self.storage = Store(storage).at(path.name) if storage else None
+        self.state = (self.storage or Store(path)).at("state")
 
     @classmethod
     def create(cls, config: Config) -> RunFolder:
@@ -45,10 +51,19 @@ class RunFolder:
         Raises:
             UserError: it exists already, or cannot be made.
         """
-        return cls.make(config.results, config.run, config.dataset)
+        folder = cls.make(config.results, config.run, config.dataset, config.storage)
+        if folder.storage is not None and folder.storage.read("config.yaml") is not None:
+            folder.path.rmdir()
+            raise UserError(
+                f"storage {folder.storage.place} has a run already: choose another --run, resume "
+                f"that one, or remove it"
+            )
+        return folder
 
     @classmethod
-    def make(cls, results: str | Path, run: str | None, prefix: str) -> RunFolder:
+    def make(
+        cls, results: str | Path, run: str | None, prefix: str, storage: str | None = None
+    ) -> RunFolder:
         """Make the folder `run` in `results`; unnamed, it is the prefix and the time.
 
         Raises:
@@ -60,7 +75,7 @@ class RunFolder:
             path.mkdir(parents=True)
         except OSError as error:
             raise UserError(f"results folder {path} cannot be made: {error.strerror}") from None
-        return cls(path.resolve())
+        return cls(path.resolve(), storage)
 
     @property
     def tensorboard(self) -> Path:
@@ -68,12 +83,16 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
-    def tune_storage(self) -> Path:
-        """Where Ray Tune keeps checkpoints while searches run."""
-        return self.path / "tune"
+    def tune_storage(self) -> str:
+        """Where Ray Tune keeps its own files while searches run."""
+        return self.state.at("tune").place
 
     def write_config(self, config: Config | Mapping[str, Any], about: Mapping[str, Any]) -> None:
-        """Write the configuration, and what else the numbers depend on."""
+        """Write the configuration, and what else the numbers depend on.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
         content = {
             "config": config.model_dump(mode="json") if isinstance(config, Config) else {**config},
             "run": {"started": datetime.now(UTC).isoformat(timespec="seconds"), **about},
@@ -82,12 +101,44 @@ class RunFolder:
             "git": _git_commit(),
             "hardware": hardware(),
         }
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        write_whole(self.path / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
+        for place in filter(None, (Store(self.path), self.storage)):
+            place.write("config.yaml", text)
 
-    def remove_tune_storage(self) -> None:
-        """Remove what Ray Tune kept; searches that ended well have removed their own."""
-        shutil.rmtree(self.tune_storage, ignore_errors=True)
+    def lock(self) -> None:
+        """Keep others off the run for as long as this process is at it.
+
+        Raises:
+            UserError: another process is.
+        """
+        self._lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise UserError(f"the run in {self.path} is under way in another process") from None
+
+    def unlock(self) -> None:
+        """Let others at the run."""
+        (self.path / ".lock").unlink(missing_ok=True)
+        self._lock.close()
+
+    def begin(self) -> None:
+        """Note that the run is under way."""
+        self.state.write(UNDER_WAY, b"")
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the run has begun and not come to its end."""
+        return self.state.read(UNDER_WAY) is not None
+
+    def finish(self) -> None:
+        """Copy the results into the storage, if there is one, and remove what a resume needs."""
+        if self.storage is not None:
+            for path in sorted(self.path.rglob("*")):
+                if path.is_file() and path.name != ".lock":
+                    self.storage.write(path.relative_to(self.path).as_posix(), path.read_bytes())
+        self.state.remove()
 
     def write_searches(
         self, outcomes: Sequence[SearchOutcome], families: Mapping[str, str], space: SearchSpace
@@ -99,7 +150,11 @@ class RunFolder:
         self.write_table("rankings", _ranking_rows(outcomes))
 
     def write_table(self, name: str, rows: Iterable[Row], *, csv: bool = False) -> pd.DataFrame:
-        """Write rows as `<name>.parquet`, and as `<name>.csv` if asked; return them as a frame."""
+        """Write rows as `<name>.parquet`, and as `<name>.csv` if asked; return them as a frame.
+
+        Raises:
+            StorageError: they cannot be written; an earlier table is as it was.
+        """
         frame = pd.DataFrame(list(rows))
         write_whole(self.path / f"{name}.parquet", lambda path: frame.to_parquet(path, index=False))
         if csv:
@@ -113,11 +168,16 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     Args:
         path: of the file, which may exist.
         write: writes it to the path that it is given.
+
+    Raises:
+        StorageError: it cannot be written.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
         write(partial)
         os.replace(partial, path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error}") from None
     finally:
         partial.unlink(missing_ok=True)
 

@@ -2,68 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from sase_ray.cluster import Slots, connected
+from sase_ray.history import Listener, reason_of
+from sase_ray.journal import Journal, Past
+from sase_ray.printing import say
 from sase_ray.progress import Display
 from sase_ray.results import RunFolder
 from sase_ray.setup import Setup
 from sase_ray.strategies import SearchTask, Strategy
 from sase_ray.tensorboard import TensorBoardLogs
-from sase_ray.tuning import SearchOutcome, TrialResources, run_search, train_host_on
+from sase_ray.tuning import SearchOutcome, run_search, train_host_on
 from trainables.job import WarmHost
+from trainables.resumable import Memory
+from trainables.store import StorageError, Store
 
 POLL_SECONDS = 0.5
+MAX_RESTARTS = 5
+"""How often a search whose own process died, with its node perhaps, is begun again."""
+
+Note = tuple[str, str, tuple[Any, ...]]
+"""Label of a search, what it tells of, and that."""
 
 
-@ray.remote(num_cpus=0)
 class _Board:
-    """Where searches on any node pin their evaluations, and the driver takes them off."""
+    """Where searches on any node pin what they see, and the driver takes it off."""
 
     def __init__(self) -> None:
-        self.notes: list[tuple[str, int, dict[str, Any]]] = []
+        self.notes: list[Note] = []
 
-    def pin(self, strategy: str, seed: int, row: dict[str, Any]) -> None:
-        self.notes.append((strategy, seed, row))
+    def pin(self, note: Note) -> None:
+        self.notes.append(note)
 
-    def take(self) -> list[tuple[str, int, dict[str, Any]]]:
+    def take(self) -> list[Note]:
         taken, self.notes = self.notes, []
         return taken
 
 
-@ray.remote(num_cpus=0, max_retries=0)
-def _search(
-    strategy: Strategy,
-    task: SearchTask,
-    host: WarmHost | None,
-    storage: str,
-    resources: TrialResources,
-    concurrency: int,
-    board: Any,
-) -> SearchOutcome:
-    if host is not None:
-        task = task.with_host(host)
-    pinned: list[Any] = []
+class _Pinning(Listener):
+    """Pins what a search sees."""
 
-    def pin(row: dict[str, Any]) -> None:
-        pinned[:] = [board.pin.remote(strategy.name, task.job.seed, row)]
+    def __init__(self, label: str, board: Any) -> None:
+        self.label = label
+        self.board = board
+        self.last: Any = None
 
-    outcome = run_search(
-        strategy,
-        task,
-        storage=storage,
-        resources=resources,
-        concurrency=concurrency,
-        listener=pin,
-    )
-    ray.get(pinned)  # so that the driver, once it knows of the end, finds all that came before
-    return outcome
+    def evaluated(self, row: dict[str, Any]) -> None:
+        self.last = self.board.pin.remote((self.label, "evaluated", (row,)))
+
+    def trial_ended(self, trial: str, reason: str | None) -> None:
+        self.last = self.board.pin.remote((self.label, "trial_ended", (trial, reason)))
+
+    def wait(self) -> None:
+        """Wait until all is pinned, so that the driver finds it once it knows of the end."""
+        if self.last is not None:
+            ray.get(self.last)
+
+
+class _Search:
+    """The process of one search. Being an actor, it takes its reservations along if it dies."""
+
+    def run(
+        self,
+        strategy: Strategy,
+        task: SearchTask,
+        host: WarmHost | None,
+        board: Any,
+        settings: Mapping[str, Any],
+    ) -> SearchOutcome:
+        if host is not None:
+            task = task.with_host(host)
+        listener = _Pinning(label_of(strategy.name, task.job.seed), board)
+        outcome = run_search(strategy, task, listener=listener, **settings)
+        listener.wait()
+        return outcome
+
+
+def label_of(strategy: str, seed: int) -> str:
+    """Return the name of one search of a run."""
+    return f"{strategy}/seed{seed}"
 
 
 def reason(error: Exception) -> str:
@@ -73,22 +100,72 @@ def reason(error: Exception) -> str:
     return lines[-1].strip() if lines else type(cause).__name__
 
 
-@contextmanager
-def started(setup: Setup, console: Console | None) -> Iterator[Searches]:
-    """Join the cluster and begin a run; however it ends, leave nothing but its results.
+def check_storage(error: Exception) -> None:
+    """Check that a Ray task did not fail for its storage, which ends a run.
 
     Raises:
-        UserError: there is no such cluster, or the results folder exists.
+        StorageError: it did.
     """
+    cause = getattr(error, "cause", None) or error
+    if isinstance(cause, StorageError) or f"{StorageError.__name__}: " in str(cause):
+        raise StorageError(reason_of(str(cause))) from None
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A run to go on with.
+
+    Attributes:
+        folder: of its results.
+        concurrency: trials that each of its searches runs at once.
+    """
+
+    folder: RunFolder
+    concurrency: int
+
+
+@contextmanager
+def started(
+    setup: Setup,
+    console: Console | None,
+    about: Mapping[str, Any],
+    interrupted: Interrupted | None = None,
+) -> Iterator[Searches]:
+    """Join the cluster and begin a run, or go on with one.
+
+    A run that comes to its end leaves nothing but its results; of one that is interrupted,
+    everything that it needs to go on is kept.
+
+    Args:
+        setup: what to search, and by which strategies.
+        console: where progress goes; standard output if None.
+        about: what the run is, for the record: its `kind`, and what else it was called with.
+        interrupted: the run to go on with; None begins one.
+
+    Raises:
+        UserError: there is no such cluster, the results folder exists, or somebody else is at it.
+    """
+    console = console or Console()
     searches = None
+
+    def tell() -> None:
+        if searches is not None:
+            folder = searches.folder
+            run = folder.storage.place if folder.storage else folder.path
+            say(console, f"what has been done is kept; to go on: sase-ray resume {run}")
+
     try:
-        with connected(setup.config.resources) as slots:
-            searches = Searches.start(setup, slots, console or Console())
+        with connected(setup.config.resources, tell) as slots:
+            searches = Searches.start(setup, slots, console, about, interrupted)
             yield searches
+        searches.folder.finish()
+    except (KeyboardInterrupt, StorageError, RayError):
+        tell()
+        raise
     finally:
         if searches is not None:  # the workers, which wrote there, have ended
             searches.logs.close()
-            searches.folder.remove_tune_storage()
+            searches.folder.unlock()
 
 
 @dataclass
@@ -101,6 +178,8 @@ class Searches:
         folder: where the tables are written.
         display: where progress is shown.
         logs: TensorBoard's.
+        journal: what a resume reads.
+        concurrency: trials that each search runs at once.
         outcomes: the searches that ended well.
         failures: label to reason, of the others.
     """
@@ -110,32 +189,67 @@ class Searches:
     folder: RunFolder
     display: Display
     logs: TensorBoardLogs
+    journal: Journal
+    concurrency: int
     outcomes: list[SearchOutcome] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        seeds = range(self.setup.config.seeds)
+        self._tasks = {seed: self.setup.task(seed) for seed in seeds}
+        self._references = {seed: ray.put(task) for seed, task in self._tasks.items()}
+        self._hosts: dict[int, Any] = {}
+        self._pasts: dict[str, Past] = {}
+        self._restarts: dict[str, int] = {}
+        self._actors: dict[str, Any] = {}
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        # With the driver: what it hears must not be lost with another node.
+        self._board: Any = ray.remote(num_cpus=0)(_Board).options(scheduling_strategy=here).remote()
+
     @classmethod
-    def start(cls, setup: Setup, slots: Slots, console: Console) -> Searches:
-        """Make the results folder and write the configuration."""
+    def start(
+        cls,
+        setup: Setup,
+        slots: Slots,
+        console: Console,
+        about: Mapping[str, Any],
+        interrupted: Interrupted | None = None,
+    ) -> Searches:
+        """Make the results folder and write the configuration, or take up those of a run."""
         config = setup.config
-        folder = RunFolder.create(config)
-        searches = [
-            f"{name}/seed{seed}" for seed in range(config.seeds) for name in setup.strategies
-        ]
-        folder.write_config(
-            config,
-            {
-                "splits": setup.search_data.splits,
-                "final_splits": setup.final_data.splits,
-                "searches": searches,
-                "final_seeds": {
-                    seed: list(setup.final_seeds(seed)) for seed in range(config.seeds)
+        if interrupted is None:
+            labels = [label_of(name, s) for s in range(config.seeds) for name in setup.strategies]
+            concurrency = slots.share(len(labels))
+            folder = RunFolder.create(config)
+            folder.lock()
+            final_seeds = {seed: list(setup.final_seeds(seed)) for seed in range(config.seeds)}
+            folder.write_config(
+                config,
+                {
+                    **about,
+                    "splits": setup.search_data.splits,
+                    "final_splits": setup.final_data.splits,
+                    "searches": labels,
+                    "final_seeds": final_seeds,
+                    "trials_at_once": concurrency,
                 },
-                "trials_at_once": slots.total,
-            },
+            )
+            folder.begin()
+        else:
+            folder, concurrency = interrupted.folder, interrupted.concurrency
+            folder.lock()
+            shutil.rmtree(folder.tensorboard, ignore_errors=True)  # it is written again
+            Store(folder.tune_storage).remove()
+        say(console, f"results in {folder.path}")
+        return cls(
+            setup,
+            slots,
+            folder,
+            Display(console, config.budget, config.metric),
+            TensorBoardLogs(folder.tensorboard, setup.space),
+            Journal(folder.state),
+            concurrency,
         )
-        console.print(f"results in {folder.path}", highlight=False, markup=False, soft_wrap=True)
-        logs = TensorBoardLogs(folder.tensorboard, setup.space)
-        return cls(setup, slots, folder, Display(console, config.budget, config.metric), logs)
 
     @property
     def families(self) -> dict[str, str]:
@@ -147,46 +261,82 @@ class Searches:
 
         Args:
             on_outcome: called with each search that ends well, as it ends.
+
+        Raises:
+            StorageError: what is seen cannot be kept.
         """
         # One-shot searches cannot be spread over trials, so they begin first.
         order = sorted(self.setup.strategies.values(), key=lambda s: s.family != "one-shot")
-        seeds = self.setup.config.seeds
-        waiting = [(strategy, seed) for seed in range(seeds) for strategy in order]
-        side_by_side, concurrency = self.slots.share(len(waiting))
-        tasks = {seed: self.setup.task(seed) for seed in range(seeds)}
-        references = {seed: ray.put(task) for seed, task in tasks.items()}
-        hosts: dict[int, Any] = {}
-        board = _Board.remote()  # type: ignore[attr-defined]
-        running: dict[Any, tuple[str, int]] = {}
-        while waiting or running:
-            while waiting and len(running) < side_by_side:
-                strategy, seed = waiting.pop(0)
-                self.display.search_began(f"{strategy.name}/seed{seed}")
-                wants_host = strategy.wants_host(tasks[seed])
-                if wants_host and seed not in hosts:
-                    # One for all strategies; each of them pays for it in full.
-                    hosts[seed] = train_host_on(self.slots.trial).remote(tasks[seed].job)
-                future = _search.remote(
-                    strategy,
-                    references[seed],
-                    hosts[seed] if wants_host else None,
-                    str(self.folder.tune_storage),
-                    self.slots.trial,
-                    concurrency,
-                    board,
-                )
-                running[future] = (strategy.name, seed)
-            ended, _ = ray.wait(list(running), timeout=POLL_SECONDS)
-            self._show(ray.get(board.take.remote()))
-            for future in ended:
-                self._ended(future, *running.pop(future), on_outcome)
+        waiting = [(strategy, seed) for seed in self._tasks for strategy in order]
+        running: dict[Any, tuple[Strategy, int]] = {}
+        try:
+            while waiting or running:
+                while waiting and self.slots.has_room_for(len(running) + 1, self.concurrency):
+                    strategy, seed = waiting.pop(0)
+                    label = label_of(strategy.name, seed)
+                    self.display.search_began(label)
+                    outcome = self.journal.outcome(label)
+                    if outcome is None:
+                        running[self._begin(strategy, seed)] = strategy, seed
+                    else:  # it had ended before the run was interrupted
+                        for row in outcome.history.evaluations:
+                            self.logs.log_evaluation(strategy.name, seed, row)
+                        self._keep(outcome, on_outcome)
+                ended, _ = ray.wait(list(running), timeout=POLL_SECONDS) if running else ([], [])
+                self._hear(ray.get(self._board.take.remote()))
+                for future in ended:
+                    strategy, seed = running.pop(future)
+                    if not self._ended(future, strategy.name, seed, on_outcome):
+                        waiting.insert(0, (strategy, seed))
+        finally:
+            self.journal.flush()
         self.outcomes.sort(key=lambda o: (list(self.setup.strategies).index(o.strategy), o.seed))
         self.folder.write_searches(self.outcomes, self.families, self.setup.space)
 
-    def _show(self, notes: list[tuple[str, int, dict[str, Any]]]) -> None:
-        for strategy, seed, row in notes:
-            self.display.evaluated(f"{strategy}/seed{seed}", row)
-            self.logs.log_evaluation(strategy, seed, row)
+    def _begin(self, strategy: Strategy, seed: int) -> Any:
+        label = label_of(strategy.name, seed)
+        wants_host = strategy.wants_host(self._tasks[seed])
+        if wants_host and seed not in self._hosts:
+            # One for all strategies; each of them pays for it in full.
+            train = train_host_on(self.slots.trial)
+            kept = self.folder.state.at("hosts", str(seed))
+            self._hosts[seed] = train.remote(self._tasks[seed].job, kept)
+        self.journal.flush()
+        past = self.journal.past(label)
+        self._pasts[label] = past
+        settings = {
+            "storage": self.folder.tune_storage,
+            "resources": self.slots.trial,
+            "concurrency": self.concurrency,
+            "memory": self._memory(label, past),
+            "order": past.order,
+        }
+        actor: Any = ray.remote(num_cpus=0)(_Search).remote()
+        self._actors[label] = actor
+        host = self._hosts[seed] if wants_host else None
+        return actor.run.remote(strategy, self._references[seed], host, self._board, settings)
+
+    def _memory(self, label: str, past: Past) -> Memory:
+        minutes = self.setup.config.resources.minutes_per_trial
+        seconds = None if minutes is None else 60 * minutes
+        return Memory(self.journal.trials(label), past.results, past.failures, seconds=seconds)
+
+    def _hear(self, notes: list[Note]) -> None:
+        for label, what, said in notes:
+            if what == "evaluated":
+                self._evaluated(label, *said)
+            elif what == "trial_ended":
+                trial, why = said
+                known = why is not None and trial in self._pasts[label].failures
+                self.journal.trial_ended(label, trial, None if known else why)
+        self.journal.flush(now=False)
+
+    def _evaluated(self, label: str, row: dict[str, Any]) -> None:
+        strategy, _, seed = label.rpartition("/seed")
+        self.display.evaluated(label, row)
+        self.logs.log_evaluation(strategy, int(seed), row)
+        if not self._pasts[label].knows(row["trial"], row["epoch"]):
+            self.journal.evaluated(label, row)
 
     def _ended(
         self,
@@ -194,16 +344,32 @@ class Searches:
         name: str,
         seed: int,
         on_outcome: Callable[[SearchOutcome], None],
-    ) -> None:
-        label = f"{name}/seed{seed}"
+    ) -> bool:
+        """Take what a search ended with; return False if it must begin again."""
+        label = label_of(name, seed)
+        self._actors.pop(label, None)
         try:
             outcome = ray.get(future)
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             why = reason(error)
+            check_storage(error)
+            its_process_died = not isinstance(error, RayTaskError)
+            if its_process_died and self._restarts.setdefault(label, 0) < MAX_RESTARTS:
+                # Its process died, not its trials: it goes on where it was.
+                self._restarts[label] += 1
+                Store(self.folder.tune_storage).remove(f"{name}-seed{seed}")
+                say(self.display.console, f"search {label}: its process died ({why}); it goes on")
+                return False
             self.failures[label] = f"search {label}: {why}"
             self.display.search_ended(label, f"failed: {why}")
-            return
+            return True
+        self.journal.search_ended(label, outcome)
+        self._keep(outcome, on_outcome)
+        return True
+
+    def _keep(self, outcome: SearchOutcome, on_outcome: Callable[[SearchOutcome], None]) -> None:
         self.outcomes.append(outcome)
         self.folder.write_searches(self.outcomes, self.families, self.setup.space)
+        label = label_of(outcome.strategy, outcome.seed)
         self.display.search_ended(label, str(outcome.genotype))
         on_outcome(outcome)

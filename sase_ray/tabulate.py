@@ -18,6 +18,7 @@ from rich.console import Console
 
 from sase_ray.cluster import Slots, connected
 from sase_ray.config import Config, load_config
+from sase_ray.history import Listener
 from sase_ray.measurement import ListedStudy, without_searches
 from sase_ray.records import protocol_of
 from sase_ray.results import PACKAGES, hardware, package_version
@@ -134,6 +135,17 @@ def _about(setup: Setup) -> dict[str, Any]:
     }
 
 
+class _Hearing(Listener):
+    """Hands the evaluations of one seed to the sitting."""
+
+    def __init__(self, sitting: _Sitting, seed: int) -> None:
+        self.sitting = sitting
+        self.seed = seed
+
+    def evaluated(self, row: Mapping[str, Any]) -> None:
+        self.sitting.hear(self.seed, row)
+
+
 class _Sitting:
     """One sitting at a table: what is there, and what is being added."""
 
@@ -182,7 +194,7 @@ class _Sitting:
                 storage=storage,
                 resources=self.slots.trial,
                 concurrency=self.slots.total,
-                listener=lambda row: self._hear(seed, row),
+                listener=_Hearing(self, seed),
             )
         except UserError as error:  # none of these genotypes came to a result; others may
             self.console.print(f"seed {seed}: {error}", highlight=False, markup=False)
@@ -204,7 +216,7 @@ class _Sitting:
             )
         return host
 
-    def _hear(self, seed: int, row: Mapping[str, Any]) -> None:
+    def hear(self, seed: int, row: Mapping[str, Any]) -> None:
         own = self.open.setdefault(row["trial"], [])
         own[:] = [old for old in own if old["epoch"] < row["epoch"]]
         own.append({key: row.get(key) for key in COLUMNS if key in row} | {"seed": seed})

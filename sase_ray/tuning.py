@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,10 +13,13 @@ import ray
 from ray import tune
 
 from sase_ray.budget import Budget, BudgetedSearcher, BudgetStopper
-from sase_ray.history import History, Recorder, Row
+from sase_ray.history import History, Listener, Recorder, Row
 from sase_ray.strategies import SearchTask, Strategy
+from sase_ray.turns import Turn, keeper_of
 from search_spaces.genotype import Genotype
 from trainables.oneshot import Ranking
+from trainables.resumable import FIRST_TRIAL, TRIAL, Memory
+from trainables.store import Store
 from trainables.warm_host import train_host
 
 MAX_FAILURES = 2
@@ -61,7 +63,7 @@ class SearchOutcome:
 
 
 def train_host_on(resources: TrialResources) -> Any:
-    """Return the Ray task ``(SearchJob) -> WarmHost``, to run with what one trial holds."""
+    """Return `train_host` as a Ray task, to run with what one trial holds."""
     return ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=2)(train_host)
 
 
@@ -72,7 +74,9 @@ def run_search(
     storage: str | Path,
     resources: TrialResources | None = None,
     concurrency: int = 1,
-    listener: Callable[[Row], None] = lambda row: None,
+    listener: Listener | None = None,
+    memory: Memory | None = None,
+    order: Sequence[Turn] = (),
 ) -> SearchOutcome:
     """Run one search on the Ray cluster that this process is connected to.
 
@@ -83,10 +87,14 @@ def run_search(
         storage: folder or URI for Tune's own files; a subfolder is made, and removed at the end.
         resources: of one trial.
         concurrency: trials at a time.
-        listener: called with every evaluation as it comes.
+        listener: told of every evaluation as it comes.
+        memory: where trials keep their checkpoints, and what is remembered of them; else they
+            keep them in `storage` for as long as the search runs.
+        order: in which the remembered results were reported.
 
     Raises:
         UserError: the budget is too small, or no trial came to a result.
+        StorageError: a trial could not write its checkpoint.
     """
     resources = resources or TrialResources()
     strategy.check(task)
@@ -100,12 +108,17 @@ def run_search(
         plan.max_trials,
     )
     history = History(task.metric, task.mode, plan.samples_before, plan.seconds_before)
-    local = "://" not in str(storage)
     name = f"{strategy.name}-seed{task.job.seed}"
     # Tune's own per-trial loggers cost more than a small trial, and our tables hold the same.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    memory = memory or Memory(Store(storage).at(f"{name}-checkpoints"))
+    listener = listener or Listener()
+    if order and concurrency > 1:
+        keeper = keeper_of(order)
+        memory = replace(memory, turns=keeper)
+        listener = _Ordered(listener, keeper)
     trainable = tune.with_resources(
-        tune.with_parameters(plan.trainable, **plan.parameters),
+        tune.with_parameters(plan.trainable, memory=memory, **plan.parameters),
         {"cpu": resources.cpus, "gpu": resources.gpus},
     )
     # Tune keeps trainables by name in a registry that all searches of a Ray job share: without a
@@ -113,7 +126,7 @@ def run_search(
     trainable._name = f"{name}-{uuid4().hex}"
     tuner = tune.Tuner(
         trainable,
-        param_space=dict(plan.param_space),
+        param_space=dict(plan.param_space) or {TRIAL: FIRST_TRIAL},
         tune_config=tune.TuneConfig(
             metric=task.metric,
             mode=task.mode,
@@ -125,7 +138,7 @@ def run_search(
         ),
         run_config=tune.RunConfig(
             name=name,
-            storage_path=str(Path(storage).resolve() if local else storage),
+            storage_path=Store(storage).place,
             stop=BudgetStopper(budget),
             callbacks=[Recorder(history, task.job.space, listener)],
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
@@ -136,8 +149,8 @@ def run_search(
     try:
         tuner.fit()
     finally:
-        if local:
-            shutil.rmtree(Path(storage, name), ignore_errors=True)
+        Store(storage).remove(name)
+        Store(storage).remove(f"{name}-checkpoints")
     return SearchOutcome(
         strategy=strategy.name,
         seed=task.job.seed,
@@ -147,3 +160,18 @@ def run_search(
         samples=history.samples,
         seconds=history.seconds,
     )
+
+
+class _Ordered(Listener):
+    """Tells the keeper of the order what the search has heard."""
+
+    def __init__(self, inner: Listener, keeper: Any) -> None:
+        self.inner = inner
+        self.keeper = keeper
+
+    def evaluated(self, row: Row) -> None:
+        self.inner.evaluated(row)
+        self.keeper.hear.remote((row["trial"], row["epoch"]))
+
+    def trial_ended(self, trial: str, reason: str | None) -> None:
+        self.inner.trial_ended(trial, reason)

@@ -11,6 +11,7 @@ import torch
 from search_spaces.network import NetworkSpec
 from search_spaces.ops import load_operations
 from search_spaces.space import SearchSpace
+from trainables.checkpoint import Checkpoints
 from trainables.data import Batches, FinalData
 from trainables.device import take_device
 from trainables.protocol import TrainingProtocol
@@ -19,6 +20,8 @@ from trainables.training import (
     Trainer,
     evaluate,
     place,
+    random_state,
+    set_random_state,
     train_epoch,
     training_batches,
 )
@@ -54,8 +57,15 @@ class FinalJob:
         return self.network.with_genotype(self.module, seed=self.seed)
 
 
-def train_final(job: FinalJob, data: FinalData) -> dict[str, Any]:
+def train_final(
+    job: FinalJob, data: FinalData, checkpoints: Checkpoints | None = None
+) -> dict[str, Any]:
     """Train from scratch to the end, then look at the test images once.
+
+    Args:
+        job: what to train.
+        data: on what.
+        checkpoints: kept after each epoch; the training goes on from the last one.
 
     Returns:
         `test_accuracy` (0 to 1), `test_loss` (nats), `train_loss`, `samples` and `train_seconds`;
@@ -71,10 +81,29 @@ def train_final(job: FinalJob, data: FinalData) -> dict[str, Any]:
     torch.manual_seed(job.seed)
     steps = len(batches) * protocol.epochs
     trainer = Trainer(model, model.parameters(), protocol, steps, device)
+    begun = 0
     result: dict[str, Any] = {"diverged": False, "reason": "", "train_loss": float("inf")}
+    if checkpoints is not None and (state := checkpoints.latest()) is not None:
+        model.load_state_dict(state["model"])
+        trainer.load_state_dict(state["trainer"])
+        batches.load_state_dict(state["batches"])
+        set_random_state(state["random"], device)
+        begun, result["train_loss"] = state["epoch"], state["train_loss"]
+        started -= state["train_seconds"]
     try:
-        for _ in range(protocol.epochs):
+        for epoch in range(begun + 1, protocol.epochs + 1):
             result["train_loss"] = train_epoch(trainer, batches)
+            if checkpoints is not None:
+                state = {
+                    "model": model.state_dict(),
+                    "trainer": trainer.state_dict(),
+                    "batches": batches.state_dict(),
+                    "random": random_state(device),
+                    "epoch": epoch,
+                    "train_loss": result["train_loss"],
+                    "train_seconds": time.perf_counter() - started,
+                }
+                checkpoints.save(state, epoch)
         test = Batches(data.test, 512, data.normalisation, channels_last=channels_last)
         metrics = evaluate(model, test, protocol, device)
         result |= {"test_loss": metrics.loss, "test_accuracy": metrics.accuracy}

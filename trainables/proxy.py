@@ -13,10 +13,10 @@ from torch import nn
 
 from search_spaces.ops import load_operations
 from trainables.candidate import Candidate
-from trainables.checkpoint import load_state, save_state
 from trainables.data import Batches
 from trainables.device import take_device
 from trainables.job import SearchJob
+from trainables.resumable import Result, ResumableTrainable
 from trainables.training import (
     Diverged,
     evaluate,
@@ -28,7 +28,7 @@ DIVERGED_SCORE = {"val_loss": float("inf"), "val_accuracy": 0.0}
 """Metrics of a trial that diverged: worse than any other, so that it is ranked last."""
 
 
-class ProxyTrainable(tune.Trainable):
+class ProxyTrainable(ResumableTrainable):
     """Trains the network of one genotype, one epoch a Tune iteration.
 
     It starts from scratch, or inside a host that was trained without attention, as the protocol
@@ -41,8 +41,8 @@ class ProxyTrainable(tune.Trainable):
     with several seeds also `val_loss_sd` and `val_accuracy_sd`, the standard deviation over them.
     """
 
-    def setup(self, config: dict[str, Any], job: SearchJob | None = None) -> None:
-        """Build network, data and optimiser for the config's genotype."""
+    def prepare(self, job: SearchJob | None = None) -> None:
+        """Put the data on the device."""
         if job is None:
             raise ValueError("hand the job over: tune.with_parameters(ProxyTrainable, job=job)")
         self.device = take_device(job.threads)
@@ -55,9 +55,13 @@ class ProxyTrainable(tune.Trainable):
             self.data.normalisation,
             channels_last=job.protocol.channels_last and self.device.type == "cuda",
         )
-        self._start(config)
 
-    def _start(self, config: dict[str, Any]) -> None:
+    def identity(self, config: dict[str, Any]) -> str:
+        """Return the genotype."""
+        return str(self.job.space.from_config(config))
+
+    def build(self, config: dict[str, Any]) -> None:
+        """Build network and optimiser for the config's genotype."""
         job = self.job
         self.genotype = job.space.from_config(config)
         self.candidates = [
@@ -68,7 +72,7 @@ class ProxyTrainable(tune.Trainable):
         self.samples = 0
         self.train_seconds = 0.0
 
-    def step(self) -> dict[str, Any]:
+    def train_epoch(self) -> Result:
         """Train one epoch and evaluate on the validation set."""
         started = time.perf_counter()
         result: dict[str, Any] = {"diverged": False, "reason": ""}
@@ -118,29 +122,21 @@ class ProxyTrainable(tune.Trainable):
             means |= {f"{name}_{key}_sd": stdev(value) for key, value in values.items()}
         return means
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Write everything that the rest of the training depends on."""
-        state = {
-            "genotype": str(self.genotype),
+    def state(self) -> dict[str, Any]:
+        """Return everything that the rest of the training depends on."""
+        return {
             "candidates": [candidate.state_dict() for candidate in self.candidates],
             "random": random_state(self.device),
             "epoch": self.epoch,
             "samples": self.samples,
             "train_seconds": self.train_seconds,
         }
-        save_state(state, checkpoint_dir)
 
-    def load_checkpoint(self, checkpoint: str | dict[str, Any] | None) -> None:
-        """Go on from a checkpoint, on a CPU bit for bit."""
-        state = load_state(str(checkpoint))
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state, on a CPU bit for bit."""
         for candidate, own in zip(self.candidates, state["candidates"], strict=True):
             candidate.load_state_dict(own)
         set_random_state(state["random"], self.device)
         self.epoch = state["epoch"]
         self.samples = state["samples"]
         self.train_seconds = state["train_seconds"]
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take another genotype in the same process: Tune reuses the actor."""
-        self._start(new_config)
-        return True

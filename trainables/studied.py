@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
 
 from trainables.data import Batches, LabelledImages
 from trainables.job import SearchJob
 from trainables.proxy import DIVERGED_SCORE, ProxyTrainable
+from trainables.resumable import Result
 from trainables.training import Diverged
 
 DIVERGED_TEST = {"test_loss": DIVERGED_SCORE["val_loss"], "test_accuracy": 0.0}
@@ -22,21 +22,20 @@ class StudiedTrainable(ProxyTrainable):
       searches afterwards; no strategy is shown them.
     """
 
-    def setup(
+    def prepare(
         self,
-        config: dict[str, Any],
         job: SearchJob | None = None,
         test: LabelledImages | None = None,
         last_weights: bool = True,
     ) -> None:
         """Take the test images, and what to look at, beside what `ProxyTrainable` takes."""
-        super().setup(config, job)
+        super().prepare(job)
         self.last_weights = last_weights
         self.test = test.to(self.device) if test else None
 
-    def step(self) -> dict[str, Any]:
+    def train_epoch(self) -> Result:
         """Train one epoch, evaluate as a search does, then look closer."""
-        result = super().step()
+        result = super().train_epoch()
         protocol = self.job.protocol
         if protocol.averaging and self.last_weights:
             result |= {f"last_{key}": value for key, value in DIVERGED_SCORE.items()}

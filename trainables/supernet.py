@@ -11,12 +11,12 @@ import torch
 from ray import tune
 
 from search_spaces.super_block import Mixture
-from trainables.checkpoint import load_state, save_state
 from trainables.data import Batches
 from trainables.device import take_device
 from trainables.job import SearchJob
 from trainables.oneshot import OneShotAlgorithm, Ranking
 from trainables.proxy import DIVERGED_SCORE
+from trainables.resumable import Result, ResumableTrainable
 from trainables.training import (
     Batch,
     Diverged,
@@ -32,7 +32,7 @@ from trainables.training import (
 RANKING_SIZE = 20
 
 
-class SupernetTrainable(tune.Trainable):
+class SupernetTrainable(ResumableTrainable):
     """Trains a supernet and its architecture parameters within a budget, an epoch an iteration.
 
     The training set is cut into two halves, one for the weights and one for the architecture
@@ -42,17 +42,15 @@ class SupernetTrainable(tune.Trainable):
     besides `ranking` and what the algorithm reports (`alpha`).
     """
 
-    def setup(
+    def prepare(
         self,
-        config: dict[str, Any],
         job: SearchJob | None = None,
         algorithm: OneShotAlgorithm | None = None,
         budget: int = 0,
     ) -> None:
-        """Build the supernet and start the algorithm.
+        """Take what the search is made of.
 
         Args:
-            config: of the trial; not read.
             job: the search; its protocol gives way to the algorithm's.
             algorithm: not yet started.
             budget: samples the search may see.
@@ -60,10 +58,10 @@ class SupernetTrainable(tune.Trainable):
         if job is None or algorithm is None:
             raise ValueError("hand job and algorithm over through tune.with_parameters")
         self.device = take_device(job.threads)
-        self.job, self.algorithm = job, algorithm
-        self._build(budget)
+        self.job, self.algorithm, self.budget = job, algorithm, budget
 
-    def _build(self, budget: int) -> None:
+    def build(self, config: dict[str, Any]) -> None:
+        """Build the supernet and start the algorithm; the config is not read."""
         job, algorithm, protocol = self.job, self.algorithm, self.algorithm.protocol
         data = job.data.to(self.device)
         weights, architecture = data.halves(job.seed)
@@ -89,9 +87,9 @@ class SupernetTrainable(tune.Trainable):
             data.validation, 512, data.normalisation, channels_last=channels_last
         )
         self.step_samples = algorithm.step_cost.samples(batch_size)
-        self.total_steps = budget // self.step_samples
+        self.total_steps = self.budget // self.step_samples
         if self.total_steps < 1:
-            raise ValueError(f"a budget of {budget} samples is less than one step of the search")
+            raise ValueError(f"a budget of {self.budget} samples is less than one step")
 
         supernet = algorithm.build_supernet(job.network, job.space, job.seed)
         self.supernet = place(supernet, protocol, self.device)
@@ -108,7 +106,7 @@ class SupernetTrainable(tune.Trainable):
         self.epoch = self.steps = 0
         self.train_seconds = 0.0
 
-    def step(self) -> dict[str, Any]:
+    def train_epoch(self) -> Result:
         """Search for one epoch, or for what is left of the budget, and evaluate the supernet."""
         started = time.perf_counter()
         result: dict[str, Any] = {"diverged": False, "reason": ""}
@@ -165,9 +163,9 @@ class SupernetTrainable(tune.Trainable):
             forward=lambda images: self.supernet(images, mixture),
         )
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Write everything that the rest of the search depends on."""
-        state = {
+    def state(self) -> dict[str, Any]:
+        """Return everything that the rest of the search depends on."""
+        return {
             "supernet": self.supernet.state_dict(),
             "trainer": self.trainer.state_dict(),
             "algorithm": self.algorithm.state_dict(),
@@ -179,11 +177,9 @@ class SupernetTrainable(tune.Trainable):
             "steps": self.steps,
             "train_seconds": self.train_seconds,
         }
-        save_state(state, checkpoint_dir)
 
-    def load_checkpoint(self, checkpoint: str | dict[str, Any] | None) -> None:
-        """Go on from a checkpoint, on a CPU bit for bit."""
-        state = load_state(str(checkpoint))
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state, on a CPU bit for bit."""
         self.supernet.load_state_dict(state["supernet"])
         self.trainer.load_state_dict(state["trainer"])
         self.algorithm.load_state_dict(state["algorithm"])

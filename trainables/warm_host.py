@@ -11,8 +11,10 @@ import time
 import torch
 from torch import nn
 
+from trainables.checkpoint import Checkpoints
 from trainables.device import take_device
 from trainables.job import SearchJob, WarmHost
+from trainables.store import Store
 from trainables.training import (
     Diverged,
     Trainer,
@@ -22,8 +24,12 @@ from trainables.training import (
 )
 
 
-def train_host(job: SearchJob) -> WarmHost:
+def train_host(job: SearchJob, kept: Store | None = None) -> WarmHost:
     """Train the job's host without attention, by its protocol for warm hosts.
+
+    Args:
+        job: whose host.
+        kept: where the trained host is kept; what is there is not trained again.
 
     Raises:
         ValueError: the protocol asks for none.
@@ -32,6 +38,9 @@ def train_host(job: SearchJob) -> WarmHost:
     protocol = job.protocol.warm_host
     if protocol is None:
         raise ValueError("the proxy protocol has no warm host")
+    checkpoints = None if kept is None else Checkpoints(kept)
+    if checkpoints is not None and (saved := checkpoints.latest()) is not None:
+        return WarmHost(**saved)
     started = time.perf_counter()
     device = take_device(job.threads)
     model = place(job.network.build(seed=job.seed), protocol, device)
@@ -43,7 +52,10 @@ def train_host(job: SearchJob) -> WarmHost:
     state = {name: value.cpu() for name, value in model.state_dict().items()}
     if not all(value.isfinite().all() for value in state.values()):
         raise Diverged("the host's weights are not finite")
-    return WarmHost(state, job.samples_of_host, time.perf_counter() - started)
+    host = WarmHost(state, job.samples_of_host, time.perf_counter() - started)
+    if checkpoints is not None:
+        checkpoints.save(vars(host), protocol.epochs)
+    return host
 
 
 def insert_into_host(model: nn.Module, job: SearchJob) -> None:

@@ -286,6 +286,7 @@ def test_the_operation_that_is_clearly_best_is_found_on_each_edge(name, seed, ma
     class Bound(SupernetTrainable):
         def setup(self, config):
             super().setup(config, job=job, algorithm=algorithm, budget=budget)
+            self.go_on()
 
     trainable = Bound(config={})
     assert F.softmax(algorithm.alpha[0], 0).max() < 0.26, "the operations begin alike"

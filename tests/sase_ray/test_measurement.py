@@ -143,7 +143,7 @@ def test_random_genotypes_are_trained_with_every_seed(tiny, ray_cluster) -> None
         job = replace(job, host=train_host(job))
         row = curves[(curves["seed"] == seed) & (curves["epoch"] == 1)].iloc[0]
         trial = ProxyTrainable.__new__(ProxyTrainable)
-        trial.setup(job.space.to_config(job.space.parse(row["genotype"])), job)
+        trial.setup(job.space.to_config(job.space.parse(row["genotype"])), job=job)
         assert trial.step()["val_loss"] == pytest.approx(row["val_loss"], rel=1e-5)
     recorded = yaml.safe_load((report.folder / "config.yaml").read_text())
     # The host's 96 samples, and three genotypes of two epochs of 96.

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from sase_ray.history import Listener
 from sase_ray.strategies import SearchTask, make_strategy
 from sase_ray.tuning import run_search
 from search_spaces.errors import UserError
@@ -48,7 +49,9 @@ def learned(outcome):
 def test_random_trains_as_many_full_trials_as_the_budget_pays(make_job, search):
     job = make_job(epochs=2)
     heard = []
-    outcome = search("random", SearchTask(job, 3 * 192 + 191), listener=heard.append)
+    listener = Listener()
+    listener.evaluated = heard.append
+    outcome = search("random", SearchTask(job, 3 * 192 + 191), listener=listener)
     assert [epochs for _, epochs in tried(outcome)] == [[1, 2]] * 3
     assert outcome.samples == 3 * 192
     assert heard == outcome.history.evaluations

@@ -23,6 +23,7 @@ def start(job, genotype=FIRST):
     class Bound(ProxyTrainable):
         def setup(self, config):
             super().setup(config, job=job)
+            self.go_on()
 
     return Bound(config=job.space.to_config(job.space.parse(genotype)))
 
@@ -121,6 +122,7 @@ def test_reset_config_gives_what_a_fresh_trainable_gives(make_job, assert_same):
     reused = start(job, FIRST)
     reused.train()
     assert reused.reset(job.space.to_config(job.space.parse(SECOND)))
+    reused.go_on()
     fresh = start(job, SECOND)
     assert_same(state(reused), state(fresh))
     for _ in range(2):

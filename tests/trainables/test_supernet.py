@@ -25,6 +25,7 @@ def start_with(job, algorithm, budget):
     class Bound(SupernetTrainable):
         def setup(self, config):
             super().setup(config, job=job, algorithm=deepcopy(algorithm), budget=budget)
+            self.go_on()
 
     return Bound(config={})
 

@@ -24,6 +24,7 @@ def start(job, genotype=FIRST, kind=ProxyTrainable, **extra):
     class Bound(kind):
         def setup(self, config):
             super().setup(config, job=job, **extra)
+            self.go_on()
 
     return Bound(config=job.space.to_config(job.space.parse(genotype)))
 

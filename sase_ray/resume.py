@@ -1,0 +1,90 @@
+"""Goes on with a run that was interrupted, on whatever cluster there is now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from sase_ray.comparison import Comparison, SearchReport, run_comparison, run_single_search
+from sase_ray.config import Config, load_config
+from sase_ray.measurement import ReliabilityReport, run_study, study_setup
+from sase_ray.printing import say
+from sase_ray.results import PACKAGES, RunFolder, package_version
+from sase_ray.searches import Interrupted
+from sase_ray.setup import Setup
+from search_spaces.errors import UserError
+from trainables.store import StorageError, Store
+
+Report = Comparison | SearchReport | ReliabilityReport
+RECORDED = "config.yaml"
+
+
+def resume(run: str | Path, *, console: Console | None = None, **resources: Any) -> Report:
+    """Go on with an interrupted run: nothing that it has done is done again.
+
+    Searches that had ended are read; the others hear what they had seen before, in the same
+    order, and go on with their trials' last checkpoints.
+
+    Args:
+        run: the folder of the run, or its place in a storage (a folder or a URI).
+        console: where progress goes; standard output if None.
+        resources: of the cluster, in place of those recorded: `address`, `cpus_per_trial`,
+            `gpus_per_trial`.
+
+    Returns:
+        What the run itself would have returned.
+
+    Raises:
+        UserError: there is no such run, it has ended, it is under way elsewhere, or what it
+            depends on has changed.
+    """
+    console = console or Console()
+    config, about, versions, folder = _read(run, resources)
+    if not folder.is_under_way:
+        raise UserError(f"the run in {folder.path} has ended: there is nothing to resume")
+    changed = [f"{p} {v}" for p, v in versions.items() if p in PACKAGES and v != package_version(p)]
+    if changed:
+        say(console, f"the run was begun with {', '.join(changed)}: its results may differ now")
+    kind = about.get("kind")
+    if kind == "reliability":
+        setup = study_setup(config, about["genotypes"], config.seeds)
+    else:
+        setup = Setup.of(config)
+    if setup.search_data.splits != about["splits"]:
+        raise UserError(
+            f"the images of data set {config.dataset!r} are not those that the run was begun with"
+        )
+    folder.path.mkdir(parents=True, exist_ok=True)
+    interrupted = Interrupted(folder, int(about["trials_at_once"]))
+    if kind == "reliability":
+        return run_study(setup, console, interrupted)
+    if kind == "search":
+        return run_single_search(setup, console, interrupted)
+    return run_comparison(setup, console, interrupted)
+
+
+def _read(
+    run: str | Path, resources: Mapping[str, Any]
+) -> tuple[Config, Mapping[str, Any], Mapping[str, str], RunFolder]:
+    text = Store(run).read(RECORDED)
+    if text is None:
+        raise UserError(f"there is no run in {run}: it has no {RECORDED}")
+    try:
+        recorded = yaml.safe_load(text)
+        about, versions = recorded["run"], recorded["versions"]
+        about["kind"], about["splits"], about["trials_at_once"]
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{run}/{RECORDED} was not written by a run that can be resumed") from None
+    config = load_config(recorded, {"resources": dict(resources)})
+    here = Store(run).place
+    if config.storage is not None and here == Store(config.storage).at(Path(here).name).place:
+        path = Path(config.results) / Path(here).name
+    elif "://" in here:
+        raise StorageError(f"{run} is not where the run was recorded to be stored")
+    else:
+        path = Path(here)
+    return config, about, versions, RunFolder(path.resolve(), config.storage)

@@ -1,0 +1,105 @@
+"""What a run must not lose: a folder, or a bucket that pyarrow can reach, of whole files."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from pyarrow import fs
+
+from search_spaces.errors import UserError
+
+OBJECT_STORES = {"s3", "gcs", "abfs"}
+"""Where names with slashes need no folders."""
+
+
+class StorageError(UserError):
+    """A storage that cannot be read or written, in one sentence."""
+
+
+class Store:
+    """Named pieces of bytes under one place; each is there whole or not at all.
+
+    A piece is written under another name first and then renamed; an object store does as much by
+    itself. A store can be handed to other processes.
+
+    Args:
+        place: a folder, or a URI such as ``s3://bucket/folder`` or ``hdfs://...``.
+
+    Raises:
+        StorageError: the URI is of no known kind.
+    """
+
+    def __init__(self, place: str | Path) -> None:
+        self.place = str(place) if "://" in str(place) else str(Path(place).resolve())
+        try:
+            self._files, self._root = fs.FileSystem.from_uri(self.place)
+        except (OSError, ValueError) as error:
+            raise StorageError(f"storage {self.place!r} cannot be used: {error}") from None
+        self._renames = self._files.type_name == "local"
+        self._has_folders = self._files.type_name not in OBJECT_STORES
+
+    def at(self, *parts: str) -> Store:
+        """Return the store of a folder below this one."""
+        return Store("/".join((self.place.rstrip("/"), *parts)))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a piece, in the place of an earlier one of the same name.
+
+        Raises:
+            StorageError: it cannot be written; an earlier one is still there.
+        """
+        path = f"{self._root}/{name}"
+        partial = f"{path}.partial" if self._renames else path
+        try:
+            if self._has_folders:
+                self._files.create_dir(path.rpartition("/")[0], recursive=True)
+            with self._files.open_output_stream(partial) as stream:
+                stream.write(content)
+            if self._renames:
+                self._files.move(partial, path)
+        except OSError as error:
+            with suppress(OSError):
+                self._files.delete_file(partial)
+            raise self._failure("written", name, error) from None
+
+    def read(self, name: str) -> bytes | None:
+        """Return a piece, or None where there is none.
+
+        Raises:
+            StorageError: it is there and cannot be read.
+        """
+        try:
+            with self._files.open_input_stream(f"{self._root}/{name}") as stream:
+                content: bytes = stream.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._failure("read", name, error) from None
+        return content
+
+    def names(self) -> list[str]:
+        """Return the names of the pieces directly under this place, sorted."""
+        selector = fs.FileSelector(self._root, allow_not_found=True)
+        try:
+            found = self._files.get_file_info(selector)
+        except OSError as error:
+            raise self._failure("listed", "", error) from None
+        return sorted(
+            info.base_name
+            for info in found
+            if info.type == fs.FileType.File and not info.base_name.endswith(".partial")
+        )
+
+    def remove(self, name: str = "") -> None:
+        """Remove a piece, or a folder with all that is in it; fine if it is not there."""
+        path = f"{self._root}/{name}" if name else self._root
+        with suppress(OSError):  # what cannot be removed is in nobody's way
+            if self._files.get_file_info(path).type == fs.FileType.Directory:
+                self._files.delete_dir(path)
+            else:
+                self._files.delete_file(path)
+
+    def _failure(self, what: str, name: str, error: OSError) -> StorageError:
+        where = f"{self.place}/{name}" if name else self.place
+        return StorageError(f"{where} cannot be {what}: {error}")
