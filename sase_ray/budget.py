@@ -7,7 +7,10 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
-from trainables.resumable import FIRST_TRIAL, TRIAL
+from trainables.resumable import FIRST_TRIAL, OUT_OF_MEMORY, SHARE, TRIAL
+
+LARGER_SHARE = 2
+"""Factor on the share of a GPU of a trial that ran out of memory."""
 
 
 class Budget:
@@ -127,6 +130,10 @@ class BudgetedSearcher(Searcher):
         self.inner = inner
         self.budget = budget
         self.begun = 0
+        # Of trials that ran out of memory, and begin again with a larger share of a GPU.
+        self._again: list[tuple[str, dict[str, Any]]] = []
+        self._configs: dict[str, dict[str, Any]] = {}
+        self._first_ids: dict[str, str] = {}
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
@@ -141,27 +148,37 @@ class BudgetedSearcher(Searcher):
         """Return a config; None while running trials may give samples back; else FINISHED."""
         if not self.budget.begin(trial_id):
             return None if self.budget.busy else Searcher.FINISHED
+        if self._again:
+            self._first_ids[trial_id], larger = self._again.pop(0)
+            return larger
         config = self.inner.suggest(trial_id)
         if config is None or config == Searcher.FINISHED:
             self.budget.cancel(trial_id)
             return config
         number = f"{self.begun:0{len(FIRST_TRIAL)}d}"
         self.begun += 1
-        return {**config, TRIAL: number}
+        self._configs[trial_id] = {**config, TRIAL: number}
+        return self._configs[trial_id]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass an intermediate result on."""
-        self.inner.on_trial_result(trial_id, result)
+        self.inner.on_trial_result(self._first_ids.get(trial_id, trial_id), result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Pass a trial's end on, and give back what it did not use."""
+        config = self._configs.pop(trial_id, None)
+        if config is not None and result and OUT_OF_MEMORY in result:
+            self.budget.cancel(trial_id)
+            self._again.append((trial_id, {**config, SHARE: LARGER_SHARE}))
+            return
         if error:
             self.budget.fail(trial_id)
         else:
             self.budget.end(trial_id)
-        self.inner.on_trial_complete(trial_id, result=result, error=error)
+        first = self._first_ids.pop(trial_id, trial_id)
+        self.inner.on_trial_complete(first, result=result, error=error)
 
     def save(self, checkpoint_path: str) -> None:
         """Save the inner searcher."""
@@ -170,3 +187,31 @@ class BudgetedSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Restore the inner searcher."""
         self.inner.restore(checkpoint_path)
+
+
+class Once(Searcher):
+    """Suggests one trial, of a search that is a single trial."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done = False
+
+    def set_search_properties(
+        self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
+    ) -> bool:
+        """Take anything."""
+        return True
+
+    def suggest(  # type: ignore[override]  # Tune's own annotation forgets FINISHED
+        self, trial_id: str
+    ) -> dict[str, Any] | str:
+        """Return an empty config once."""
+        if self.done:
+            return Searcher.FINISHED
+        self.done = True
+        return {}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Learn nothing."""

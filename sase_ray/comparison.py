@@ -15,6 +15,7 @@ import ray
 from rich.console import Console
 
 from sase_ray.config import Config, load_config
+from sase_ray.printing import say
 from sase_ray.records import reliability_sentences, repeated_scores
 from sase_ray.results import check_new
 from sase_ray.searches import (
@@ -37,6 +38,7 @@ from trainables.data import FinalData
 from trainables.device import best_device
 from trainables.final import FinalJob, train_final
 from trainables.oneshot import Ranking
+from trainables.resumable import NOTE
 from trainables.store import Store
 
 BASELINE = "baseline"
@@ -187,9 +189,10 @@ def _final(job: FinalJob, data: FinalData, kept: Store) -> dict[str, Any]:
     """Train, unless it has been; go on from where another process died."""
     content = kept.read("result.json")
     if content is None:
-        result = train_final(job, data, Checkpoints(kept))
+        notes: list[str] = []
+        result = train_final(job, data, Checkpoints(kept, notes.append))
         kept.write("result.json", json.dumps(result).encode())
-        return result
+        return result | {NOTE: "; ".join(notes)}
     known: dict[str, Any] = json.loads(content)
     return known
 
@@ -266,7 +269,10 @@ class _Run:
             for future in ended:
                 module, seed = keys[future]
                 try:
-                    self.results[module, seed] = ray.get(future)
+                    result = ray.get(future)
+                    if note := result.pop(NOTE, ""):
+                        say(self.display.console, f"final training of {module}: {note}")
+                    self.results[module, seed] = result
                 except ray.exceptions.RayError as error:
                     check_storage(error)
                     label = f"final training of {module} with seed {seed}"

@@ -13,7 +13,7 @@ from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
 from trainables.oneshot import Ranking
-from trainables.resumable import TRIAL, TrialFailedError
+from trainables.resumable import NOTE, OUT_OF_MEMORY, TRIAL, TrialFailedError
 from trainables.store import StorageError
 
 Row = dict[str, Any]
@@ -196,13 +196,21 @@ class Recorder(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: Row, **info: Any
     ) -> None:
-        """Record an evaluation."""
+        """Record an evaluation, and pass on what else the trial says."""
+        if note := result.get(NOTE):
+            self.listener.noted(note)
+        if share := result.get(OUT_OF_MEMORY):
+            which = f"trial {trial.config[TRIAL]}"
+            self.listener.noted(f"{which} ran out of memory on {share:g} GPU: again, with more")
+            return
         self.listener.evaluated(self.history.add(trial.config[TRIAL], result))
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Tell that a trial has ended well."""
+        if OUT_OF_MEMORY in trial.last_result:
+            return
         self.listener.trial_ended(trial.config[TRIAL], None)
 
     def on_trial_error(
@@ -240,3 +248,6 @@ class Listener:
 
     def trial_ended(self, trial: str, reason: str | None) -> None:
         """Hear of a trial's end, and the reason if it failed."""
+
+    def noted(self, text: str) -> None:
+        """Hear of something that somebody should know, in a sentence."""

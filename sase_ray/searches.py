@@ -63,6 +63,9 @@ class _Pinning(Listener):
     def trial_ended(self, trial: str, reason: str | None) -> None:
         self.last = self.board.pin.remote((self.label, "trial_ended", (trial, reason)))
 
+    def noted(self, text: str) -> None:
+        self.last = self.board.pin.remote((self.label, "noted", (text,)))
+
     def wait(self) -> None:
         """Wait until all is pinned, so that the driver finds it once it knows of the end."""
         if self.last is not None:
@@ -325,6 +328,8 @@ class Searches:
         for label, what, said in notes:
             if what == "evaluated":
                 self._evaluated(label, *said)
+            elif what == "noted":
+                say(self.display.console, f"search {label}: {said[0]}")
             elif what == "trial_ended":
                 trial, why = said
                 known = why is not None and trial in self._pasts[label].failures

@@ -12,13 +12,13 @@ from uuid import uuid4
 import ray
 from ray import tune
 
-from sase_ray.budget import Budget, BudgetedSearcher, BudgetStopper
+from sase_ray.budget import Budget, BudgetedSearcher, BudgetStopper, Once
 from sase_ray.history import History, Listener, Recorder, Row
 from sase_ray.strategies import SearchTask, Strategy
 from sase_ray.turns import Turn, keeper_of
 from search_spaces.genotype import Genotype
 from trainables.oneshot import Ranking
-from trainables.resumable import FIRST_TRIAL, TRIAL, Memory
+from trainables.resumable import SHARE, Memory
 from trainables.store import Store
 from trainables.warm_host import train_host
 
@@ -32,6 +32,16 @@ class TrialResources:
 
     cpus: float = 1.0
     gpus: float = 0.0
+
+    def reserved(self, factor: float = 1) -> tune.PlacementGroupFactory:
+        """Return what Tune reserves.
+
+        Args:
+            factor: on a share of one GPU, up to the whole; whole GPUs stay as many.
+        """
+        gpus = min(1.0, factor * self.gpus) if self.gpus < 1 else self.gpus
+        wanted = {"CPU": self.cpus, "GPU": gpus}
+        return tune.PlacementGroupFactory([{k: v for k, v in wanted.items() if v}])
 
 
 @dataclass(frozen=True)
@@ -119,21 +129,21 @@ def run_search(
         listener = _Ordered(listener, keeper)
     trainable = tune.with_resources(
         tune.with_parameters(plan.trainable, memory=memory, **plan.parameters),
-        {"cpu": resources.cpus, "gpu": resources.gpus},
+        lambda config: resources.reserved(config.get(SHARE, 1)),
     )
     # Tune keeps trainables by name in a registry that all searches of a Ray job share: without a
     # name of its own, a search would run the trials of whichever other search began last.
     trainable._name = f"{name}-{uuid4().hex}"
     tuner = tune.Tuner(
         trainable,
-        param_space=dict(plan.param_space) or {TRIAL: FIRST_TRIAL},
+        param_space=dict(plan.param_space),
         tune_config=tune.TuneConfig(
             metric=task.metric,
             mode=task.mode,
-            search_alg=BudgetedSearcher(plan.searcher, budget) if plan.searcher else None,
+            search_alg=BudgetedSearcher(plan.searcher or Once(), budget),
             scheduler=plan.scheduler,
-            num_samples=-1 if plan.searcher else 1,
-            max_concurrent_trials=concurrency if plan.searcher else None,
+            num_samples=-1,
+            max_concurrent_trials=concurrency,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -175,3 +185,6 @@ class _Ordered(Listener):
 
     def trial_ended(self, trial: str, reason: str | None) -> None:
         self.inner.trial_ended(trial, reason)
+
+    def noted(self, text: str) -> None:
+        self.inner.noted(text)

@@ -14,15 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray import tune
 
 from trainables.checkpoint import Checkpoints, load_state, save_state
+from trainables.device import gpu_share
 from trainables.store import Store
 
 TRIAL = "trial"
 """Key of a trial's config: its number in the order in which the search began its trials."""
 
 FIRST_TRIAL = "00000"
+
+SHARE = "share"
+"""Key of a trial's config: by what factor its share of a GPU is larger than the others'; else 1."""
+
+OUT_OF_MEMORY = "out_of_memory"
+"""Key of a result that is none: the trial wants a larger share of the GPU."""
+
+NOTE = "note"
+"""Key of a result: something that somebody should know, in a sentence."""
 
 Result = dict[str, Any]
 
@@ -105,6 +116,7 @@ class ResumableTrainable(tune.Trainable):
         self.reported = 0
         self.results: list[Result] = []
         self._is_built = False
+        self._notes: list[str] = []
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take another trial in the same process: Tune reuses the actor."""
@@ -119,9 +131,20 @@ class ResumableTrainable(tune.Trainable):
         if result is None:
             if why := self._failure():
                 raise TrialFailedError(why)
-            result = self._trained(self.reported)
+            try:
+                result = self._trained(self.reported)
+            except torch.OutOfMemoryError:
+                return self._out_of_memory()
         self.reported += 1
-        return dict(result)
+        notes, self._notes = "; ".join(self._notes), []
+        return {**result, NOTE: notes} if notes else dict(result)
+
+    def _out_of_memory(self) -> Result:
+        share = gpu_share()
+        if SHARE in self._trial_config or not 0 < share < 1:
+            raise TrialFailedError(f"out of memory on {share:g} GPU") from None
+        self._take(self._trial_config)  # lets go of the network
+        return {OUT_OF_MEMORY: share, "samples": 0, tune.result.DONE: True}
 
     def _remembered(self) -> Sequence[Result]:
         results = self.memory.results.get(self.trial_number, ())
@@ -155,7 +178,7 @@ class ResumableTrainable(tune.Trainable):
         """Build what is trained, as it was last; done by itself at the first epoch to train."""
         if self._is_built:
             return
-        kept = Checkpoints(self._kept).latest() if self._kept is not None else None
+        kept = Checkpoints(self._kept, self._notes.append).latest() if self._kept else None
         self.build(self._trial_config)
         self._is_built = True
         if kept is None or self._kept is None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ray.tune.search import Searcher
 
 from sase_ray.budget import Budget, BudgetedSearcher, BudgetStopper
+from trainables.resumable import TRIAL
 
 
 @settings(deadline=None, max_examples=300)
@@ -90,7 +91,7 @@ def test_a_copy_is_the_same_ledger():
     budget = Budget(100, 10, 1)
     stopper, searcher = deepcopy((BudgetStopper(budget), Budgeted([{"x": 1}], budget)))
     assert stopper.budget is searcher.budget is budget
-    assert searcher.suggest("a") == {"x": 1}
+    assert searcher.suggest("a") == {"x": 1, TRIAL: "00000"}
     assert not stopper("a", {"samples": 10})
     assert budget.spent == {"a": 10}
 
@@ -126,11 +127,11 @@ def Budgeted(configs, budget):  # noqa: N802
 def test_the_searcher_waits_while_trials_may_give_back_and_then_is_finished():
     budget = Budget(total=50, samples_per_epoch=10, first_epochs=3)
     searcher = Budgeted([{"x": i} for i in range(9)], budget)
-    assert searcher.suggest("a") == {"x": 0}
+    assert searcher.suggest("a") == {"x": 0, TRIAL: "00000"}
     assert searcher.suggest("b") is None, "a may give back what it holds"
     budget.go_on("a", 10)
     searcher.on_trial_complete("a", {})
-    assert searcher.suggest("b") == {"x": 1}
+    assert searcher.suggest("b") == {"x": 1, TRIAL: "00001"}
     budget.go_on("b", 10)
     budget.go_on("b", 20)
     searcher.on_trial_complete("b", {})
@@ -150,7 +151,7 @@ def test_the_searcher_is_finished_when_the_inner_one_is():
 def test_the_searcher_is_finished_after_the_most_trials():
     budget = Budget(total=1000, samples_per_epoch=10, first_epochs=1, max_trials=2)
     searcher = Budgeted([{"x": i} for i in range(9)], budget)
-    assert [searcher.suggest(name) for name in "ab"] == [{"x": 0}, {"x": 1}]
+    assert [searcher.suggest(name)["x"] for name in "ab"] == [0, 1]
     assert searcher.suggest("c") is None
     for name in "ab":
         searcher.on_trial_complete(name)

@@ -16,23 +16,10 @@ import pytest
 import yaml
 
 from sase_ray import cluster
-from sase_ray.cluster import Slots
 from sase_ray.config import ResourcesConfig
 from search_spaces.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.mark.parametrize(
-    ("total", "searches", "side_by_side", "concurrency"),
-    [(1, 1, 1, 1), (1, 9, 1, 1), (4, 9, 4, 1), (8, 3, 3, 2), (8, 1, 1, 8), (9, 2, 2, 4)],
-)
-def test_slots_are_shared_without_asking_for_more_than_there_are(
-    total, searches, side_by_side, concurrency
-):
-    share = Slots(cluster.TrialResources(), total).share(searches)
-    assert share == (side_by_side, concurrency)
-    assert side_by_side * concurrency <= total
 
 
 @pytest.fixture
@@ -66,6 +53,26 @@ def test_slots_count_what_fits_on_each_node(nodes, config, gpus, total, slots):
     counted = slots(nodes, dead=[{"CPU": 99, "GPU": 9}], **config)
     assert counted.total == total
     assert counted.trial.gpus == gpus
+
+
+@pytest.mark.parametrize(
+    ("total", "searches", "at_once", "side_by_side"),
+    [(1, 1, 1, 1), (1, 9, 1, 1), (4, 9, 1, 4), (8, 3, 2, 4), (8, 1, 8, 1), (9, 2, 4, 2)],
+)
+def test_slots_are_shared_without_asking_for_more_than_there_are(
+    total, searches, at_once, side_by_side, slots
+):
+    shared = slots([{"CPU": total}])
+    assert shared.share(searches) == at_once
+    assert shared.has_room_for(side_by_side, at_once)
+    assert not shared.has_room_for(side_by_side + 1, at_once)
+
+
+def test_a_given_number_of_trials_waits_for_nodes_that_may_come(slots):
+    growing = slots([{"CPU": 2}], trials_at_once=3, gpus_per_trial=1)
+    assert growing.total == 0
+    assert growing.share(9) == 3
+    assert growing.has_room_for(9, 3)
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+import traceback
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sase_ray.history import History, Recorder
+from sase_ray.history import History, Listener, Recorder, reason_of
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
+from trainables.resumable import TRIAL, TrialFailedError
 
 PLAIN = "gap-conv3-affine-gap-gap-affine"
 GENOTYPES = [f"gap-conv{i}-affine-gap-gap-affine" for i in range(40)]
@@ -187,21 +189,31 @@ def test_the_last_ranking_is_that_before_a_divergence():
 def test_the_recorder_keeps_the_last_line_of_an_error(text, reason, tmp_path):
     history, heard = History("val_loss", "min"), []
     space = SearchSpace.load("sase")
-    recorder = Recorder(history, space, heard.append)
+    listener = Listener()
+    listener.evaluated = heard.append
+    listener.trial_ended = lambda *end: heard.append(end)
+    recorder = Recorder(history, space, listener)
     (tmp_path / "error.txt").write_text(text)
-    trial = SimpleNamespace(
-        trial_id="a",
-        error_file=str(tmp_path / "error.txt"),
-        config=space.to_config(Genotype.parse(PLAIN)),
-    )
+    config = space.to_config(Genotype.parse(PLAIN))
+    trial = SimpleNamespace(error_file=str(tmp_path / "error.txt"), config={**config, TRIAL: "a"})
+    other = SimpleNamespace(error_file=None, config={TRIAL: "b"})
     recorder.on_trial_start(0, [], trial)
-    recorder.on_trial_start(0, [], SimpleNamespace(trial_id="supernet", config={}))
+    recorder.on_trial_start(0, [], other)
     recorder.on_trial_result(0, [], trial, result(0, 1, 0.5))
     recorder.on_trial_error(0, [], trial)
-    recorder.on_trial_error(0, [], SimpleNamespace(trial_id="b", error_file=None))
-    assert heard == history.evaluations
+    recorder.on_trial_error(0, [], other)
+    assert heard == [*history.evaluations, ("a", reason), ("b", "unknown error")]
     assert history.genotypes == {"a": PLAIN}
     assert history.failures == {"a": reason, "b": "unknown error"}
+
+
+def test_a_reason_is_given_without_the_name_of_our_own_exception():
+    try:
+        raise TrialFailedError("out of memory on 0.5 GPU")
+    except TrialFailedError:
+        text = traceback.format_exc()
+    assert "trainables.resumable.TrialFailedError: out" in text
+    assert reason_of(text) == "out of memory on 0.5 GPU"
 
 
 @pytest.mark.parametrize("trials", [10, 1000, 10_000])

@@ -17,6 +17,7 @@ from sase_ray import results
 from sase_ray.config import load_config
 from sase_ray.results import RunFolder, check_new
 from search_spaces.errors import UserError
+from trainables.store import StorageError
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_an_error_in_the_middle_of_a_write_leaves_the_old_file(folder, monkeypat
 
     monkeypatch.setattr(pd.DataFrame, "to_parquet", half)
     for name in ("t", "other"):
-        with pytest.raises(OSError, match="no space left"):
+        with pytest.raises(StorageError, match="no space left"):
             folder.write_table(name, [{"a": 2}])
     assert [p.name for p in folder.path.iterdir()] == ["t.parquet"]
     assert pd.read_parquet(folder.path / "t.parquet")["a"].tolist() == [1]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 
-from trainables.checkpoint import load_state, save_state
+from trainables.checkpoint import Checkpoints, load_state, save_state
+from trainables.store import Store
 
 
 def test_what_is_saved_is_loaded_again(tmp_path, assert_same):
@@ -42,3 +46,59 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
     save_state({"epoch": 1, "evil": Evil()}, tmp_path)
     with pytest.raises(pickle.UnpicklingError):
         load_state(tmp_path)
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    """Checkpoints of epochs 1 to 4, and what is said of them."""
+    said = []
+    made = Checkpoints(Store(tmp_path / "kept"), said.append)
+    for epoch in range(1, 5):
+        made.save({"epoch": epoch, "weights": torch.full((100,), float(epoch))}, epoch)
+    return made, said
+
+
+def test_the_last_two_checkpoints_are_kept_and_the_latest_is_read(checkpoints):
+    made, said = checkpoints
+    assert [name[:6] for name in made.store.names()] == ["000003", "000004"]
+    latest = made.latest()
+    assert latest["epoch"] == 4
+    assert latest["weights"].eq(4).all()
+    assert said == []
+
+
+def _truncate(content):
+    return content[: len(content) // 2]
+
+
+def _flip(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [_truncate, _flip, lambda content: b""])
+def test_of_a_damaged_checkpoint_the_one_before_it_is_used_and_it_is_said(checkpoints, damage):
+    made, said = checkpoints
+    older, newest = made.store.names()
+    made.store.write(newest, damage(made.store.read(newest)))
+    assert made.latest()["epoch"] == 3
+    assert len(said) == 1
+    assert "epoch 4" in said[0]
+    assert "damaged" in said[0]
+    made.store.write(older, damage(made.store.read(older)))
+    assert made.latest() is None, "then the training begins again"
+
+
+def test_a_kept_checkpoint_cannot_run_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path(tmp_path / "owned").touch, ())
+
+    buffer = io.BytesIO()
+    torch.save({"epoch": 1, "evil": Evil()}, buffer)
+    content = buffer.getvalue()
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    store = Store(tmp_path / "kept")
+    store.write(f"000001-{digest}.pt", content)
+    assert Checkpoints(store, lambda said: None).latest() is None
+    assert not (tmp_path / "owned").exists()
