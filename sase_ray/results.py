@@ -58,8 +58,9 @@ class RunFolder:
         check_new(path)
         try:
             path.mkdir(parents=True)
-        except OSError as error:
-            raise UserError(f"results folder {path} cannot be made: {error.strerror}") from None
+        except (OSError, ValueError) as error:  # ValueError: of a null character
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"results folder {path} cannot be made: {reason}") from None
         return cls(path.resolve())
 
     @property
@@ -128,7 +129,7 @@ def check_new(path: Path) -> None:
     Raises:
         UserError: it is.
     """
-    if path.exists():
+    if os.path.exists(path):  # False, where Path.exists fails, for a name that is too long
         raise UserError(f"results folder {path} exists: choose another --run, or remove it")
 
 
