@@ -19,7 +19,7 @@ import yaml
 
 from sase_ray.config import Config
 from sase_ray.tuning import SearchOutcome
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, shorten
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
 
@@ -60,7 +60,8 @@ class RunFolder:
             path.mkdir(parents=True)
         except (OSError, ValueError) as error:  # ValueError: of a null character
             reason = getattr(error, "strerror", None) or error
-            raise UserError(f"results folder {path} cannot be made: {reason}") from None
+            shown = shorten(str(path))
+            raise UserError(f"results folder {shown} cannot be made: {reason}") from None
         return cls(path.resolve())
 
     @property
