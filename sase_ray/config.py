@@ -7,12 +7,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
-from search_spaces.errors import UserError, explain_validation_error
-from search_spaces.space import read_yaml_mapping
+from search_spaces.errors import UserError, explain_validation_error, shorten
+from search_spaces.reading import parse_yaml, read_yaml_mapping
 from trainables.protocol import ProxyProtocol, TrainingProtocol, WholeNumber
+
+Options = dict[str, JsonValue]
+"""Options of a part, which checks them itself; plain values, as a run's config.yaml holds them."""
 
 
 class _Section(BaseModel):
@@ -26,21 +28,21 @@ class DataConfig(_Section):
     train_size: WholeNumber | None = Field(default=None, ge=2)
     validation_size: WholeNumber | None = Field(default=None, ge=1)
     split_seed: WholeNumber = Field(default=0, ge=0, lt=2**32)
-    options: dict[str, Any] = Field(default_factory=dict, description="of the data set's loader")
+    options: Options = Field(default_factory=dict, description="of the data set's loader")
 
 
 class BackboneConfig(_Section):
     """The host network."""
 
     name: str = "resnet20"
-    options: dict[str, Any] = Field(default_factory=dict, description="e.g. width")
+    options: Options = Field(default_factory=dict, description="e.g. width")
 
 
 class FinalConfig(TrainingProtocol):
     """The final protocol: training from scratch on train and validation, then one look at test."""
 
     seeds: WholeNumber = Field(
-        default=1, ge=1, description="final trainings of each search's genotype"
+        default=1, ge=1, le=1000, description="final trainings of each search's genotype"
     )
     train_size: WholeNumber | None = Field(
         default=None, ge=2, description="validation images included; default all"
@@ -83,13 +85,13 @@ class Config(_Section):
     space: str = Field(default="sase", description="name of a space, or path of a YAML file")
     backbone: BackboneConfig = BackboneConfig()
     strategies: list[str] = Field(default=["random", "tpe-asha", "darts"], min_length=1)
-    strategy_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    strategy_options: dict[str, Options] = Field(default_factory=dict)
     baselines: list[str] = ["none", "se", "eca", "cbam"]
     budget: WholeNumber = Field(
         default=100_000, ge=1, le=10**15, description="training samples a search"
     )
     seeds: WholeNumber = Field(
-        default=3, ge=1, description="independent repetitions of every search"
+        default=3, ge=1, le=10_000, description="independent repetitions of every search"
     )
     metric: Literal["val_loss", "val_accuracy"] = "val_loss"
     proxy: ProxyProtocol = ProxyProtocol()
@@ -105,7 +107,11 @@ class Config(_Section):
         "the results; default: the run's folder",
     )
     run: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9][\w.-]*$", description="name of the run's folder"
+        default=None,
+        # No separator and no dot at the beginning, so that it stays in `results`.
+        pattern=r"\A[A-Za-z0-9][\w.-]*\z",
+        max_length=100,
+        description="name of the run's folder",
     )
 
 
@@ -147,7 +153,7 @@ def load_config(
         sources.append((where, values))
     if overrides:
         sources.append(("options", overrides))
-    sources += [(f"--set {text}", _parse_assignment(text)) for text in assignments]
+    sources += [(_shown(text), _parse_assignment(text)) for text in assignments]
 
     dataset: Any = Config().dataset
     for _, given in sources:
@@ -192,15 +198,15 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def _parse_assignment(text: str) -> dict[str, Any]:
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
-        raise UserError(f"--set {text}: expected KEY=VALUE, such as proxy.epochs=5")
-    try:
-        parsed = yaml.safe_load(value)
-    # PyYAML lets ValueError (a date of 2020-13-45) and others through.
-    except Exception:
-        raise UserError(f"--set {text}: the value is not valid YAML") from None
+        raise UserError(f"{_shown(text)}: expected KEY=VALUE, such as proxy.epochs=5")
+    parsed = parse_yaml(value, f"{_shown(text)}: the value")
     for part in reversed(key.strip().split(".")):
         parsed = {part: parsed}
     return parsed
+
+
+def _shown(assignment: str) -> str:
+    return f"--set {shorten(assignment)}"
 
 
 def _preset_folder() -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
@@ -13,10 +14,13 @@ import pandas as pd
 
 from sase_ray.config import Config
 from sase_ray.reliability import Scores, icc_interval, variance_components
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, shorten
 from search_spaces.space import SearchSpace, describe_space
 
 BUNDLED = Path(str(resources.files("sase_ray"))) / "protocols" / "reliability.csv"
+MOST_ROWS = 100_000
+NUMBERS = dict.fromkeys(("epoch", "genotypes", "seeds", "icc", "icc_low", "icc_high"), "float64")
+"""Columns of a reliability table that are read, but for the protocol and the metric."""
 FEWEST = 3
 """Genotypes that must have been trained by the same seeds for a word on the way."""
 
@@ -49,25 +53,30 @@ def measured_reliability(config: Config) -> pd.Series | None:
     """
     key = protocol_key(config)
     if config.reliability is None:
-        table = pd.read_csv(BUNDLED) if BUNDLED.exists() else None
+        table = _read_reliability(BUNDLED) if BUNDLED.exists() else None
         if table is None or key not in set(table["protocol"]):
             return None
     else:
         path = Path(config.reliability)
-        path = path / "reliability.csv" if path.is_dir() else path
-        try:
-            table = pd.read_csv(path)
-            known = set(table["protocol"])
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                f"reliability: {path} is not a table of `sase-ray reliability` ({error})"
-            ) from None
-        if key not in known:
+        path = path / "reliability.csv" if os.path.isdir(path) else path
+        table = _read_reliability(path)
+        if key not in set(table["protocol"]):
             raise UserError(
                 f"reliability: {path} was measured for another protocol, space, host or data"
             )
     own = table[(table["protocol"] == key) & (table["metric"] == config.metric)]
     return own.sort_values("epoch").iloc[-1] if len(own) else None
+
+
+def _read_reliability(path: Path) -> pd.DataFrame:
+    try:
+        # Never decompressed: a small file could fill the memory.
+        table = pd.read_csv(path, compression=None, nrows=MOST_ROWS)
+        return table.astype(dict.fromkeys(("protocol", "metric"), "str") | NUMBERS)
+    except (OSError, ValueError, KeyError, OverflowError) as error:
+        raise UserError(
+            f"reliability: {path} is not a table of `sase-ray reliability` ({shorten(str(error))})"
+        ) from None
 
 
 def repeated_scores(trials: pd.DataFrame, metric: str) -> Scores | None:

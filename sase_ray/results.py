@@ -19,7 +19,7 @@ import yaml
 
 from sase_ray.config import Config
 from sase_ray.tuning import SearchOutcome
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, shorten
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
 from trainables.store import StorageError, Store
@@ -73,8 +73,10 @@ class RunFolder:
         check_new(path)
         try:
             path.mkdir(parents=True)
-        except OSError as error:
-            raise UserError(f"results folder {path} cannot be made: {error.strerror}") from None
+        except (OSError, ValueError) as error:  # ValueError: of a null character
+            reason = getattr(error, "strerror", None) or error
+            shown = shorten(str(path))
+            raise UserError(f"results folder {shown} cannot be made: {reason}") from None
         return cls(path.resolve(), storage)
 
     @property
@@ -188,7 +190,7 @@ def check_new(path: Path) -> None:
     Raises:
         UserError: it is.
     """
-    if path.exists():
+    if os.path.exists(path):  # False, where Path.exists fails, for a name that is too long
         raise UserError(f"results folder {path} exists: choose another --run, or remove it")
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from sase_ray.comparison import Comparison, SearchReport, run_comparison, run_single_search
@@ -17,6 +16,7 @@ from sase_ray.results import PACKAGES, RunFolder, package_version
 from sase_ray.searches import Interrupted
 from sase_ray.setup import Setup
 from search_spaces.errors import UserError
+from search_spaces.reading import parse_yaml
 from trainables.store import StorageError, Store
 
 Report = Comparison | SearchReport | ReliabilityReport
@@ -74,10 +74,10 @@ def _read(
     if text is None:
         raise UserError(f"there is no run in {run}: it has no {RECORDED}")
     try:
-        recorded = yaml.safe_load(text)
+        recorded = parse_yaml(text.decode(), str(run))
         about, versions = recorded["run"], recorded["versions"]
         about["kind"], about["splits"], about["trials_at_once"]
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, RecursionError):
+    except (UnicodeDecodeError, KeyError, TypeError):
         raise UserError(f"{run}/{RECORDED} was not written by a run that can be resumed") from None
     config = load_config(recorded, {"resources": dict(resources)})
     here = Store(run).place

@@ -17,8 +17,9 @@ from scikit_posthocs import posthoc_nemenyi_friedman
 from scipy import stats
 
 from sase_ray.cluster import connected
-from sase_ray.config import ResourcesConfig
-from sase_ray.results import RunFolder, check_new
+from sase_ray.comparison import check_new_run
+from sase_ray.config import ResourcesConfig, load_config
+from sase_ray.results import RunFolder
 from sase_ray.simulation import Look, simulate_search, table_task
 from sase_ray.statistics import ALPHA, estimate
 from sase_ray.strategies import BlackBox, make_strategy, strategies
@@ -107,8 +108,8 @@ def compare_on_table(
         )
     if workers < 1:
         raise UserError(f"workers must be at least 1, got {workers}")
-    if run:
-        check_new(Path(results) / run)
+    named = load_config(None, {"results": str(results), "run": run})
+    check_new_run(named)
     if seeds < 2:
         raise UserError(f"seeds must be at least 2, got {seeds}: one search tells nothing")
     probe = table_task(table, seed=0, budget=10**15, metric=metric).job
@@ -126,7 +127,7 @@ def compare_on_table(
         "workers": workers,
     }
     with connected(resources or ResourcesConfig()):
-        folder = RunFolder.make(results, run, "table")
+        folder = RunFolder.make(named.results, named.run, "table")
         folder.write_config(settings, {"table": table.about})
         searches = pd.DataFrame(
             _run_all(chosen, table, budget, seeds, metric, noise, workers, console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from sase_ray.reliability import (
     VarianceComponents,
@@ -24,25 +26,55 @@ from sase_ray.reliability import (
     without_noise,
 )
 from sase_ray.results import write_whole
-from search_spaces.errors import UserError, unknown_name
+from search_spaces.errors import UserError, explain_validation_error, shorten, unknown_name
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
 
-COLUMNS = (
-    "genotype",
-    "seed",
-    "epoch",
-    "val_loss",
-    "val_accuracy",
-    "train_seconds",
-    "diverged",
-    "test_loss",
-    "test_accuracy",
+SCHEMA = pa.schema(
+    [
+        pa.field("genotype", pa.string(), nullable=False),
+        pa.field("seed", pa.int16(), nullable=False),
+        pa.field("epoch", pa.int16(), nullable=False),
+        ("val_loss", pa.float32()),
+        ("val_accuracy", pa.float32()),
+        ("train_seconds", pa.float32()),
+        pa.field("diverged", pa.bool_(), nullable=False),
+        ("test_loss", pa.float32()),
+        ("test_accuracy", pa.float32()),
+    ]
 )
+COLUMNS = tuple(SCHEMA.names)
+MOST_ROWS = 10_000_000
+"""Rows of a table: a small file, compressed, may stand for more than fits into memory."""
 VALIDATION = ("val_loss", "val_accuracy")
 TEST = {"val_loss": "test_loss", "val_accuracy": "test_accuracy"}
 BUNDLED = Path(str(resources.files("sase_ray"))) / "tables" / "digits.parquet"
 _ABOUT = b"sase_ray"
+
+
+class _Space(BaseModel):
+    """What `describe_space` returns."""
+
+    name: str
+    sets: dict[str, list[str]]
+    edges: dict[str, str]
+    stages: int = Field(ge=1, le=100)
+    source: str
+
+
+class _Host(BaseModel):
+    samples: int = Field(ge=0)
+    seconds: float = Field(ge=0)
+
+
+class _About(BaseModel):
+    """What must stand beside the rows of a table; there may be more."""
+
+    config: dict[str, JsonValue]
+    space: _Space
+    samples_per_epoch: int = Field(ge=1, le=10**15)
+    samples_of_host: int = Field(ge=0, le=10**15)
+    hosts: dict[str, _Host]
 
 
 @dataclass(frozen=True)
@@ -83,14 +115,19 @@ class TabularBenchmark:
         self.rows = rows
         self.about = dict(about)
         self.space = _space(self.about["space"])
+        self.epochs = int(rows["epoch"].max()) if len(rows) else 0
+        if self.space.size * self.epochs > MOST_ROWS:
+            raise UserError(
+                f"a table has at most {MOST_ROWS:,} rows, too few for {self.epochs:,} epochs of "
+                f"space {shorten(self.space.name)!r}"
+            )
         self.genotypes = tuple(str(g) for g in self.space)
         self._index = {text: i for i, text in enumerate(self.genotypes)}
         self._first = int(rows["seed"].min()) if len(rows) else 0
         own = rows[rows["seed"] == self._first]
-        missing = len(self.genotypes) - own["genotype"].nunique()
+        missing = len(set(self.genotypes) - set(own["genotype"]))
         if missing:
             raise UserError(f"the table is not complete: {missing:,} genotypes are missing")
-        self.epochs = int(rows["epoch"].max())
         self._recorded = self._grid(own)
         seconds = own.pivot(index="genotype", columns="epoch", values="train_seconds")
         self._seconds = seconds.reindex(self.genotypes).ffill(axis=1).to_numpy(dtype=float)
@@ -110,7 +147,7 @@ class TabularBenchmark:
             return cls(rows, about)
         except UserError:
             raise
-        except (LookupError, ValueError, TypeError) as error:
+        except (LookupError, ValueError, TypeError, ArithmeticError) as error:
             raise _no_table(path, error) from error
 
     @property
@@ -398,43 +435,35 @@ def read_benchmark(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     Raises:
         UserError: there is no such file, or it is not such a table.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # False, where Path.is_file fails, for a name that is too long
         raise UserError(f"there is no table {path}: make one with `sase-ray tabulate`")
     try:
-        table = pq.read_table(path)
-        about = json.loads((table.schema.metadata or {})[_ABOUT])
-        if not about.keys() >= {"config", "space", "hosts"}:
-            raise KeyError("config, space, hosts")
-        return table.to_pandas(), about
-    except (
-        pa.ArrowException,
-        OSError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:
+        with pq.ParquetFile(path) as file:
+            if file.metadata.num_rows > MOST_ROWS:
+                raise ValueError(f"it has more than {MOST_ROWS:,} rows")
+            about = json.loads((file.schema_arrow.metadata or {})[_ABOUT])
+            _About.model_validate(about)
+            table = file.read(columns=list(COLUMNS)).select(COLUMNS).cast(SCHEMA)
+        # What pandas noted of its own types is another's word; the schema tells them.
+        return table.to_pandas(ignore_metadata=True), about
+    except ValidationError as error:
+        raise explain_validation_error(
+            error, _About, f"{path} is not a table of sase-ray tabulate"
+        ) from None
+    # RecursionError: of values nested too deeply.
+    except (pa.ArrowException, OSError, LookupError, ValueError, RecursionError) as error:
         raise _no_table(path, error) from error
 
 
 def _no_table(path: Path, error: Exception) -> UserError:
-    return UserError(
-        f"{path} is not a table of sase-ray tabulate ({type(error).__name__}: {error})"
-    )
+    why = f"{type(error).__name__}: {shorten(str(error))}"
+    return UserError(f"{path} is not a table of sase-ray tabulate ({why})")
 
 
 def write_benchmark(rows: pd.DataFrame, about: Mapping[str, Any], path: Path) -> None:
     """Write a table in a form that `TabularBenchmark.load` reads, whole or not at all."""
     kept = rows.reindex(columns=list(COLUMNS)).sort_values(["seed", "genotype", "epoch"])
-    kept = kept.astype(
-        {
-            "seed": "int16",
-            "epoch": "int16",
-            **dict.fromkeys(("val_loss", "test_loss", "train_seconds"), "float32"),
-            **dict.fromkeys(("val_accuracy", "test_accuracy"), "float32"),
-        }
-    )
-    table = pa.Table.from_pandas(kept, preserve_index=False)
+    table = pa.Table.from_pandas(kept, schema=SCHEMA, preserve_index=False)
     metadata = {**(table.schema.metadata or {}), _ABOUT: json.dumps(about).encode()}
     table = table.replace_schema_metadata(metadata)
     write_whole(path, lambda partial: pq.write_table(table, partial, compression="zstd"))

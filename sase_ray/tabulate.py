@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import shutil
 import time
@@ -70,7 +71,7 @@ def tabulate(
         UserError: as for `compare`; or the file is of another protocol.
     """
     path = Path(path)
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise UserError(f"there is no folder {path.parent} to write {path.name} into")
     console = console or Console()
     deadline = time.monotonic() + 60 * minutes if minutes is not None else None

@@ -17,11 +17,19 @@ _ABBREVIATED.maxstring = _ABBREVIATED.maxother = 100
 class UserError(ValueError):
     """A mistake in what was asked for. The message is one sentence that says how to mend it.
 
-    It is one line, whatever names and values of the user's stand in it.
+    It is one line that any terminal shows as it is, whatever names and values of the user's stand
+    in it: characters that cannot be printed are written as escapes, and what is long is cut.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.splitlines()))
+        line = " ".join(message.splitlines())
+        plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shorten(line, 2000))
+        super().__init__(plain)
+
+
+def shorten(text: str, longest: int = 200) -> str:
+    """Return a text of the user's as an error shows it: the beginning, if it is long."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def unknown_name(what: str, name: object, allowed: Iterable[str]) -> UserError:
@@ -29,7 +37,8 @@ def unknown_name(what: str, name: object, allowed: Iterable[str]) -> UserError:
     names = list(allowed)
     near = get_close_matches(str(name), names, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return UserError(f"unknown {what} {str(name)!r}: {hint}allowed are {', '.join(names)}")
+    shown = shorten(str(name))
+    return UserError(f"unknown {what} {shown!r}: {hint}allowed are {', '.join(names)}")
 
 
 def explain_validation_error(
@@ -46,7 +55,7 @@ def explain_validation_error(
     """
     problems = error.errors()
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    key = ".".join(str(part) for part in problem["loc"])
+    key = shorten(".".join(str(part) for part in problem["loc"]))
     if problem["type"] == "extra_forbidden":
         allowed = list(_fields_at(model, problem["loc"][:-1]))
         near = get_close_matches(str(problem["loc"][-1]), allowed, n=1, cutoff=0.4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from search_spaces.errors import UserError, unknown_name
+from search_spaces.errors import UserError, shorten, unknown_name
 
 EDGE_KINDS: Mapping[str, str] = {
     "channel_squeeze": "channel_squeeze",
@@ -67,7 +67,7 @@ class Genotype:
         for stage in stages:
             if len(stage) != len(EDGES):
                 raise UserError(
-                    f"genotype {text!r}: expected {len(EDGES)} operations joined by "
+                    f"genotype {shorten(text)!r}: expected {len(EDGES)} operations joined by "
                     f"{OP_SEPARATOR!r} ({', '.join(EDGES)}), got {len(stage)}"
                 )
         return cls(tuple(op for stage in stages for op in stage))

@@ -13,11 +13,11 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from search_spaces.errors import UserError, explain_validation_error, unknown_name
 from search_spaces.genotype import EDGES, Genotype
+from search_spaces.reading import read_text, read_yaml_mapping
 
 
 @dataclass(frozen=True)
@@ -279,10 +279,10 @@ class _SpaceFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(pattern=r"^\w[\w-]*$")
+    name: str = Field(pattern=r"\A\w[\w-]*\z", max_length=100)
     source: str = ""
     scope: Literal["network", "stage"] = "network"
-    stages: int | None = Field(default=None, ge=1, le=1000, strict=True)
+    stages: int | None = Field(default=None, ge=1, le=100, strict=True)
     operations: list[str] = Field(default_factory=list)
     sets: dict[str, list[str]]
     edges: dict[str, str]
@@ -292,34 +292,6 @@ class _SpaceFile(BaseModel):
         if (self.scope == "stage") != (self.stages is not None):
             raise ValueError("scope 'stage' needs 'stages: N', scope 'network' takes no 'stages'")
         return self
-
-
-def read_yaml_mapping(path: Path, what: str) -> dict[str, object]:
-    """Read a YAML file that holds a mapping.
-
-    Raises:
-        UserError: the file cannot be read, is not YAML, or holds something else.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{what} {path}: {error.strerror or error}") from None
-    except ValueError:  # of the decoder, or of a path with a null character
-        raise UserError(f"{what} {str(path)!r} is not valid YAML: it is no text file") from None
-    try:
-        content = yaml.safe_load(text)
-    # PyYAML lets ValueError (a date of 2020-13-45), KeyError, AttributeError and others through.
-    except Exception as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" (line {mark.line + 1})" if mark else ""
-        raise UserError(f"{what} {path} is not valid YAML{line}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{what} {path}: expected keys and values, got {_plainly(content)}")
-    return content
-
-
-def _plainly(content: object) -> str:
-    return "an empty file" if content is None else f"a {type(content).__name__}"
 
 
 def _load_file(path: Path) -> SearchSpace:
@@ -340,12 +312,7 @@ def _load_file(path: Path) -> SearchSpace:
 def _read_operation_files(names: Iterable[str], folder: Path) -> Iterator[OperationFile]:
     for name in names:
         path = folder / name
-        try:
-            yield OperationFile(str(path), path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"operations file {path}: {error.strerror or error}") from None
-        except ValueError:  # of the decoder, or of a path with a null character
-            raise UserError(f"operations file {str(path)!r} is not a text file") from None
+        yield OperationFile(str(path), read_text(path, "operations file"))
 
 
 def _definitions() -> Path:

@@ -21,8 +21,8 @@ def _whole_number(value: Any) -> Any:
     return value
 
 
-WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
-"""An integer of a configuration, which may be written 1e6."""
+WholeNumber = Annotated[int, BeforeValidator(_whole_number), Field(le=10**15)]
+"""An integer of a configuration, which may be written 1e6; at most 10^15."""
 
 
 class TrainingProtocol(BaseModel):

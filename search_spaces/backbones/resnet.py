@@ -6,6 +6,7 @@ https://arxiv.org/abs/1512.03385
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -96,8 +97,8 @@ def _read_state_dict(weights: str | Path, named: Mapping[str, WeightsEnum]) -> M
         except OSError as error:
             url = named[str(weights)].url
             raise UserError(f"cannot get {url} ({error}): download it, give its path") from None
-    path = Path(weights).expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(weights))
+    if not os.path.isfile(path):
         names = f", nor one of {', '.join(named)}" if named else ""
         raise UserError(f"weights {str(weights)!r} are no file{names}")
     try:

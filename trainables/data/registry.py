@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from search_spaces.errors import UserError, unknown_name
+from pydantic import ConfigDict, ValidationError, validate_call
+
+from search_spaces.errors import UserError, shorten, unknown_name
 from trainables.data.augment import Augmentation
 from trainables.data.dataset import ImageData, RawData
 
@@ -76,9 +78,17 @@ def load_dataset(name: str, root: str | Path | None = None, **options: Any) -> I
     row = _CATALOGUE[name]
     _check_options(row, options)
     root = root or os.environ.get("SASE_DATA")
-    if root and not Path(root).expanduser().is_dir():
+    folder = Path(os.path.expanduser(root)) if root else None
+    if folder and not os.path.isdir(folder):
         raise UserError(f"there is no folder {root} for data set {name!r}")
-    raw = row.loader(Path(root).expanduser() if root else None, **options)
+    try:
+        raw = validate_call(config=ConfigDict(strict=True))(row.loader)(folder, **options)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UserError(
+            f"option {problem['loc'][0]} of data set {name!r}: {problem['msg']}, not "
+            f"{shorten(repr(problem['input']))}"
+        ) from None
     return ImageData(
         raw.images,
         raw.labels,

@@ -1,0 +1,264 @@
+"""What the packages never do with files and names of others, and what they never write."""
+
+from __future__ import annotations
+
+import ast
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from sase_ray.config import Config, load_config
+from sase_ray.results import RunFolder
+from sase_ray.setup import Setup
+from sase_ray.strategies import strategies
+from sase_ray.table_comparison import compare_on_table
+from sase_ray.tabular import TabularBenchmark, write_benchmark
+from search_spaces.baselines import baselines
+from search_spaces.errors import UserError
+from search_spaces.genotype import EDGES, Genotype
+from search_spaces.space import SearchSpace
+from trainables.checkpoint import load_state
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("sase_ray", "trainables", "search_spaces")
+SOURCES = sorted(path for package in PACKAGES for path in ROOT.glob(f"{package}/**/*.py"))
+UNSAFE = {
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "pickle.load",
+    "pickle.loads",
+    "pickle.Unpickler",
+    "cloudpickle.load",
+    "cloudpickle.loads",
+    "marshal.loads",
+    "shelve.open",
+    "joblib.load",
+    "dill.load",
+    "dill.loads",
+    "os.system",
+    "os.popen",
+    "pd.read_pickle",
+    "pandas.read_pickle",
+    "torch.hub.load",
+    "torch.jit.load",
+    "yaml.load",
+    "yaml.load_all",
+    "yaml.full_load",
+    "yaml.unsafe_load",
+    "tempfile.mktemp",
+}
+ALLOWED = {
+    # A user's own operations: the file that the user's space names is Python, and is to be run.
+    ("search_spaces/ops/registry.py", "exec"),
+    ("search_spaces/ops/registry.py", "compile"),
+}
+
+
+def names_of(tree: ast.AST) -> dict[str, str]:
+    """What the names that a file imports stand for: ``{"pd": "pandas"}``."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {a.asname: a.name for a in node.names if a.asname}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    return names
+
+
+def unsafe(source: str) -> Iterator[str]:
+    """The calls in a file that could run what a file of another says."""
+    tree = ast.parse(source)
+    names = names_of(tree)
+
+    def full(node: ast.expr) -> str:
+        head, dot, rest = ast.unparse(node).partition(".")
+        return names.get(head, head) + dot + rest
+
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = full(node.func)
+        given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+        wrong = (
+            called in UNSAFE
+            or (called == "torch.load" and given.get("weights_only") != "True")
+            or (called == "numpy.load" and given.get("allow_pickle", "False") != "False")
+            or (called.startswith("yaml.") and "oader" in str(given) and "SafeL" not in str(given))
+            or given.get("shell", "False") != "False"
+        )
+        if wrong:
+            yield called
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_file_of_the_packages_runs_what_it_reads(path):
+    place = path.relative_to(ROOT).as_posix()
+    assert [call for call in unsafe(path.read_text()) if (place, call) not in ALLOWED] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import torch\ntorch.load(path)",
+        "import torch\ntorch.load(path, weights_only=False)",
+        "import torch as t\nt.load(path)",
+        "from torch import load\nload(path)",
+        "import numpy as np\nnp.load(path, allow_pickle=True)",
+        "import yaml\nyaml.load(text, Loader=yaml.SafeLoader)",
+        "import yaml\nyaml.compose(text, Loader=yaml.UnsafeLoader)",
+        "import pandas as pd\npd.read_pickle(path)",
+        "from pickle import loads as read\nread(b'')",
+        "import pickle\npickle.Unpickler(stream)",
+        "eval(text)",
+        "import subprocess\nsubprocess.run(text, shell=True)",
+        "import os\nos.system(text)",
+    ],
+)
+def test_the_check_sees_what_it_is_for(source):
+    assert list(unsafe(source))
+
+
+class Attack:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
+    reached = tmp_path / "reached"
+    torch.save({"model": Attack(reached)}, tmp_path / "state.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        load_state(tmp_path)
+    options = {"weights": str(tmp_path / "state.pt")}
+    with pytest.raises(UserError, match="no file of a state dict"):
+        Setup.of(load_config(overrides={"backbone": {"name": "resnet18", "options": options}}))
+    assert not reached.exists()
+
+
+def test_a_configuration_of_another_runs_no_code_when_it_is_read(tmp_path):
+    (tmp_path / "own.py").write_text("raise SystemExit('ran')")
+    edges = dict.fromkeys(EDGES, "s")
+    definition = {"name": "own", "operations": ["own.py"], "sets": {"s": ["gap"]}, "edges": edges}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(definition))
+    recorded = load_config(overrides={"space": str(tmp_path / "own.yaml")})
+    written = {"config": recorded.model_dump(mode="json"), "versions": {}}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(written))
+    assert load_config(path) == recorded
+    assert SearchSpace.load(recorded.space).operation_files
+    # Only who begins a run with it runs the operations that it names.
+    with pytest.raises(UserError, match="ran"):
+        Setup.of(load_config(path))
+
+
+def test_a_table_whose_space_names_operations_of_its_own_runs_none(made_up_table, tmp_path):
+    space = {**made_up_table.about["space"], "operations": ["raise SystemExit"]}
+    path = tmp_path / "table.parquet"
+    write_benchmark(made_up_table.rows, {**made_up_table.about, "space": space}, path)
+    assert TabularBenchmark.load(path).space.operation_files == ()
+
+
+# Names
+
+
+OUTSIDE = ["..", ".", "../x", "a/b", "/tmp/x", "a\\b", ".hidden", "", " ", "a\n", "\na", "a\0"]
+OUTSIDE += ["-x", "a b", "~", "x" * 101, "a\u2028", "\u2025", "a\r"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_run_stays_in_the_folder_of_results(name, tmp_path, made_up_table):
+    results = tmp_path / "results"
+    with pytest.raises(UserError, match="run: string should"):
+        load_config(overrides={"results": str(results), "run": name})
+    with pytest.raises(UserError, match="run: string should"):
+        compare_on_table(made_up_table, results=results, run=name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a", "0", "a.b-c_d", "2026-01-01", "caf\u00e9", "a..", "x" * 100])
+def test_a_plain_name_of_a_run_is_taken(name, tmp_path):
+    folder = RunFolder.create(load_config(overrides={"results": str(tmp_path), "run": name}))
+    assert folder.path.parent == tmp_path
+
+
+@pytest.mark.parametrize("results", ["a\0b", "x" * 5000, "/dev/null/x", "/proc/x"])
+def test_a_folder_of_results_that_cannot_be_made_is_one_sentence(results):
+    for run in (None, "mine"):
+        with pytest.raises(UserError, match="cannot be made"):
+            RunFolder.create(load_config(overrides={"results": results, "run": run}))
+
+
+def test_names_that_become_folders_and_tags_have_no_separator():
+    names = [*strategies(), *(module.name for module in baselines())]
+    for name in ("sase", "sase_tiny"):
+        space = SearchSpace.load(name)
+        names += [space.name, str(space[0]), str(space[-1])]
+    for name in names:
+        assert not set(name) & set("/\\.\0\n "), name
+
+
+@pytest.mark.parametrize("op", ["..", "a/b", "a\n", "", "\0", "a.b", "/etc"])
+def test_no_genotype_or_space_holds_the_name_of_a_path(op, tmp_path):
+    with pytest.raises(UserError, match="not an operation name"):
+        Genotype.parse("-".join([op, *["gap"] * 5]))
+    space = SearchSpace.load("sase_tiny")
+    sets = {name: [*ops, op] for name, ops in space.sets.items()}
+    definition = {"name": "own", "sets": sets, "edges": dict(space.edges)}
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(definition))
+    with pytest.raises(UserError, match="is not a name"):
+        SearchSpace.load(path)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a\n", "", "..", "x" * 101])
+def test_no_space_is_called_like_a_path(name, tmp_path):
+    path = tmp_path / "own.yaml"
+    space = SearchSpace.load("sase_tiny")
+    definition = {"name": name, "sets": {k: [*v] for k, v in space.sets.items()}}
+    path.write_text(yaml.safe_dump({**definition, "edges": dict(space.edges)}))
+    with pytest.raises(UserError, match="name: string should"):
+        SearchSpace.load(path)
+
+
+# Secrets
+
+
+TOKEN = "5f3a-a-token-that-nobody-else-has-9c21"
+
+TOKENS = ("RAY_AUTH_TOKEN", "RAY_ADDRESS_TOKEN", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY")
+
+
+@pytest.mark.ray
+def test_what_a_run_writes_and_says_holds_nothing_of_the_environment(
+    ray_cluster, made_up_table, tmp_path, monkeypatch, capfd
+):
+    for name in TOKENS:
+        monkeypatch.setenv(name, TOKEN)
+    own = RunFolder.create(load_config(overrides={"results": str(tmp_path), "run": "own"}))
+    own.write_config(Config(results=str(tmp_path), run="own"), {"splits": {"test": 1}})
+    assert yaml.safe_load((own.path / "config.yaml").read_text())["hardware"]["cpus"] == 2
+    compare_on_table(
+        made_up_table, ["random", "tpe"], seeds=2, budget=3000, results=tmp_path, run="mine"
+    )
+    said = "".join(capfd.readouterr())
+    assert TOKEN not in said
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"config.yaml", "strategies.csv"} <= {path.name for path in written}
+    for path in written:
+        content = path.read_bytes()
+        if path.suffix == ".parquet":  # compressed
+            content = pd.read_parquet(path).to_csv().encode()
+        assert TOKEN.encode() not in content, path
+        assert not any(name.encode() in content for name in TOKENS), path
