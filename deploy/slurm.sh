@@ -19,7 +19,7 @@ ip=$(python -c 'import ray; print(ray.util.get_node_ip_address())')
 address=$ip:$((20000 + SLURM_JOB_ID % 10000))
 share=(--num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --block)
 # No `ray stop`: it would stop the clusters of other jobs on a node that is not ours alone.
-trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
 
 srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" --overlap \
     ray start --head --port="${address#*:}" --dashboard-host=127.0.0.1 "${share[@]}" &
