@@ -13,6 +13,7 @@ from rich.console import Console
 from sase_ray.printing import (
     print_catalogue,
     print_comparison,
+    print_job,
     print_reliability,
     print_report,
     print_search,
@@ -50,6 +51,11 @@ Storage = Annotated[
     str | None, typer.Option(help="Folder or URI (s3://...) that all nodes reach, for checkpoints.")
 ]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join; 'auto' for a running one.")]
+JobAddress = Annotated[
+    str | None,
+    typer.Option("--address", help="Of the cluster's dashboard, e.g. http://head:8265."),
+]
+JobId = Annotated[str, typer.Argument(help="As `sase-ray submit` told it.")]
 Cpus = Annotated[float | None, typer.Option("--cpus-per-trial")]
 Gpus = Annotated[float | None, typer.Option("--gpus-per-trial", help="A fraction shares a GPU.")]
 
@@ -293,6 +299,62 @@ def reliability(
 
     report = measure_reliability(settings, genotypes=genotypes, seeds=seeds, console=console)
     print_reliability(console, report)
+
+
+@app.command()
+def submit(
+    config: Annotated[Path, typer.Option("--config", "-c", help="As for `compare`.")],
+    assignments: Assignments = None,
+    address: JobAddress = None,
+    working_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to send; '.' in a checkout of this project that the cluster has not got. "
+            "Default: the configuration and its space."
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="JOB_ID to give the job.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow/--detach", help="Show the log until the job has ended.")
+    ] = False,
+) -> None:
+    """Run a comparison as a job of a Ray cluster."""
+    from sase_ray import submission
+
+    console = Console()
+    job_id = submission.submit(
+        config, assignments or (), address=address, working_dir=working_dir, job_id=name
+    )
+    say(console, f"submitted {job_id}")
+    at = f" --address {submission.without_password(address)}" if address else ""
+    ways = f"`sase-ray status {job_id}{at}` tells of it, `sase-ray stop {job_id}{at}` stops it"
+    if not follow:
+        say(console, ways)
+        return
+    try:
+        job = submission.follow(job_id, address, lambda line: say(console, line))
+    except KeyboardInterrupt:
+        say(Console(stderr=True), f"the job goes on: {ways}")
+        raise typer.Exit(1) from None
+    print_job(console, job)
+    if job.state != "SUCCEEDED":
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(job_id: JobId, address: JobAddress = None) -> None:
+    """Tell how a submitted job is doing."""
+    from sase_ray import submission
+
+    print_job(Console(), submission.status(job_id, address))
+
+
+@app.command()
+def stop(job_id: JobId, address: JobAddress = None) -> None:
+    """Stop a submitted job."""
+    from sase_ray import submission
+
+    print_job(Console(), submission.stop(job_id, address))
 
 
 @app.command()

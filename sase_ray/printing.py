@@ -16,6 +16,7 @@ from sase_ray.drawing import draw
 if TYPE_CHECKING:  # so that a command that only lists needs not load torch
     from sase_ray.comparison import Comparison, SearchReport
     from sase_ray.measurement import ReliabilityReport
+    from sase_ray.submission import Job
     from sase_ray.table_comparison import TableComparison
 
 
@@ -161,6 +162,12 @@ def print_search(console: Console, report: SearchReport) -> None:
     for stage in range(report.genotype.stages):
         say(console, draw(report.genotype.stage(stage)))
     print_places(console, report.folder)
+
+
+def print_job(console: Console, job: Job) -> None:
+    """Say how a job of a cluster is doing, in a line."""
+    since = "" if job.seconds is None else f" after {job.seconds:,.0f} s"
+    say(console, f"{job.id}: {job.state}{since}: {job.message}")
 
 
 def print_files(console: Console, folder: Path, csv: str, figure: str) -> None:

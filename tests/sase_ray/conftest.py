@@ -1,11 +1,16 @@
-"""Parts of the tests of whole comparisons: a tiny configuration, and the command line."""
+"""Parts of the tests of whole comparisons: a tiny configuration, the command line, a cluster."""
 
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +19,8 @@ import pytest
 
 from sase_ray.tabular import TabularBenchmark
 from search_spaces.space import SearchSpace, describe_space
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +62,65 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[tuple[str, dict[str, str]]]:
+    """A head with token authentication: the address for jobs, and the client's environment."""
+    installed = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "PATH": f"{installed}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "OMP_NUM_THREADS": "1",
+    }
+    environment.pop("RAY_ADDRESS", None)
+    environment.pop("RAY_API_SERVER_ADDRESS", None)
+    gcs, dashboard, agent, agent_grpc, metrics, client = _free_ports(6)
+    # Ray's sockets need a short path.
+    folder = Path("/tmp") / f"sase-head-{secrets.token_hex(3)}"
+    started = subprocess.Popen(
+        [
+            *[str(installed / "ray"), "start", "--head", "--block"],
+            *[f"--port={gcs}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"],
+            *[f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"],
+            *[f"--dashboard-agent-grpc-port={agent_grpc}", f"--metrics-export-port={metrics}"],
+            *["--num-cpus=2", f"--temp-dir={folder}", "--disable-usage-stats"],
+        ],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
+                    break
+            assert started.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+        yield f"http://127.0.0.1:{dashboard}", environment
+    finally:
+        started.terminate()
+        try:
+            started.wait(40)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait(10)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -126,61 +123,6 @@ def test_a_share_of_a_gpu_is_counted_over_two_real_nodes():
     assert "slots 7 1.0 0.25" in done.stdout
     assert "left True" in done.stdout
     assert "whole 2" in done.stdout
-
-
-def _free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-@pytest.fixture
-def head(tmp_path_factory):
-    """A head with token authentication: the address for jobs, and the client's environment."""
-    environment = {
-        **os.environ,
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "OMP_NUM_THREADS": "1",
-    }
-    environment.pop("RAY_ADDRESS", None)
-    gcs, dashboard, agent, agent_grpc, metrics, client = _free_ports(6)
-    # Ray's sockets need a short path.
-    folder = Path("/tmp") / f"sase-head-{secrets.token_hex(3)}"
-    started = subprocess.Popen(
-        [
-            *[str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"],
-            *[f"--port={gcs}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"],
-            *[f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"],
-            *[f"--dashboard-agent-grpc-port={agent_grpc}", f"--metrics-export-port={metrics}"],
-            *["--num-cpus=2", f"--temp-dir={folder}", "--disable-usage-stats"],
-        ],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 90
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
-                    break
-            assert started.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.3)
-        yield f"http://127.0.0.1:{dashboard}", environment
-    finally:
-        started.terminate()
-        try:
-            started.wait(40)
-        except subprocess.TimeoutExpired:
-            started.kill()
-            started.wait(10)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.ray
