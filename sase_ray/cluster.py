@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -141,6 +142,7 @@ def _connect(address: str | None) -> None:
         _check_reachable(address)
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address,
@@ -152,6 +154,8 @@ def _connect(address: str | None) -> None:
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"no Ray cluster at {address!r}: {first}") from None
+    if threading.current_thread() is threading.main_thread() and callable(on_terminate):
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray has put one of its own there
 
 
 def _check_reachable(address: str) -> None:

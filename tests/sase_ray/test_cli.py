@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -208,24 +207,3 @@ def test_what_the_command_line_does_not_know_ends_with_code_2(arguments, said, c
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert said in done.stderr
-
-
-@pytest.mark.ray
-def test_an_interrupted_comparison_says_so_and_leaves_no_storage_behind(tiny, tmp_path) -> None:
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump({**tiny, "budget": 50_000, "run": "stopped"}))
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "sase_ray", "compare", "--config", str(config)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert driver.stdout is not None
-    for line in driver.stdout:
-        if "begins" in line:
-            break
-    driver.send_signal(signal.SIGINT)
-    _, errors = driver.communicate(timeout=120)
-    assert driver.returncode == 130
-    assert "stopped; the tables of the searches that had ended" in errors
-    assert not (tmp_path / "results" / "stopped" / "tune").exists()
