@@ -114,6 +114,31 @@ def test_all_processes_keep_the_same_statistics_bit_for_bit(seen):
         assert all(map(torch.equal, buffers, seen[1][key][3])), key
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_images_in_half_precision_are_normalised_in_full(device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    torch.manual_seed(0)
+    x = torch.randn(6, 5, 4, 4, device=device, dtype=torch.bfloat16) + 8
+    x = x.to(memory_format=torch.channels_last).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    backend = "nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        norm = SharedNorm(nn.BatchNorm2d(5).to(device))
+        y = norm(x)
+        y.float().pow(3).sum().backward()
+    finally:
+        dist.destroy_process_group()
+    expected = nn.BatchNorm2d(5).to(device).double()(exact)
+    expected.pow(3).sum().backward()
+    assert y.dtype == x.grad.dtype == torch.bfloat16
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y.double(), expected, rtol=2**-8, atol=1e-6)
+    # The gradient is that of y as it was rounded.
+    torch.testing.assert_close(x.grad.double(), exact.grad, rtol=0.05, atol=0.1)
+
+
 def test_parameters_and_their_order_stay_what_they_were():
     model = nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5), nn.Sequential(BatchNorm2d(5)))
     before = list(model.parameters())
