@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,6 +16,7 @@ from trainables.data import Batches, FinalData
 from trainables.device import take_device
 from trainables.protocol import TrainingProtocol
 from trainables.training import (
+    Batch,
     Diverged,
     Trainer,
     evaluate,
@@ -22,6 +24,9 @@ from trainables.training import (
     train_epoch,
     training_batches,
 )
+
+if TYPE_CHECKING:
+    from trainables.distributed import Team
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,13 @@ class FinalJob:
         return self.network.with_genotype(self.module, seed=self.seed)
 
 
-def train_final(job: FinalJob, data: FinalData) -> dict[str, Any]:
+def train_final(job: FinalJob, data: FinalData, team: Team | None = None) -> dict[str, Any]:
     """Train from scratch to the end, then look at the test images once.
+
+    Args:
+        job: what to train.
+        data: on what.
+        team: of workers that train it together, each of which calls this; None trains alone.
 
     Returns:
         `test_accuracy` (0 to 1), `test_loss` (nats), `train_loss`, `samples` and `train_seconds`;
@@ -68,13 +78,19 @@ def train_final(job: FinalJob, data: FinalData) -> dict[str, Any]:
     model = place(job.build(), protocol, device)
     channels_last = protocol.channels_last and device.type == "cuda"
     batches = training_batches(data, protocol, job.seed, device)
-    torch.manual_seed(job.seed)
     steps = len(batches) * protocol.epochs
-    trainer = Trainer(model, model.parameters(), protocol, steps, device)
+    parts: Iterable[Batch] = batches
+    if team is None:
+        torch.manual_seed(job.seed)
+        trainer = Trainer(model, model.parameters(), protocol, steps, device)
+    else:
+        torch.manual_seed(team.seed(job.seed))
+        trainer = team.trainer(model, protocol, steps, device)
+        parts = team.part(batches)
     result: dict[str, Any] = {"diverged": False, "reason": "", "train_loss": float("inf")}
     try:
         for _ in range(protocol.epochs):
-            result["train_loss"] = train_epoch(trainer, batches)
+            result["train_loss"] = train_epoch(trainer, parts)
         test = Batches(data.test, 512, data.normalisation, channels_last=channels_last)
         metrics = evaluate(model, test, protocol, device)
         result |= {"test_loss": metrics.loss, "test_accuracy": metrics.accuracy}
