@@ -32,15 +32,31 @@ class Slots:
     Attributes:
         trial: what one trial holds.
         total: trials that the cluster can run at once.
+        room_for_workers: workers of a common training that it can run at once, each with the CPUs
+            of a trial and, where trials use GPUs, one of its own.
     """
 
     trial: TrialResources
     total: int
+    room_for_workers: int = 1
 
     def share(self, searches: int) -> tuple[int, int]:
         """Return how many searches run side by side, and how many trials each runs at once."""
         side_by_side = max(1, min(searches, self.total))
         return side_by_side, max(1, self.total // side_by_side)
+
+    def check_workers(self, workers: int) -> None:
+        """Check that the cluster can run so many workers of one final training.
+
+        Raises:
+            UserError: it never will.
+        """
+        if workers > max(1, self.room_for_workers):
+            gpu = " and a GPU" if self.trial.gpus else ""
+            raise UserError(
+                f"final.workers is {workers}, but the cluster has room for "
+                f"{self.room_for_workers}, at {self.trial.cpus:g} CPUs{gpu} each"
+            )
 
 
 @contextmanager
@@ -108,16 +124,24 @@ def _slots(config: ResourcesConfig) -> Slots:
             f"resources.cpus_per_trial is {config.cpus_per_trial:g}, but the largest node of the "
             f"cluster has {most_cpus:g} CPUs"
         )
-    fits = [
-        min(
-            int(node.get("CPU", 0.0) / config.cpus_per_trial + 1e-6),
-            int(node.get("GPU", 0.0) / gpus + 1e-6) if gpus else 10**9,
-        )
-        for node in nodes
-    ]
-    if not any(fits):
+    total = _room(nodes, config.cpus_per_trial, gpus)
+    if not total:
         raise UserError(
             f"one trial holds {config.cpus_per_trial:g} CPUs and {gpus:g} GPUs, and no node of the "
             f"cluster has both"
         )
-    return Slots(TrialResources(cpus=config.cpus_per_trial, gpus=gpus), sum(fits))
+    return Slots(
+        TrialResources(cpus=config.cpus_per_trial, gpus=gpus),
+        total,
+        _room(nodes, config.cpus_per_trial, 1.0 if gpus else 0.0),
+    )
+
+
+def _room(nodes: list[dict[str, float]], cpus: float, gpus: float) -> int:
+    return sum(
+        min(
+            int(node.get("CPU", 0.0) / cpus + 1e-6),
+            int(node.get("GPU", 0.0) / gpus + 1e-6) if gpus else 10**9,
+        )
+        for node in nodes
+    )

@@ -13,6 +13,7 @@ import ray
 from rich.console import Console
 
 from sase_ray.config import Config, load_config
+from sase_ray.finals import start_teams
 from sase_ray.records import reliability_sentences, repeated_scores
 from sase_ray.results import check_new
 from sase_ray.searches import POLL_SECONDS, Searches, reason, started
@@ -87,7 +88,7 @@ def compare(
     """
     setup = Setup.of(load_config(config, overrides))
     check_new_run(setup.config)
-    with started(setup, console) as searches:
+    with started(setup, console, setup.config.final.workers) as searches:
         run = _Run(searches)
         with searches.display.shown():
             searches.run_all(run.search_ended)
@@ -184,6 +185,8 @@ class _Run:
         self.display = self.searches.display
         self.failures = self.searches.failures
         self.data = ray.put(self.setup.final_data)
+        workers = self.setup.config.final.workers
+        self.teams = start_teams(self.slots, workers) if workers > 1 else None
 
     def search_ended(self, outcome: SearchOutcome) -> None:
         """Begin the final trainings of a search's answer."""
@@ -195,11 +198,14 @@ class _Run:
             job = self.setup.final_job(module, baseline=family == BASELINE, seed=seed)
             self.finals.append((name, family, replicate, job))
             if (module, seed) not in self.trained:
-                trial = self.slots.trial
-                self.trained[module, seed] = _final.options(
-                    num_cpus=trial.cpus, num_gpus=trial.gpus
-                ).remote(job, self.data)
+                self.trained[module, seed] = self._start(job)
                 self.display.finals_grew(1)
+
+    def _start(self, job: FinalJob) -> Any:
+        if self.teams is not None:
+            return self.teams.train.remote(job, [self.data])
+        trial = self.slots.trial
+        return _final.options(num_cpus=trial.cpus, num_gpus=trial.gpus).remote(job, self.data)
 
     def train_finals(self) -> None:
         """Begin the baselines' final trainings, and wait for all.

@@ -74,15 +74,22 @@ def reason(error: Exception) -> str:
 
 
 @contextmanager
-def started(setup: Setup, console: Console | None) -> Iterator[Searches]:
+def started(setup: Setup, console: Console | None, workers: int = 1) -> Iterator[Searches]:
     """Join the cluster and begin a run; however it ends, leave nothing but its results.
 
+    Args:
+        setup: what to run.
+        console: where progress goes; standard output if None.
+        workers: that a training will need at once.
+
     Raises:
-        UserError: there is no such cluster, or the results folder exists.
+        UserError: there is no such cluster, it has no room for the workers, or the results folder
+            exists.
     """
     searches = None
     try:
         with connected(setup.config.resources) as slots:
+            slots.check_workers(workers)
             searches = Searches.start(setup, slots, console or Console())
             yield searches
     finally:
