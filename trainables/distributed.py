@@ -120,9 +120,10 @@ def train_final_together(
 ) -> dict[str, Any]:
     """Train from scratch by several workers of the Ray cluster: `train_final`, with its result.
 
-    Order, augmentation, batch statistics and gradients are those of one worker. What the network
-    itself draws (dropout, stochastic depth) is drawn by every worker for its part, so that a
-    network that draws comes out as with another seed.
+    Order, augmentation, batch statistics and gradients are those of one worker, up to rounding.
+    Where rounding decides (between two equal maxima, say), the training goes on as one from weights
+    that differ in their last digit. What the network itself draws (dropout, stochastic depth) is
+    drawn by every worker for its part, so that a network that draws comes out as with another seed.
 
     A worker that dies, or fails, makes all begin again, up to `MAX_FAILURES` times. Waits for as
     long as the cluster is busy.
