@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 from rich.console import Console
@@ -51,6 +51,15 @@ class Slots:
         """Trials that the cluster as it is now can run at once."""
         return sum(_fits(node, self.trial) for node in _nodes())
 
+    @property
+    def room_for_workers(self) -> int:
+        """Workers of a common training that the cluster can run at once.
+
+        Each has the CPUs of a trial and, where trials use GPUs, one of its own.
+        """
+        worker = replace(self.trial, gpus=1.0 if self.trial.gpus else 0.0)
+        return sum(_fits(node, worker) for node in _nodes())
+
     def share(self, searches: int) -> int:
         """Return how many trials each of some searches runs at once, from its begin to its end.
 
@@ -70,6 +79,20 @@ class Slots:
             or searches <= 1
             or searches * trials_at_once <= self.total
         )
+
+    def check_workers(self, workers: int) -> None:
+        """Check that the cluster can run so many workers of one final training.
+
+        Raises:
+            UserError: it never will.
+        """
+        # Where nodes come as they are asked for, there may be room later.
+        if self.config.trials_at_once is None and workers > max(1, self.room_for_workers):
+            gpu = " and a GPU" if self.trial.gpus else ""
+            raise UserError(
+                f"final.workers is {workers}, but the cluster has room for "
+                f"{self.room_for_workers}, at {self.trial.cpus:g} CPUs{gpu} each"
+            )
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ import ray
 from rich.console import Console
 
 from sase_ray.config import Config, load_config
+from sase_ray.finals import FinalTrainings
 from sase_ray.printing import say
 from sase_ray.records import reliability_sentences, repeated_scores
 from sase_ray.results import check_new
@@ -33,13 +32,10 @@ from sase_ray.tuning import SearchOutcome
 from search_spaces.costs import count_cost, measure_latency
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
-from trainables.checkpoint import Checkpoints
-from trainables.data import FinalData
 from trainables.device import best_device
-from trainables.final import FinalJob, train_final
+from trainables.final import FinalJob
 from trainables.oneshot import Ranking
 from trainables.resumable import NOTE
-from trainables.store import Store
 
 BASELINE = "baseline"
 
@@ -185,19 +181,6 @@ def check_new_run(config: Config) -> None:
 
 
 @ray.remote(max_retries=MAX_RESTARTS)
-def _final(job: FinalJob, data: FinalData, kept: Store) -> dict[str, Any]:
-    """Train, unless it has been; go on from where another process died."""
-    content = kept.read("result.json")
-    if content is None:
-        notes: list[str] = []
-        result = train_final(job, data, Checkpoints(kept, notes.append))
-        kept.write("result.json", json.dumps(result).encode())
-        return result | {NOTE: "; ".join(notes)}
-    known: dict[str, Any] = json.loads(content)
-    return known
-
-
-@ray.remote(max_retries=MAX_RESTARTS)
 def _costs(jobs: dict[str, FinalJob], shape: tuple[int, int, int]) -> dict[str, dict[str, float]]:
     """Measure all modules one after the other in one process, so that latencies compare."""
     costs = {}
@@ -230,7 +213,12 @@ class _Run:
         self.folder = self.searches.folder
         self.display = self.searches.display
         self.failures = self.searches.failures
-        self.data = ray.put(self.setup.final_data)
+        self.trainings = FinalTrainings(
+            self.slots,
+            self.setup.config.final.workers,
+            self.setup.final_data,
+            self.folder.state.at("finals"),
+        )
 
     def search_ended(self, outcome: SearchOutcome) -> None:
         """Begin the final trainings of a search's answer."""
@@ -242,12 +230,7 @@ class _Run:
             job = self.setup.final_job(module, baseline=family == BASELINE, seed=seed)
             self.finals.append((name, family, replicate, job))
             if (module, seed) not in self.trained:
-                trial = self.slots.trial
-                name = hashlib.sha256(module.encode()).hexdigest()[:16]
-                kept = self.folder.state.at("finals", f"{name}-{seed}")
-                self.trained[module, seed] = _final.options(
-                    num_cpus=trial.cpus, num_gpus=trial.gpus
-                ).remote(job, self.data, kept)
+                self.trained[module, seed] = self.trainings.begin(job)
                 self.display.finals_grew(1)
 
     def train_finals(self) -> None:

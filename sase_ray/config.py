@@ -47,6 +47,9 @@ class FinalConfig(TrainingProtocol):
     train_size: WholeNumber | None = Field(
         default=None, ge=2, description="validation images included; default all"
     )
+    workers: WholeNumber = Field(
+        default=1, ge=1, description="that train one network together, each on a GPU of its own"
+    )
 
 
 class ResourcesConfig(_Section):

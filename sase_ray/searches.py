@@ -106,6 +106,11 @@ def reason(error: Exception) -> str:
 def check_storage(error: Exception) -> None:
     """Check that a Ray task did not fail for its storage, which ends a run.
 
+    Args:
+        setup: what to run.
+        console: where progress goes; standard output if None.
+        workers: that a training will need at once.
+
     Raises:
         StorageError: it did.
     """
@@ -146,7 +151,8 @@ def started(
         interrupted: the run to go on with; None begins one.
 
     Raises:
-        UserError: there is no such cluster, the results folder exists, or somebody else is at it.
+        UserError: there is no such cluster, it has no room for the workers of a final training,
+            the results folder exists, or somebody else is at it.
     """
     console = console or Console()
     searches = None
@@ -159,6 +165,8 @@ def started(
 
     try:
         with connected(setup.config.resources, tell) as slots:
+            if about["kind"] == "compare":
+                slots.check_workers(setup.config.final.workers)
             searches = Searches.start(setup, slots, console, about, interrupted)
             yield searches
         searches.folder.finish()

@@ -24,6 +24,7 @@ from trainables.data import (
     make_splits,
     search_data,
 )
+from trainables.distributed import check_workers
 from trainables.final import FinalJob
 from trainables.job import SearchJob
 
@@ -106,7 +107,7 @@ class Setup:
         )
         network.check_stages(space.stages)
         try:
-            network.build(baseline_attention("none"))
+            host = network.build(baseline_attention("none"))
         except UserError:
             raise
         except Exception as error:
@@ -115,13 +116,16 @@ class Setup:
                 f"backbone {config.backbone.name!r} cannot be built with options {options} for "
                 f"images of {height}x{width}: {error}"
             ) from error
+        final_view = final_data(data, everything)
+        batch_size = min(config.final.batch_size, len(final_view.train))
+        check_workers(config.final.workers, batch_size, host)
         setup = cls(
             config,
             space,
             network,
             strategies,
             search_view,
-            final_data(data, everything),
+            final_view,
             measured_reliability(config),
         )
         for strategy in strategies.values():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,6 +17,7 @@ from trainables.data import Batches, FinalData
 from trainables.device import take_device
 from trainables.protocol import TrainingProtocol
 from trainables.training import (
+    Batch,
     Diverged,
     Trainer,
     evaluate,
@@ -25,6 +27,9 @@ from trainables.training import (
     train_epoch,
     training_batches,
 )
+
+if TYPE_CHECKING:
+    from trainables.distributed import Team
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,10 @@ class FinalJob:
 
 
 def train_final(
-    job: FinalJob, data: FinalData, checkpoints: Checkpoints | None = None
+    job: FinalJob,
+    data: FinalData,
+    checkpoints: Checkpoints | None = None,
+    team: Team | None = None,
 ) -> dict[str, Any]:
     """Train from scratch to the end, then look at the test images once.
 
@@ -66,6 +74,7 @@ def train_final(
         job: what to train.
         data: on what.
         checkpoints: kept after each epoch; the training goes on from the last one.
+        team: of workers that train it together, each of which calls this; None trains alone.
 
     Returns:
         `test_accuracy` (0 to 1), `test_loss` (nats), `train_loss`, `samples` and `train_seconds`;
@@ -78,22 +87,29 @@ def train_final(
     model = place(job.build(), protocol, device)
     channels_last = protocol.channels_last and device.type == "cuda"
     batches = training_batches(data, protocol, job.seed, device)
-    torch.manual_seed(job.seed)
     steps = len(batches) * protocol.epochs
-    trainer = Trainer(model, model.parameters(), protocol, steps, device)
+    parts: Iterable[Batch] = batches
+    if team is None:
+        torch.manual_seed(job.seed)
+        trainer = Trainer(model, model.parameters(), protocol, steps, device)
+    else:
+        torch.manual_seed(team.seed(job.seed))
+        trainer = team.trainer(model, protocol, steps, device)
+        parts = team.part(batches)
     begun = 0
     result: dict[str, Any] = {"diverged": False, "reason": "", "train_loss": float("inf")}
     if checkpoints is not None and (state := checkpoints.latest()) is not None:
         model.load_state_dict(state["model"])
         trainer.load_state_dict(state["trainer"])
         batches.load_state_dict(state["batches"])
-        set_random_state(state["random"], device)
+        if team is None:  # the draws of a team's workers differ
+            set_random_state(state["random"], device)
         begun, result["train_loss"] = state["epoch"], state["train_loss"]
         started -= state["train_seconds"]
     try:
         for epoch in range(begun + 1, protocol.epochs + 1):
-            result["train_loss"] = train_epoch(trainer, batches)
-            if checkpoints is not None:
+            result["train_loss"] = train_epoch(trainer, parts)
+            if checkpoints is not None and (team is None or team.rank == 0):
                 state = {
                     "model": model.state_dict(),
                     "trainer": trainer.state_dict(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -29,7 +30,6 @@ class BatchNorm2d(nn.BatchNorm2d):
         """Return whether a batch with `count` values a channel is normalised by its own."""
         return self.training and count != 1
 
-    @torch.no_grad()
     def observe(self, mean: Tensor, variance: Tensor, count: int) -> None:
         """Move the running statistics as torch does after a training batch.
 
@@ -38,13 +38,21 @@ class BatchNorm2d(nn.BatchNorm2d):
             variance: of the batch, biased, (C,).
             count: values a channel.
         """
-        if self.running_mean is None or self.running_var is None:
-            return
-        momentum = self.momentum
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if momentum is None:
-                momentum = 1.0 / float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum or 0.0)
-        unbiased = variance * (count / (count - 1))
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum or 0.0)
+        move_running_statistics(self, mean, variance, count)
+
+
+@torch.no_grad()
+def move_running_statistics(
+    norm: _BatchNorm, mean: Tensor, variance: Tensor, count: int | Tensor
+) -> None:
+    """Move the running statistics of a batch norm, if it has any: see `BatchNorm2d.observe`."""
+    if norm.running_mean is None or norm.running_var is None:
+        return
+    momentum = norm.momentum
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if momentum is None:
+            momentum = 1.0 / float(norm.num_batches_tracked)
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum or 0.0)
+    unbiased = variance * (count / (count - 1))
+    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum or 0.0)

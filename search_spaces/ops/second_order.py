@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from search_spaces.ops.conv import Conv2d, mix_channels
 from search_spaces.ops.fused import differentiable, is_traced
 from search_spaces.ops.norm import BatchNorm2d
+from search_spaces.ops.shared_norm import SharedNorm
 from search_spaces.ops.statistics import covariance
 
 
@@ -46,7 +47,8 @@ class SecondOrder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Turn D variables in N observations, (B, D, N), into (B, features, 1, 1)."""
         norm, weight = self.norm, self.rows.weight.to(x.dtype).flatten(1)
-        if is_traced(x):
+        # The fast way takes the statistics of what it sees, which may be a part of the batch.
+        if is_traced(x) or isinstance(norm, SharedNorm):
             rows = self.rows(norm(covariance(x).unsqueeze(3))).flatten(1)
         else:
             rows = self._normalised_rows(x, weight)

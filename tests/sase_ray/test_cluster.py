@@ -73,6 +73,27 @@ def test_a_given_number_of_trials_waits_for_nodes_that_may_come(slots):
 
 
 @pytest.mark.parametrize(
+    ("nodes", "config", "workers"),
+    [
+        ([{"CPU": 2}], {}, 2),
+        ([{"CPU": 3}, {"CPU": 3}], {"cpus_per_trial": 2}, 2),
+        # A share of a GPU is enough for a trial, not for a worker.
+        ([{"CPU": 16, "GPU": 2}, {"CPU": 1, "GPU": 8}, {"CPU": 64}], {}, 3),
+        ([{"CPU": 4, "GPU": 2}], {"gpus_per_trial": 0}, 4),
+    ],
+)
+def test_each_worker_of_a_final_training_has_a_gpu_of_its_own(nodes, config, workers, slots):
+    counted = slots(nodes, **config)
+    counted.check_workers(workers)
+    with pytest.raises(UserError, match=f"final.workers is {workers + 1}, .* room for {workers},"):
+        counted.check_workers(workers + 1)
+
+
+def test_one_worker_may_share_a_gpu(slots):
+    slots([{"CPU": 1, "GPU": 1}], gpus_per_trial=0.5).check_workers(1)
+
+
+@pytest.mark.parametrize(
     ("nodes", "config", "told"),
     [
         ([{"CPU": 8}], {"gpus_per_trial": 0.5}, "gpus_per_trial is 0.5, .* has 0 GPUs"),

@@ -32,6 +32,7 @@ def build(**overrides):
         ({"budget": 100, "strategies": ["darts"]}, "budget 100 is too small"),
         ({"data": {"train_size": 10**6}}, "1000000|1,000,000"),
         ({"final": {"train_size": 100}}, "final.train_size 100 must exceed"),
+        ({"final": {"workers": 9, "batch_size": 8}}, "final.workers is 9, .* 8 images"),
         ({"space": "nowhere.yaml"}, "nowhere.yaml"),
     ],
 )
