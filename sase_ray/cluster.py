@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import ray
+import torch
 from rich.console import Console
 
 from sase_ray.config import ResourcesConfig
@@ -21,6 +22,16 @@ from sase_ray.tuning import TrialResources
 from search_spaces.errors import UserError
 
 DEFAULT_GPUS_PER_TRIAL = 0.25
+"""Where the memory of the GPUs cannot be told."""
+
+MOST_TO_A_GPU = 8
+HEADROOM = 1.3
+"""On the bytes of a training step, for what operations need for a moment."""
+
+CONTEXT = 2**30
+"""Bytes that a process takes of a GPU before it trains."""
+
+PROBE_SECONDS = 60.0
 
 WATCH_SECONDS = 2.0
 LOST_SECONDS = 10.0
@@ -40,11 +51,13 @@ class Slots:
 
     Attributes:
         config: what was asked for.
-        trial: what one trial holds.
+        trial: what one trial holds, and one worker of a final training.
+        supernet: what the trial of a one-shot search holds.
     """
 
     config: ResourcesConfig
     trial: TrialResources
+    supernet: TrialResources
 
     @property
     def total(self) -> int:
@@ -97,7 +110,9 @@ class Slots:
 
 @contextmanager
 def connected(
-    config: ResourcesConfig, on_loss: Callable[[], None] = lambda: None
+    config: ResourcesConfig,
+    on_loss: Callable[[], None] = lambda: None,
+    footprints: Callable[[], tuple[int, int]] | None = None,
 ) -> Iterator[Slots]:
     """Join the cluster (or start a local one) for the duration of a run.
 
@@ -105,6 +120,8 @@ def connected(
         config: which cluster, and what a trial holds.
         on_loss: called when the cluster's head is gone, before this process ends with exit code 1:
             Ray itself would keep it waiting, and then end it without a word.
+        footprints: returns the bytes that a trial takes of a GPU's memory, and a supernet's;
+            asked only where the cluster has GPUs and their shares are not given.
 
     Raises:
         UserError: there is no cluster at the address, or no node of it can hold one trial.
@@ -114,7 +131,7 @@ def connected(
         _connect(config.address)
     try:
         with _watched(on_loss):
-            yield _slots(config)
+            yield _slots(config, footprints)
     finally:
         if not already:
             ray.shutdown()
@@ -204,21 +221,33 @@ def _fits(node: dict[str, float], trial: TrialResources) -> int:
     return min(by_cpu, int(node.get("GPU", 0.0) / trial.gpus + 1e-6))
 
 
-def _slots(config: ResourcesConfig) -> Slots:
+def _slots(
+    config: ResourcesConfig, footprints: Callable[[], tuple[int, int]] | None = None
+) -> Slots:
     nodes = _nodes()
     most_gpus = max(node.get("GPU", 0.0) for node in nodes)
     most_cpus = max(node.get("CPU", 0.0) for node in nodes)
-    gpus = config.gpus_per_trial
-    if gpus is None:
-        gpus = min(DEFAULT_GPUS_PER_TRIAL, most_gpus)
-    slots = Slots(config, TrialResources(cpus=config.cpus_per_trial, gpus=gpus))
+    shares = [config.gpus_per_trial, config.gpus_per_supernet]
+    if None in shares:
+        memory = _gpu_memory() if most_gpus and footprints is not None else 0
+        guessed = [DEFAULT_GPUS_PER_TRIAL] * 2
+        if memory and footprints is not None:
+            guessed = [_share(footprint, memory) for footprint in footprints()]
+        shares = [
+            min(guess, most_gpus) if share is None else share
+            for share, guess in zip(shares, guessed, strict=True)
+        ]
+    gpus, supernet_gpus = (float(share or 0.0) for share in shares)
+    cpus = config.cpus_per_trial
+    slots = Slots(config, TrialResources(cpus, gpus), TrialResources(cpus, supernet_gpus))
     if config.trials_at_once is not None:  # nodes that hold them may come
         return slots
-    if gpus > most_gpus:
-        raise UserError(
-            f"resources.gpus_per_trial is {gpus:g}, but the largest node of the cluster has "
-            f"{most_gpus:g} GPUs"
-        )
+    for name, share in (("gpus_per_trial", gpus), ("gpus_per_supernet", supernet_gpus)):
+        if share > most_gpus:
+            raise UserError(
+                f"resources.{name} is {share:g}, but the largest node of the cluster has "
+                f"{most_gpus:g} GPUs"
+            )
     if config.cpus_per_trial > most_cpus:
         raise UserError(
             f"resources.cpus_per_trial is {config.cpus_per_trial:g}, but the largest node of the "
@@ -230,3 +259,23 @@ def _slots(config: ResourcesConfig) -> Slots:
             f"cluster has both"
         )
     return slots
+
+
+def _share(footprint: int, memory: int) -> float:
+    """Return the share of a GPU that holds a training: one in a whole number."""
+    return 1 / max(1, min(MOST_TO_A_GPU, int(memory / (HEADROOM * footprint + CONTEXT))))
+
+
+def _gpu_memory() -> int:
+    """Return the bytes of a GPU of the cluster; 0 if there is none that can be asked."""
+    asked = ray.remote(num_cpus=0, num_gpus=0.01)(_own_gpu_memory).remote()
+    ended, _ = ray.wait([asked], timeout=PROBE_SECONDS)
+    if not ended:
+        ray.cancel(asked, force=True)
+        return 0
+    memory: int = ray.get(asked)
+    return memory
+
+
+def _own_gpu_memory() -> int:
+    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0

@@ -58,7 +58,12 @@ class ResourcesConfig(_Section):
     address: str | None = Field(default=None, description="of a Ray cluster; else a local one")
     cpus_per_trial: float = Field(default=1.0, ge=0.0001, description="Ray counts in 0.0001")
     gpus_per_trial: float | None = Field(
-        default=None, ge=0, description="default: a quarter where the cluster has GPUs, else none"
+        default=None,
+        ge=0,
+        description="default: as many trials to a GPU as its memory holds, by an estimate",
+    )
+    gpus_per_supernet: float | None = Field(
+        default=None, ge=0, description="of a one-shot search's trial; default: likewise"
     )
     trials_at_once: WholeNumber | None = Field(
         default=None,
@@ -71,7 +76,7 @@ class ResourcesConfig(_Section):
         default=None, gt=0, description="a trial that trains for longer has failed"
     )
 
-    @field_validator("gpus_per_trial")
+    @field_validator("gpus_per_trial", "gpus_per_supernet")
     @classmethod
     def _share_or_whole(cls, value: float | None) -> float | None:
         # As Ray has it.

@@ -164,7 +164,7 @@ def started(
             say(console, f"what has been done is kept; to go on: sase-ray resume {run}")
 
     try:
-        with connected(setup.config.resources, tell) as slots:
+        with connected(setup.config.resources, tell, setup.footprints) as slots:
             if about["kind"] == "compare":
                 slots.check_workers(setup.config.final.workers)
             searches = Searches.start(setup, slots, console, about, interrupted)
@@ -317,7 +317,9 @@ class Searches:
         self._pasts[label] = past
         settings = {
             "storage": self.folder.tune_storage,
-            "resources": self.slots.trial,
+            "resources": (
+                self.slots.supernet if strategy.family == "one-shot" else self.slots.trial
+            ),
             "concurrency": self.concurrency,
             "memory": self._memory(label, past),
             "order": past.order,

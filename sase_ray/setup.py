@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import pandas as pd
 import torch
@@ -11,11 +12,13 @@ import torch
 from sase_ray.config import Config
 from sase_ray.records import measured_reliability
 from sase_ray.strategies import SearchTask, Strategy, make_strategy
+from sase_ray.strategies.base import OneShot
 from search_spaces.baselines import baseline_attention
 from search_spaces.errors import UserError, unknown_name
 from search_spaces.network import NetworkSpec
 from search_spaces.ops import load_operations
 from search_spaces.space import SearchSpace
+from search_spaces.super_block import Mixture
 from trainables.data import (
     FinalData,
     SearchData,
@@ -26,10 +29,14 @@ from trainables.data import (
 )
 from trainables.distributed import check_workers
 from trainables.final import FinalJob
+from trainables.footprint import training_footprint
 from trainables.job import SearchJob
 
 FIRST_FINAL_SEED = 10_000
 """Seeds of searches count from 0, those of final trainings from here."""
+
+SAMPLED = 3
+"""Genotypes of which the memory is estimated."""
 
 RANDOM_SEARCH = "random"
 """The strategy that the others are tested against."""
@@ -168,7 +175,33 @@ class Setup:
         first = FIRST_FINAL_SEED + replicate * count
         return range(first, first + count)
 
-    @staticmethod
-    def device_name(gpus: float) -> str:
-        """Return what trials run on."""
-        return torch.cuda.get_device_name() if gpus and torch.cuda.is_available() else "cpu"
+    def footprints(self) -> tuple[int, int]:
+        """Return the bytes that a trial takes of a GPU's memory, and a one-shot search's.
+
+        Of a trial it is the most of some genotypes, by the proxy protocol and by the final one.
+        """
+        config, shape = self.config, self.search_data.shape
+        rng = random.Random(0)
+        proxy, final = config.proxy, config.final
+        of_trial = max(
+            training_footprint(
+                self.network.with_genotype(self.space.sample(rng)), shape, size, kind
+            )
+            * networks
+            for size, kind, networks in (
+                (proxy.batch_size, proxy.optimizer, proxy.seeds),
+                (final.batch_size, final.optimizer, 1),
+            )
+            for _ in range(SAMPLED)
+        )
+        alike = Mixture([torch.ones(len(v.choices)) for v in self.space.variables])
+        of_supernet = 0
+        for strategy in self.strategies.values():
+            if isinstance(strategy, OneShot):
+                algorithm = strategy.algorithm(self.task(0))
+                supernet = algorithm.build_supernet(self.network, self.space, 0)
+                size, kind = algorithm.protocol.batch_size, algorithm.protocol.optimizer
+                forward = partial(supernet, mixture=alike)
+                footprint = training_footprint(supernet, shape, size, kind, forward)
+                of_supernet = max(of_supernet, footprint)
+        return of_trial, of_supernet or of_trial

@@ -21,7 +21,7 @@ from sase_ray.strategies import BlackBox, SearchTask
 from sase_ray.tabular import TableEntry, TabularBenchmark
 from search_spaces.genotype import Genotype
 from trainables.job import SearchJob
-from trainables.proxy import DIVERGED_SCORE
+from trainables.training import DIVERGED_SCORE
 
 Look = Callable[[Genotype, int], TableEntry]
 """A genotype and an epoch to what a trial sees then."""

@@ -93,7 +93,7 @@ def write_space(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """A local Ray cluster of two CPUs, started once."""
+    """A local Ray cluster of two CPUs and a pretended GPU, started once."""
     import ray
 
     quiet = {
@@ -105,7 +105,9 @@ def ray_cluster() -> Iterator[None]:
     started_here = not ray.is_initialized()
     if started_here:
         ray.init(
+            address="local",  # whatever else runs on this machine
             num_cpus=2,
+            num_gpus=1,
             include_dashboard=False,
             log_to_driver=False,
             logging_level="ERROR",

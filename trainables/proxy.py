@@ -18,14 +18,12 @@ from trainables.device import take_device
 from trainables.job import SearchJob
 from trainables.resumable import Result, ResumableTrainable
 from trainables.training import (
+    DIVERGED_SCORE,
     Diverged,
     evaluate,
     random_state,
     set_random_state,
 )
-
-DIVERGED_SCORE = {"val_loss": float("inf"), "val_accuracy": 0.0}
-"""Metrics of a trial that diverged: worse than any other, so that it is ranked last."""
 
 
 class ProxyTrainable(ResumableTrainable):

@@ -20,6 +20,7 @@ from ray import tune
 from trainables.checkpoint import Checkpoints, load_state, save_state
 from trainables.device import gpu_share
 from trainables.store import Store
+from trainables.training import DIVERGED_SCORE
 
 TRIAL = "trial"
 """Key of a trial's config: its number in the order in which the search began its trials."""
@@ -144,7 +145,8 @@ class ResumableTrainable(tune.Trainable):
         if SHARE in self._trial_config or not 0 < share < 1:
             raise TrialFailedError(f"out of memory on {share:g} GPU") from None
         self._take(self._trial_config)  # lets go of the network
-        return {OUT_OF_MEMORY: share, "samples": 0, tune.result.DONE: True}
+        # Tune wants a metric; without an epoch, no scheduler takes it for one.
+        return {**DIVERGED_SCORE, OUT_OF_MEMORY: share, "samples": 0, tune.result.DONE: True}
 
     def _remembered(self) -> Sequence[Result]:
         results = self.memory.results.get(self.trial_number, ())

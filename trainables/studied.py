@@ -6,9 +6,9 @@ from contextlib import suppress
 
 from trainables.data import Batches, LabelledImages
 from trainables.job import SearchJob
-from trainables.proxy import DIVERGED_SCORE, ProxyTrainable
+from trainables.proxy import ProxyTrainable
 from trainables.resumable import Result
-from trainables.training import Diverged
+from trainables.training import DIVERGED_SCORE, Diverged
 
 DIVERGED_TEST = {"test_loss": DIVERGED_SCORE["val_loss"], "test_accuracy": 0.0}
 

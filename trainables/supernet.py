@@ -15,9 +15,9 @@ from trainables.data import Batches
 from trainables.device import take_device
 from trainables.job import SearchJob
 from trainables.oneshot import OneShotAlgorithm, Ranking
-from trainables.proxy import DIVERGED_SCORE
 from trainables.resumable import Result, ResumableTrainable
 from trainables.training import (
+    DIVERGED_SCORE,
     Batch,
     Diverged,
     Evaluation,

@@ -20,6 +20,9 @@ Batch = tuple[Tensor, Tensor]
 EXPLODED = 100.0
 """Mean cross-entropy, in nats, of a training that is lost; guessing 1 of 1000 costs 6.9."""
 
+DIVERGED_SCORE = {"val_loss": float("inf"), "val_accuracy": 0.0}
+"""Metrics of a trial that diverged: worse than any other, so that it is ranked last."""
+
 
 class Diverged(Exception):  # noqa: N818
     """Training left the realm of finite numbers. The message is the reason to record."""

@@ -93,6 +93,30 @@ def test_one_worker_may_share_a_gpu(slots):
     slots([{"CPU": 1, "GPU": 1}], gpus_per_trial=0.5).check_workers(1)
 
 
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("memory", "config", "shares"),
+    [
+        (140 * GIB, {}, (1 / 8, 1 / 5)),  # 22 would fit: no more than eight to a GPU
+        (24 * GIB, {}, (1 / 3, 1.0)),  # 24 / (1.3 * 4 + 1) = 3.9
+        (8 * GIB, {}, (1.0, 1.0)),
+        (24 * GIB, {"gpus_per_trial": 0.5}, (0.5, 1.0)),
+        (0, {}, (0.25, 0.25)),  # a GPU that cannot be asked
+    ],
+)
+def test_shares_follow_from_what_a_training_takes_of_the_memory(
+    memory, config, shares, slots, monkeypatch
+):
+    monkeypatch.setattr(cluster, "_gpu_memory", lambda: memory)
+    monkeypatch.setattr(
+        cluster.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 64, "GPU": 2}}]
+    )
+    found = cluster._slots(ResourcesConfig(**config), lambda: (4 * GIB, 20 * GIB))
+    assert (found.trial.gpus, found.supernet.gpus) == shares
+
+
 @pytest.mark.parametrize(
     ("nodes", "config", "told"),
     [

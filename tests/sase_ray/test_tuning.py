@@ -7,9 +7,12 @@ from dataclasses import replace
 import pytest
 
 from sase_ray.history import Listener
+from sase_ray.searches import check_storage
 from sase_ray.strategies import SearchTask, make_strategy
-from sase_ray.tuning import run_search
+from sase_ray.tuning import TrialResources, run_search
 from search_spaces.errors import UserError
+from trainables.resumable import Memory
+from trainables.store import StorageError, Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -239,6 +242,109 @@ def test_a_search_whose_every_trial_fails_ends_and_says_why(
     job = make_job(write_space({"refine_excite": ["broken"]}, BROKEN), epochs=1)
     with pytest.raises(UserError, match="this operation is broken"):
         search("random", SearchTask(job, budget=96))
+
+
+FORGETFUL = """
+import torch
+from torch import nn
+from search_spaces.ops import register_op
+from trainables.device import gpu_share
+
+@register_op("channel_excite", "hungry")
+class Hungry(nn.Module):
+    '''A gate that from the second epoch on needs more than {room} of a GPU.'''
+    def __init__(self, channels, size, *, affine=True, device=None, dtype=None):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1, channels, 1, 1))
+        self.register_buffer("passes", torch.tensor(0))
+    def forward(self, z):
+        self.passes += self.training
+        if self.passes > 4 and gpu_share() <= {room}:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return torch.sigmoid(self.scale * z)
+"""
+
+
+class Heard(Listener):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.notes, self.ended = [], []
+
+    def noted(self, text):
+        self.notes.append(text)
+
+    def trial_ended(self, trial, reason):
+        self.ended.append((trial, reason))
+
+
+@pytest.mark.parametrize("name", ["tpe-asha", "darts"])
+def test_a_trial_without_room_on_its_gpu_goes_on_with_a_larger_share(
+    name, make_job, search, write_space
+):
+    choices = {"refine_excite": ["affine", "hungry"], "spatial_excite": ["affine", "conv3x3"]}
+    path = write_space(choices, FORGETFUL.format(room=0.25))
+    task = SearchTask(make_job(path, epochs=3), budget=4 * 288)
+    options = {"batch_size": 16} if name == "darts" else {"startup_trials": 2}
+    heard = Heard()
+    disturbed = search(name, task, options, resources=TrialResources(gpus=0.25), listener=heard)
+    assert heard.notes
+    assert "ran out of memory on 0.25 GPU" in heard.notes[0]
+    plenty = search(name, task, options, resources=TrialResources(gpus=0.5))
+    assert learned(disturbed) == learned(plenty)
+    assert disturbed.ranking == plenty.ranking
+    assert disturbed.samples == plenty.samples
+    trials = [trial for trial, _ in heard.ended]
+    assert len(set(trials)) == len(trials), "each has ended once"
+
+
+@pytest.mark.parametrize(("gpus", "told"), [(0.25, 0.5), (1.0, 1.0)])
+def test_a_trial_that_fits_no_share_fails_with_that_reason(
+    gpus, told, make_job, search, write_space, monkeypatch
+):
+    monkeypatch.setattr("sase_ray.tuning.MAX_FAILURES", 0)
+    path = write_space({"refine_excite": ["hungry", "affine"]}, FORGETFUL.format(room=1))
+    task = SearchTask(make_job(path, epochs=2), budget=2 * 192)
+    outcome = search("grid", task, resources=TrialResources(gpus=gpus))
+    assert list(outcome.history.failures.values()) == [f"out of memory on {told:g} GPU"]
+    assert "hungry" not in str(outcome.genotype)
+
+
+HANGING = """
+import time
+from search_spaces.ops import register_op
+
+@register_op("channel_excite", "hanging")
+def hanging(z):
+    '''A gate that takes for ever.'''
+    time.sleep(1000)
+"""
+
+
+def test_a_trial_that_hangs_fails_at_its_time_limit_and_the_others_go_on(
+    make_job, search, write_space, tmp_path
+):
+    path = write_space({"refine_excite": ["hanging", "affine"]}, HANGING)
+    task = SearchTask(make_job(path, epochs=2), budget=2 * 192)
+    memory = Memory(Store(tmp_path / "kept"), seconds=3)
+    outcome = search("grid", task, memory=memory)
+    assert list(outcome.history.failures.values()) == ["time limit: more than 3 s, in epoch 1"]
+    assert len(outcome.ranking) == 1
+
+
+def test_a_storage_that_fails_ends_the_search_and_blames_no_genotype(make_job, search, tmp_path):
+    (tmp_path / "kept").write_text("a file, where a folder is needed")
+    heard = Heard()
+    with pytest.raises(Exception, match=r"kept.*cannot be") as raised:
+        search(
+            "random",
+            SearchTask(make_job(epochs=2), budget=400),
+            memory=Memory(Store(tmp_path / "kept")),
+            listener=heard,
+        )
+    with pytest.raises(StorageError, match=r"kept.*cannot be"):
+        check_storage(raised.value)
+    assert heard.ended == []
 
 
 NOT_A_NUMBER = """
