@@ -170,6 +170,78 @@ def test_a_share_of_a_gpu_is_counted_over_two_real_nodes():
     assert "whole 2" in done.stdout
 
 
+MEETING = """
+import os, time
+from pathlib import Path
+import ray
+from search_spaces.ops import register_op
+
+@register_op("channel_excite", "meeting")
+def meeting(z):
+    '''A gate that waits until two trials compute it.'''
+    here, markers = ray.get_runtime_context(), Path({markers!r})
+    share = here.get_assigned_resources()["GPU"]
+    (markers / f"{{here.get_node_id()}}-{{share}}-{{os.getpid()}}").touch()
+    end = time.monotonic() + 60
+    while len(list(markers.iterdir())) < 2:
+        assert time.monotonic() < end, "no other trial ran at the same time"
+        time.sleep(0.01)
+    return z.sigmoid()
+"""
+
+LATE_NODE = """
+import sys, threading, time
+from pathlib import Path
+from ray.cluster_utils import Cluster
+from sase_ray import search
+
+folder, space = map(Path, sys.argv[1:])
+nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+reports = []
+
+def run():
+    reports.append(search(
+        "random", dataset="digits", space=str(space), budget=4 * 96,
+        backbone={"name": "resnet8", "options": {"width": 4}},
+        data={"train_size": 96, "validation_size": 60},
+        proxy={"epochs": 1, "batch_size": 32, "averaging": 0, "seeds": 1, "warm_host": None},
+        resources={"address": nodes.address, "gpus_per_trial": 0.5, "trials_at_once": 2},
+        results=str(folder), run="run",
+    ))
+
+searching = threading.Thread(target=run, daemon=True)
+searching.start()
+try:
+    while not (folder / "run" / "state").exists() and searching.is_alive():
+        time.sleep(0.05)
+    time.sleep(3)
+    late = nodes.add_node(num_cpus=2, num_gpus=1).node_id  # which only the main thread may do
+    searching.join()
+    print("trials", len(reports[0].outcome.history.trials()), "late", late)
+finally:
+    nodes.shutdown()
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_trials_wait_for_a_node_that_joins_late_and_share_its_gpu(write_space, tmp_path):
+    (markers := tmp_path / "markers").mkdir()
+    choices = {"refine_excite": ["meeting"], "spatial_excite": ["affine", "conv3x3"]}
+    choices |= {"channel_squeeze": ["gap", "gap_std"]}
+    path = write_space(choices, MEETING.format(markers=str(markers)))
+    done = subprocess.run(
+        [sys.executable, "-c", LATE_NODE, str(tmp_path / "results"), str(path)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    late = done.stdout.split()[-1]
+    assert f"trials 4 late {late}" in done.stdout
+    assert {marker.name.rpartition("-")[0] for marker in markers.iterdir()} == {f"{late}-0.5"}
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_ray_job_submit_runs_a_comparison_on_the_cluster(head, tiny, tmp_path):
