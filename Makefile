@@ -12,7 +12,8 @@ demo: $(READY)
 	$(BIN)/sase-ray compare --on table --seeds 100
 
 test: $(READY)
-	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest --cov --cov-report=term
+	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest -n 2 -m "not ray" --cov --cov-report=
+	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest -m ray --cov --cov-append --cov-report=term
 
 # The developer's quick loop.
 check: $(READY) lint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -208,7 +209,10 @@ class Recorder(Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Tell that a trial has ended well."""
+        """Tell that a trial has ended well, and remove what Tune kept of it."""
+        if trial.storage is not None:
+            with suppress(OSError):  # what is left is removed with the search
+                trial.storage.storage_filesystem.delete_dir(trial.storage.trial_fs_path)
         if OUT_OF_MEMORY in trial.last_result:
             return
         self.listener.trial_ended(trial.config[TRIAL], None)

@@ -121,6 +121,8 @@ def run_search(
     name = f"{strategy.name}-seed{task.job.seed}"
     # Tune's own per-trial loggers cost more than a small trial, and our tables hold the same.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    # So do its snapshots of all trials, which grow with the search; our journal takes their place.
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"
     memory = memory or Memory(Store(storage).at(f"{name}-checkpoints"))
     listener = listener or Listener()
     if order and concurrency > 1:
@@ -152,7 +154,7 @@ def run_search(
             stop=BudgetStopper(budget),
             callbacks=[Recorder(history, task.job.space, listener)],
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
             verbose=0,
         ),
     )

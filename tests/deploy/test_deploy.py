@@ -133,10 +133,11 @@ def test_the_kuberay_job_runs_a_comparison_that_is_understood(tmp_path):
     assert str(config.data.root).startswith("/mnt/shared/")
     for name in config.strategies:
         make_strategy(name)
-    # What the comparison needs is there when it starts.
+    # No worker is there when it starts: its trials ask for them, and say what they want.
     (worker,) = spec["workerGroupSpecs"]
-    assert worker["replicas"] > 0
-    assert (config.resources.gpus_per_trial or 0) <= 1
+    assert worker["replicas"] == 0
+    assert config.resources.trials_at_once
+    assert 0 < (config.resources.gpus_per_trial or 0) <= 1
 
 
 def test_no_file_holds_a_token():
