@@ -27,7 +27,7 @@ class Row:
         what: is measured.
         against: what it is compared with; "-" for a figure of its own.
         value: the ratio, or the figure in `unit`.
-        target: what it should be.
+        target: what it should be; None where it is only told.
         better: whether the target is a largest or a smallest value.
         detail: the figures that the ratio comes from.
         unit: of the value.
@@ -36,14 +36,16 @@ class Row:
     what: str
     against: str
     value: float
-    target: float
+    target: float | None
     better: Literal["at most", "at least"]
     detail: str
     unit: str = "x"
 
     @property
-    def holds(self) -> bool:
-        """Whether the target is met."""
+    def holds(self) -> bool | None:
+        """Whether the target is met; None where there is none."""
+        if self.target is None:
+            return None
         return self.value <= self.target if self.better == "at most" else self.value >= self.target
 
     def as_dict(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-SCRIPTS = ("steps", "hosts", "memory", "loader", "trials", "tables")
+SCRIPTS = ("steps", "hosts", "memory", "floor", "loader", "trials", "sharing", "tables")
 RUN_ONE = """
 import json, sys
 sys.path.insert(0, {here!r})
@@ -60,8 +60,8 @@ def main() -> None:
                 row["what"],
                 row["against"],
                 f"{row['value']:.2f} {row['unit']}",
-                f"{row['better']} {row['target']:g} {row['unit']}",
-                "yes" if row["holds"] else "no",
+                "" if row["target"] is None else f"{row['better']} {row['target']:g} {row['unit']}",
+                {True: "yes", False: "no", None: ""}[row["holds"]],
                 row["detail"],
             )
     console.print(table)

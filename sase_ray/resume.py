@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import BaseModel, PositiveInt
 from rich.console import Console
 
 from sase_ray.comparison import Comparison, SearchReport, run_comparison, run_single_search
@@ -18,6 +19,16 @@ from sase_ray.setup import Setup
 from search_spaces.errors import UserError
 from search_spaces.reading import parse_yaml
 from trainables.store import StorageError, Store
+
+
+class _About(BaseModel):
+    """What a run's config.yaml says of the run itself, as far as a resume needs it."""
+
+    kind: Literal["compare", "search", "reliability"]
+    splits: dict[str, Any]
+    trials_at_once: PositiveInt
+    genotypes: list[str] = []
+
 
 Report = Comparison | SearchReport | ReliabilityReport
 RECORDED = "config.yaml"
@@ -49,35 +60,35 @@ def resume(run: str | Path, *, console: Console | None = None, **resources: Any)
     changed = [f"{p} {v}" for p, v in versions.items() if p in PACKAGES and v != package_version(p)]
     if changed:
         say(console, f"the run was begun with {', '.join(changed)}: its results may differ now")
-    kind = about.get("kind")
-    if kind == "reliability":
-        setup = study_setup(config, about["genotypes"], config.seeds)
+    if about.kind == "reliability":
+        setup = study_setup(config, about.genotypes, config.seeds)
     else:
         setup = Setup.of(config)
-    if setup.search_data.splits != about["splits"]:
+    if setup.search_data.splits != about.splits:
         raise UserError(
             f"the images of data set {config.dataset!r} are not those that the run was begun with"
         )
     folder.path.mkdir(parents=True, exist_ok=True)
-    interrupted = Interrupted(folder, int(about["trials_at_once"]))
-    if kind == "reliability":
+    interrupted = Interrupted(folder, about.trials_at_once)
+    if about.kind == "reliability":
         return run_study(setup, console, interrupted)
-    if kind == "search":
+    if about.kind == "search":
         return run_single_search(setup, console, interrupted)
     return run_comparison(setup, console, interrupted)
 
 
 def _read(
     run: str | Path, resources: Mapping[str, Any]
-) -> tuple[Config, Mapping[str, Any], Mapping[str, str], RunFolder]:
+) -> tuple[Config, _About, Mapping[str, str], RunFolder]:
     text = Store(run).read(RECORDED)
     if text is None:
         raise UserError(f"there is no run in {run}: it has no {RECORDED}")
     try:
         recorded = parse_yaml(text.decode(), str(run))
-        about, versions = recorded["run"], recorded["versions"]
-        about["kind"], about["splits"], about["trials_at_once"]
-    except (UnicodeDecodeError, KeyError, TypeError):
+        about, versions = _About(**recorded["run"]), dict(recorded["versions"])
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError):
         raise UserError(f"{run}/{RECORDED} was not written by a run that can be resumed") from None
     config = load_config(recorded, {"resources": dict(resources)})
     here = Store(run).place

@@ -187,7 +187,7 @@ def test_options_reach_the_configuration(tmp_path, monkeypatch):
     assert (settings.metric, settings.data.root, settings.results) == (
         "val_accuracy", "/data", "out",
     )  # fmt: skip
-    assert settings.resources.model_dump() == {
+    assert settings.resources.model_dump(exclude_unset=True) == {
         "address": "a:1", "cpus_per_trial": 2, "gpus_per_trial": 0.5,
     }  # fmt: skip
     assert settings.final.seeds == 2
