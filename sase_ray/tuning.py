@@ -18,7 +18,7 @@ from sase_ray.strategies import SearchTask, Strategy
 from sase_ray.turns import Turn, keeper_of
 from search_spaces.genotype import Genotype
 from trainables.oneshot import Ranking
-from trainables.resumable import SHARE, Memory
+from trainables.resumable import SHARE, Memory, ResumableTrainable
 from trainables.store import Store
 from trainables.warm_host import train_host
 
@@ -129,8 +129,11 @@ def run_search(
         keeper = keeper_of(order)
         memory = replace(memory, turns=keeper)
         listener = _Ordered(listener, keeper)
+    parameters = dict(plan.parameters)
+    if issubclass(plan.trainable, ResumableTrainable):
+        parameters["memory"] = memory
     trainable = tune.with_resources(
-        tune.with_parameters(plan.trainable, memory=memory, **plan.parameters),
+        tune.with_parameters(plan.trainable, **parameters),
         lambda config: resources.reserved(config.get(SHARE, 1)),
     )
     # Tune keeps trainables by name in a registry that all searches of a Ray job share: without a

@@ -271,14 +271,14 @@ def _family(root):
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_search_whose_process_is_killed_is_told_and_the_others_go_on(tiny):
+def test_a_search_whose_own_process_is_killed_goes_on(tiny):
     killed = []
 
     def kill_the_first():
         deadline = time.monotonic() + 120
         while not killed and time.monotonic() < deadline:
             for pid, command in _family(os.getpid()).items():
-                if command.startswith("ray::_search"):
+                if command.startswith("ray::_Search.run"):
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)
                     break
@@ -289,11 +289,15 @@ def test_a_search_whose_process_is_killed_is_told_and_the_others_go_on(tiny):
     result = compare_in_full(**{**tiny, "baselines": []}, strategies=["random"], run="killed")
     killer.join()
     assert len(killed) == 1
-    ((label, reason),) = result.failures.items()
-    assert label in {"random/seed0", "random/seed1"}
-    assert "died" in reason or "crash" in reason.lower()
-    assert len(result.outcomes) == 1
-    assert result.table["units"].tolist() == [1]
+    assert result.failures == {}
+    undisturbed = compare_in_full(**{**tiny, "baselines": []}, strategies=["random"], run="other")
+    tables = [
+        pd.read_parquet(one.folder / "curves.parquet").drop(
+            columns=["train_seconds", "search_seconds"]
+        )
+        for one in (result, undisturbed)
+    ]
+    pd.testing.assert_frame_equal(*tables)
 
 
 def test_a_killed_driver_leaves_whole_files_and_a_folder_that_is_refused(tiny, command, tmp_path):

@@ -17,7 +17,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cl
 
 @pytest.fixture
 def short(tiny):
-    return {**tiny, "strategies": ["random"], "seeds": 1, "budget": 200, "baselines": ["se"]}
+    resources = {"gpus_per_trial": 0, "gpus_per_supernet": 0}
+    few = {"strategies": ["random"], "seeds": 1, "budget": 200, "baselines": ["se"]}
+    return {**tiny, **few, "resources": resources}
 
 
 def test_a_comparison_with_two_workers_says_what_one_worker_would(short):
