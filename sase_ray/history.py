@@ -213,6 +213,9 @@ class Recorder(Callback):
         if trial.storage is not None:
             with suppress(OSError):  # what is left is removed with the search
                 trial.storage.storage_filesystem.delete_dir(trial.storage.trial_fs_path)
+        # Of every trial, Tune keeps the course of every number that it reported.
+        trial.metric_analysis.clear()
+        trial.metric_n_steps.clear()
         if OUT_OF_MEMORY in trial.last_result:
             return
         self.listener.trial_ended(trial.config[TRIAL], None)
