@@ -12,8 +12,7 @@ demo: $(READY)
 	$(BIN)/sase-ray compare --on table --seeds 100
 
 test: $(READY)
-	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest -n 2 -m "not ray" --cov --cov-report=
-	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest -m ray --cov --cov-append --cov-report=term
+	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest -q -n 2 --dist loadfile --cov --cov-report=term
 
 # The developer's quick loop.
 check: $(READY) lint

@@ -278,14 +278,14 @@ class Heard(Listener):
         self.ended.append((trial, reason))
 
 
-@pytest.mark.parametrize("name", ["tpe-asha", "darts"])
+@pytest.mark.parametrize("name", ["asha", "darts"])
 def test_a_trial_without_room_on_its_gpu_goes_on_with_a_larger_share(
     name, make_job, search, write_space
 ):
     choices = {"refine_excite": ["affine", "hungry"], "spatial_excite": ["affine", "conv3x3"]}
     path = write_space(choices, FORGETFUL.format(room=0.25))
-    task = SearchTask(make_job(path, epochs=3), budget=4 * 288)
-    options = {"batch_size": 16} if name == "darts" else {"startup_trials": 2}
+    task = SearchTask(make_job(path, epochs=3), budget=2 * 288)
+    options = {"batch_size": 16} if name == "darts" else None
     heard = Heard()
     disturbed = search(name, task, options, resources=TrialResources(gpus=0.25), listener=heard)
     assert heard.notes
