@@ -37,12 +37,20 @@ RESULT_KEYS = (
     "diverged",
     "reason",
     "finished",
+    "peak_memory_mib",
+    "entropy",
+    "poor_share",
+    "dominant_eigenvalue",
+    "discretisation_gap",
+    "operations_left",
     "alpha",
     "ranking",
+    "scores",
 )
 """What of a trial's results is kept."""
 
-_OF_TRIAL = ("trial", *(key for key in RESULT_KEYS if key not in {"finished", "alpha", "ranking"}))
+_NOT_OF_TRIAL = {"finished", "alpha", "ranking", "scores"}
+_OF_TRIAL = ("trial", *(key for key in RESULT_KEYS if key not in _NOT_OF_TRIAL))
 
 
 @dataclass

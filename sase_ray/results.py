@@ -22,10 +22,11 @@ from sase_ray.tuning import SearchOutcome
 from search_spaces.errors import UserError, shorten
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
+from trainables.device import processor
 from trainables.store import StorageError, Store
 
 Row = dict[str, Any]
-_NOT_IN_CURVES = frozenset({"alpha", "ranking", "finished"})
+_NOT_IN_CURVES = frozenset({"alpha", "ranking", "scores", "finished"})
 UNDER_WAY = "under-way"
 PACKAGES = ("sase-ray", "torch", "torchvision", "timm", "ray", "optuna", "numpy", "scipy")
 
@@ -281,15 +282,6 @@ def hardware() -> dict[str, Any]:
         "cpus": sum(node.get("CPU", 0.0) for node in nodes),
         "gpus": sum(node.get("GPU", 0.0) for node in nodes),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "processor": _processor(),
+        "processor": processor(),
         "memory_gib": round(sum(node.get("memory", 0.0) for node in nodes) / 2**30, 1),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

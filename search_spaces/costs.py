@@ -46,6 +46,7 @@ def measure_latency(
     *,
     batch_size: int = 32,
     min_seconds: float = 0.5,
+    device: torch.device | None = None,
 ) -> float:
     """Measure the median time of one inference pass in milliseconds; on a CPU, of one thread.
 
@@ -55,8 +56,9 @@ def measure_latency(
         input_shape: (C, H, W) of one image.
         batch_size: images in the pass.
         min_seconds: how long to repeat it; the first passes are not counted.
+        device: of the model, where it may have no parameters to tell.
     """
-    parameter = next(model.parameters())
+    parameter = next(model.parameters(), torch.empty(0, device=device))
     model.eval()
     # A generator of its own: measuring must not change what is drawn after it.
     generator = torch.Generator(parameter.device).manual_seed(0)

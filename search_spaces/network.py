@@ -157,6 +157,10 @@ class Supernet(nn.Module):
         finally:
             self._current.mixture = None
 
+    def blocks(self) -> list[tuple[int, nn.Module]]:
+        """Return the mixed blocks in the order of the host, each with its stage."""
+        return [(m.stage, m.block) for m in self.host.modules() if isinstance(m, _Slot)]
+
     def extract(self, genotype: Genotype, *, inherit: bool = True, seed: int = 0) -> nn.Module:
         """Return the discrete network of a genotype.
 
@@ -167,9 +171,9 @@ class Supernet(nn.Module):
         self.space.validate(genotype)
         if not inherit:
             return self.spec.with_genotype(genotype, seed=seed)
-        slots = iter([m for m in self.host.modules() if isinstance(m, _Slot)])
+        blocks = iter([block for _, block in self.blocks()])
         network = self.spec.build(
-            lambda channels, size, stage: next(slots).block.extract(genotype.stage(stage))  # type: ignore[operator]
+            lambda channels, size, stage: next(blocks).extract(genotype.stage(stage))  # type: ignore[operator]
         )
         parameter = next(self.parameters())
         network.to(parameter.device, parameter.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from pathlib import Path
 
 import ray
 import torch
@@ -34,6 +35,23 @@ def take_device(threads: int) -> torch.device:
     elif 0 < (share := gpu_share()) < 1:
         torch.cuda.set_per_process_memory_fraction(share, device)
     return device
+
+
+def device_name(device: torch.device) -> str:
+    """Name a device, so that what was measured on one is not taken for another's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{processor()}, {torch.get_num_threads()} thread(s)"
+
+
+def processor() -> str:
+    """Name this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def gpu_share() -> float:

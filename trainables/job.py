@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from search_spaces.genotype import Genotype
 from search_spaces.network import NetworkSpec
 from search_spaces.space import SearchSpace
 from trainables.data import SearchData
@@ -44,6 +45,7 @@ class SearchJob:
             Where the protocol asks for several networks a trial, the others' seeds follow from it.
         threads: CPU threads of one trial.
         host: the trained host, where the protocol asks for a warm one.
+        judged: genotypes that a one-shot search is asked for its opinion of, at its end.
     """
 
     network: NetworkSpec
@@ -53,6 +55,7 @@ class SearchJob:
     seed: int
     threads: int = 1
     host: WarmHost | None = None
+    judged: tuple[Genotype, ...] = ()
 
     @property
     def seeds(self) -> range:

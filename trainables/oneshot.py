@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ from search_spaces.network import NetworkSpec, Supernet
 from search_spaces.space import SearchSpace
 from search_spaces.super_block import Mixture
 from trainables.protocol import TrainingProtocol
-from trainables.training import Batch, Evaluation, Trainer
+from trainables.shared_weights import SharedWeights
+from trainables.training import Batch, Trainer
 
 Ranking = list[tuple[Genotype, float]]
 """Genotypes with scores, best first. Scores of one ranking compare with each other only."""
@@ -23,17 +24,33 @@ Ranking = list[tuple[Genotype, float]]
 
 @dataclass(frozen=True)
 class StepCost:
-    """Samples that one step of a search sees, each forward-backward pass counted.
+    """Samples that the steps of a search see, each pass over a batch counted.
 
     Attributes:
-        passes: forward-backward passes over one batch in a step, the weight step's included.
+        passes: passes over one batch in a step, the weight step's included. One without a
+            backward pass counts as a whole one.
+        warmup: share of the steps, the first ones, that train the weights alone: one pass each.
     """
 
     passes: int
+    warmup: float = 0.0
 
-    def samples(self, batch_size: int) -> int:
-        """Return the samples of one step."""
-        return self.passes * batch_size
+    def warm_steps(self, total: int) -> int:
+        """Return how many of the first `total` steps train the weights alone."""
+        return int(self.warmup * total)
+
+    def samples(self, batch_size: int, steps: int, total: int) -> int:
+        """Return the samples of the first `steps` of `total` steps."""
+        warm = min(steps, self.warm_steps(total))
+        return batch_size * (warm + self.passes * (steps - warm))
+
+    def steps(self, batch_size: int, budget: int) -> int:
+        """Return the number of steps that a budget of samples pays for."""
+        share = self.warmup + (1 - self.warmup) * self.passes
+        steps = int(budget / (batch_size * share)) + 2  # rounding favours warm-up by a step
+        while self.samples(batch_size, steps, steps) > budget:
+            steps -= 1
+        return steps
 
 
 class OneShotAlgorithm(ABC):
@@ -42,10 +59,18 @@ class OneShotAlgorithm(ABC):
     1. `protocol` says how the supernet's weights are trained, `step_cost` what a step costs.
     2. `build_supernet`; override to change the blocks (partial channels, say).
     3. `start`: make the architecture parameters and their optimiser.
-    4. each epoch `begin_epoch`, and for each step `architecture_step`, then one weight step by
-       the training loop on `weight_parameters` with the weights that `mixture` gives.
+    4. each epoch `begin_epoch`, and for each step (after the warm-up) `architecture_step`, then
+       one weight step by the training loop on `weight_parameters` with the weights that
+       `mixture` gives.
     5. after each epoch `ranking` and `report`, for the curves.
-    6. at the end `conclude`: the ranking that the search is judged by.
+    6. at the end `conclude`: the ranking that the search is judged by. A share `reserve` of the
+       budget is kept back for it.
+
+    Where `is_stochastic`, the mixture changes from step to step, and the running statistics are
+    nobody's: they are estimated anew before the supernet is evaluated. Where `halves_data` is
+    False, there are no architecture parameters to train, and all training images are the weights'.
+    Where `stops_when_sharp`, the search ends early on the sign of collapse that
+    `trainables.collapse` describes.
 
     `state_dict` and `load_state_dict` carry the algorithm through a checkpoint. An algorithm is
     handed to a worker before `start`, so its constructor keeps settings only.
@@ -53,6 +78,10 @@ class OneShotAlgorithm(ABC):
 
     protocol: TrainingProtocol
     step_cost: StepCost
+    reserve: float = 0.0
+    is_stochastic: bool = False
+    halves_data: bool = True
+    stops_when_sharp: bool = False
 
     def build_supernet(self, spec: NetworkSpec, space: SearchSpace, seed: int) -> Supernet:
         """Build the supernet over `space`."""
@@ -79,6 +108,18 @@ class OneShotAlgorithm(ABC):
     def mixture(self) -> Mixture:
         """Return the weights for one forward pass, differentiable if they are learned."""
 
+    def central_mixture(self) -> Mixture:
+        """Return the weights by which the supernet is evaluated: `mixture` without its chance."""
+        return self.mixture()
+
+    @property
+    def architecture(self) -> Sequence[torch.Tensor]:
+        """The parameters in which the dominant eigenvalue is looked for; none where there are none.
+
+        `central_mixture` depends on them.
+        """
+        return ()
+
     @abstractmethod
     def architecture_step(self, train: Batch, validation: Batch) -> None:
         """Step the architecture parameters; `train` is the batch of the coming weight step."""
@@ -87,9 +128,14 @@ class OneShotAlgorithm(ABC):
     def ranking(self, count: int) -> Ranking:
         """Return the `count` best genotypes by what is known now, best first."""
 
-    def conclude(self, count: int, validate: Callable[[Mixture], Evaluation]) -> Ranking:
-        """Return the final ranking; `validate` evaluates the supernet on the validation set."""
+    def conclude(self, count: int, shared: SharedWeights) -> Ranking:
+        """Return the final ranking; `shared` judges genotypes within what is left of the budget."""
         return self.ranking(count)
+
+    def score(self, genotypes: Sequence[Genotype], shared: SharedWeights) -> list[float]:
+        """Return this search's opinion of any genotypes, higher is better: the loss they have
+        with the shared weights, unless overridden."""
+        return [-shared.judge(genotype).loss for genotype in genotypes]
 
     def report(self) -> dict[str, Any]:
         """Return plain values to record after an epoch, e.g. `alpha`: variable to probabilities."""
@@ -121,3 +167,17 @@ def best_by_sum(space: SearchSpace, scores: Sequence[Sequence[float]], count: in
         )
         best = heapq.nlargest(count, extended, key=lambda item: item[0])
     return [(Genotype(ops), total) for total, ops in best]
+
+
+def sums_of(
+    space: SearchSpace, scores: Sequence[Sequence[float]], genotypes: Sequence[Genotype]
+) -> list[float]:
+    """Return for each genotype the sum of its operations' scores, as `best_by_sum` has them."""
+    tables = [
+        dict(zip(variable.choices, row, strict=True))
+        for variable, row in zip(space.variables, scores, strict=True)
+    ]
+    return [
+        float(sum(table[op] for table, op in zip(tables, genotype.ops, strict=True)))
+        for genotype in genotypes
+    ]

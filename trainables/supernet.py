@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
 import torch
 from ray import tune
+from torch.nn import functional as F
 
+from search_spaces.genotype import Genotype
 from search_spaces.super_block import Mixture
+from trainables.collapse import (
+    WINDOW,
+    Sharpness,
+    dominant_eigenvalue,
+    mean_entropy,
+    poor_operations,
+    poor_share,
+)
 from trainables.data import Batches
 from trainables.device import take_device
 from trainables.job import SearchJob
+from trainables.memory import PeakMemory
 from trainables.oneshot import OneShotAlgorithm, Ranking
 from trainables.resumable import Result, ResumableTrainable
+from trainables.shared_weights import SharedWeights
 from trainables.training import (
     DIVERGED_SCORE,
     Batch,
@@ -23,6 +36,7 @@ from trainables.training import (
     Evaluation,
     Trainer,
     evaluate,
+    evaluation_mode,
     place,
     random_state,
     set_random_state,
@@ -30,6 +44,11 @@ from trainables.training import (
 )
 
 RANKING_SIZE = 20
+LOOKS = 10
+"""How often a search is looked at for signs of collapse."""
+
+STATISTICS_BATCHES = 4
+"""Batches of training images from which running statistics are estimated anew."""
 
 
 class SupernetTrainable(ResumableTrainable):
@@ -39,7 +58,12 @@ class SupernetTrainable(ResumableTrainable):
     parameters (DARTS, Liu et al. 2019, section 3). An epoch is one pass over the weights' half;
     the last one is as short as the budget asks. Each iteration reports what `ProxyTrainable`
     reports, with the supernet's own validation metrics and the genotype it would give now, and
-    besides `ranking` and what the algorithm reports (`alpha`).
+    besides `ranking`, `peak_memory_mib`, what the algorithm reports (`alpha`), and, ten times a
+    search, the signs of collapse (`trainables.collapse`): `entropy`, `poor_share`,
+    `dominant_eigenvalue` and `discretisation_gap`, the validation loss of the best genotype with
+    the shared weights less that of the supernet. The samples and seconds of these signs are not
+    counted, as no search but one that stops early by them needs them. The last iteration also
+    reports `scores`, the search's opinion of the job's `judged` genotypes.
     """
 
     def prepare(
@@ -65,6 +89,8 @@ class SupernetTrainable(ResumableTrainable):
         job, algorithm, protocol = self.job, self.algorithm, self.algorithm.protocol
         data = job.data.to(self.device)
         weights, architecture = data.halves(job.seed)
+        if not algorithm.halves_data:
+            weights = architecture = torch.cat([weights, architecture])
         batch_size = min(protocol.batch_size, len(weights), len(architecture))
         channels_last = protocol.channels_last and self.device.type == "cuda"
 
@@ -81,18 +107,22 @@ class SupernetTrainable(ResumableTrainable):
                 channels_last=channels_last,
             )
 
+        self.peak_memory = PeakMemory(self.device)
+        self.batch_size = batch_size
         self.train_batches = batches(weights, job.seed)
         self.arch_batches = batches(architecture, job.seed + 1)
         self.val_batches = Batches(
             data.validation, 512, data.normalisation, channels_last=channels_last
         )
-        self.step_samples = algorithm.step_cost.samples(batch_size)
-        self.total_steps = self.budget // self.step_samples
+        spent_on_steps = self.budget - int(algorithm.reserve * self.budget)
+        self.total_steps = algorithm.step_cost.steps(batch_size, spent_on_steps)
         if self.total_steps < 1:
             raise ValueError(f"a budget of {self.budget} samples is less than one step")
 
         supernet = algorithm.build_supernet(job.network, job.space, job.seed)
-        self.supernet = place(supernet, protocol, self.device)
+        place(supernet, protocol, self.device)
+        self.supernet = supernet
+        self.poor = poor_operations(supernet)
         self.trainer = Trainer(
             lambda images: self.supernet(images, algorithm.mixture()),
             algorithm.weight_parameters(supernet),
@@ -103,6 +133,10 @@ class SupernetTrainable(ResumableTrainable):
         self.generator = torch.Generator().manual_seed(job.seed)
         algorithm.start(supernet, self.trainer, self.generator)
         torch.manual_seed(job.seed)
+        parameters = sum(alpha.numel() for alpha in algorithm.architecture)
+        self.sharpest = torch.randn(parameters, generator=self.generator).to(self.device)
+        self.sharpness = Sharpness()
+        self.looks: list[Ranking] = []
         self.epoch = self.steps = 0
         self.train_seconds = 0.0
 
@@ -110,58 +144,106 @@ class SupernetTrainable(ResumableTrainable):
         """Search for one epoch, or for what is left of the budget, and evaluate the supernet."""
         started = time.perf_counter()
         result: dict[str, Any] = {"diverged": False, "reason": ""}
+        looks_before = int(LOOKS * self.steps / self.total_steps)
         try:
             self.algorithm.begin_epoch(self.steps / self.total_steps)
             result["train_loss"] = self._train()
-            metrics = self._validate(self.algorithm.mixture())
+            metrics = self._validate(self.algorithm.central_mixture())
             result |= {"val_loss": metrics.loss, "val_accuracy": metrics.accuracy}
         except Diverged as divergence:
             result |= {**DIVERGED_SCORE, "diverged": True, "reason": str(divergence)}
         self.epoch += 1
-        done = result["diverged"] or self.steps >= self.total_steps
-        ranking = self._ranking(final=done and not result["diverged"])
+        used_up = self.steps >= self.total_steps
+        samples = self.algorithm.step_cost.samples(self.batch_size, self.steps, self.total_steps)
+        ranking = self.algorithm.ranking(RANKING_SIZE)
+        if used_up and not result["diverged"]:
+            shared = self._shared_weights(self.budget - samples)
+            ranking = self.algorithm.conclude(RANKING_SIZE, shared)
+            samples += shared.samples
         self.train_seconds += time.perf_counter() - started
-        return (
-            result
-            | self.algorithm.report()
-            | {
-                "genotype": str(ranking[0][0]),
-                "ranking": [[str(genotype), score] for genotype, score in ranking],
-                "epoch": self.epoch,
-                "samples": self.steps * self.step_samples,
-                "train_seconds": self.train_seconds,
-                "finished": self.steps >= self.total_steps,
-                tune.result.DONE: done,
-            }
-        )
+        result |= self.algorithm.report()
+        done = used_up or result["diverged"]
+        if not result["diverged"] and int(LOOKS * self.steps / self.total_steps) > looks_before:
+            result |= self._signs_of_collapse(result, ranking)
+            self.looks.append(ranking)
+            eigenvalue = result.get("dominant_eigenvalue", 0.0)
+            if self.algorithm.stops_when_sharp and self.sharpness.collapsed(eigenvalue):
+                ranking = self.looks[-1 - WINDOW]
+                reason = "stopped early: the validation loss has become sharp in alpha"
+                result |= {"reason": reason}
+                done = True
+        if done and not result["diverged"] and self.job.judged:
+            result["scores"] = self.algorithm.score(self.job.judged, self._shared_weights())
+        return result | {
+            "genotype": str(ranking[0][0]),
+            "ranking": _as_text(ranking),
+            "epoch": self.epoch,
+            "samples": samples,
+            "train_seconds": self.train_seconds,
+            "peak_memory_mib": self.peak_memory.mib(),
+            "finished": used_up,
+            tune.result.DONE: done,
+        }
 
     def _train(self) -> float:
         arch_batches = self.arch_batches.forever()
         steps = min(len(self.train_batches), self.total_steps - self.steps)
+        warm = max(0, self.algorithm.step_cost.warm_steps(self.total_steps) - self.steps)
         self.steps += steps
-        return train_epoch(
-            self.trainer,
-            islice(self._epoch(), steps),
-            before_step=lambda batch: self.algorithm.architecture_step(batch, next(arch_batches)),
-        )
+
+        def search(batch: Batch) -> None:
+            nonlocal warm
+            if warm > 0:
+                warm -= 1
+            else:
+                self.algorithm.architecture_step(batch, next(arch_batches))
+
+        return train_epoch(self.trainer, islice(self._epoch(), steps), before_step=search)
 
     def _epoch(self) -> Iterator[Batch]:
         yield from self.train_batches
 
-    def _ranking(self, *, final: bool) -> Ranking:
-        if final:
-            return self.algorithm.conclude(RANKING_SIZE, self._validate)
-        return self.algorithm.ranking(RANKING_SIZE)
-
-    @torch.no_grad()
     def _validate(self, mixture: Mixture) -> Evaluation:
-        return evaluate(
+        if self.algorithm.is_stochastic:
+            return self._shared_weights().evaluate(mixture)
+        with torch.no_grad():
+            return evaluate(
+                self.supernet,
+                self.val_batches,
+                self.algorithm.protocol,
+                self.device,
+                forward=lambda images: self.supernet(images, mixture),
+            )
+
+    def _shared_weights(self, budget: int = 0) -> SharedWeights:
+        return SharedWeights(
             self.supernet,
-            self.val_batches,
             self.algorithm.protocol,
+            self.train_batches.first(STATISTICS_BATCHES),
+            self.val_batches,
             self.device,
-            forward=lambda images: self.supernet(images, mixture),
+            budget,
         )
+
+    def _signs_of_collapse(self, result: dict[str, Any], ranking: Ranking) -> dict[str, float]:
+        signs: dict[str, float] = {}
+        if "alpha" in result:
+            signs["entropy"] = mean_entropy(result["alpha"])
+            signs["poor_share"] = poor_share(result["alpha"], self.poor)
+        if len(self.sharpest):
+            images, labels = self.arch_batches.first()[0]
+            with evaluation_mode(self.supernet):
+                signs["dominant_eigenvalue"], self.sharpest = dominant_eigenvalue(
+                    lambda: F.cross_entropy(
+                        self.supernet(images, self.algorithm.central_mixture()), labels
+                    ),
+                    self.algorithm.architecture,
+                    self.sharpest,
+                )
+        with suppress(Diverged):  # alone, the genotype may do what the mixture does not
+            alone = self._shared_weights().judge(ranking[0][0])
+            signs["discretisation_gap"] = alone.loss - result["val_loss"]
+        return signs
 
     def state(self) -> dict[str, Any]:
         """Return everything that the rest of the search depends on."""
@@ -173,6 +255,9 @@ class SupernetTrainable(ResumableTrainable):
             "arch_batches": self.arch_batches.state_dict(),
             "generator": self.generator.get_state(),
             "random": random_state(self.device),
+            "sharpest": self.sharpest,
+            "sharpness": list(self.sharpness.values),
+            "looks": [_as_text(ranking) for ranking in self.looks],
             "epoch": self.epoch,
             "steps": self.steps,
             "train_seconds": self.train_seconds,
@@ -187,6 +272,15 @@ class SupernetTrainable(ResumableTrainable):
         self.arch_batches.load_state_dict(state["arch_batches"])
         self.generator.set_state(state["generator"])
         set_random_state(state["random"], self.device)
+        self.sharpest = state["sharpest"].to(self.device)
+        self.sharpness = Sharpness(state["sharpness"])
+        self.looks = [
+            [(Genotype.parse(text), score) for text, score in ranking] for ranking in state["looks"]
+        ]
         self.epoch = state["epoch"]
         self.steps = state["steps"]
         self.train_seconds = state["train_seconds"]
+
+
+def _as_text(ranking: Ranking) -> list[list[Any]]:
+    return [[str(genotype), score] for genotype, score in ranking]

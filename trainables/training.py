@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -210,24 +210,31 @@ def evaluate(
     Raises:
         Diverged: the loss is not finite.
     """
-    was_training = model.training
-    model.eval()
     loss = torch.zeros((), device=device, dtype=torch.float64)
     right = torch.zeros((), device=device, dtype=torch.int64)
     count = 0
-    try:
+    with evaluation_mode(model):
         for images, labels in batches:
             with autocast(protocol, device):
                 logits = (forward or model)(images)
             loss += F.cross_entropy(logits.float(), labels, reduction="sum").double()
             right += (logits.argmax(1) == labels).sum()
             count += len(labels)
-    finally:
-        model.train(was_training)
     result = Evaluation(loss=float(loss) / count, accuracy=float(right) / count)
     if not math.isfinite(result.loss):
         raise Diverged("validation loss is not finite")
     return result
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, and back."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def autocast(protocol: TrainingProtocol, device: torch.device) -> AbstractContextManager[None]:

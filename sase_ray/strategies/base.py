@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
@@ -186,6 +187,11 @@ class OneShot(Strategy):
     A subclass gives an `algorithm`.
     """
 
+    stop_when_sharp: bool = Field(
+        default=False,
+        description="end early when the validation loss becomes sharp in alpha (Zela et al. 2020)",
+    )
+
     family: ClassVar[Family] = "one-shot"
 
     def score(self, task: SearchTask) -> str:
@@ -200,7 +206,9 @@ class OneShot(Strategy):
         """Refuse a budget that does not pay for one step."""
         algorithm = self.algorithm(task)
         batch_size = min(algorithm.protocol.batch_size, len(task.job.data.train) // 2)
-        _check_budget(task, algorithm.step_cost.samples(batch_size), "one step of the search")
+        one_step = algorithm.step_cost.samples(batch_size, 1, 1)
+        needed = math.ceil(one_step / (1 - algorithm.reserve))
+        _check_budget(task, needed, "one step of the search")
 
     def plan(self, task: SearchTask) -> Plan:
         """Run `SupernetTrainable` once, with the whole budget."""

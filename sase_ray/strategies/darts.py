@@ -6,6 +6,7 @@ gradient of the validation loss in alpha at the current weights (eq. 6 with xi =
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -14,10 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sase_ray.strategies.base import OneShot, SearchTask
-from search_spaces.network import Supernet
-from search_spaces.super_block import Mixture
-from trainables.oneshot import OneShotAlgorithm, Ranking, StepCost, best_by_sum
+from search_spaces.genotype import Genotype
+from search_spaces.network import NetworkSpec, Supernet
+from search_spaces.space import SearchSpace
+from search_spaces.super_block import Mixture, SuperSASE
+from trainables.oneshot import OneShotAlgorithm, Ranking, StepCost, best_by_sum, sums_of
 from trainables.protocol import TrainingProtocol
+from trainables.shared_weights import SharedWeights
 from trainables.training import Batch, Trainer
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -63,6 +67,15 @@ class DARTSAlgorithm(OneShotAlgorithm):
     def __init__(self, settings: DARTS, protocol: TrainingProtocol) -> None:
         self.settings = settings
         self.protocol = protocol
+        self.stops_when_sharp = settings.stop_when_sharp
+
+    def build_supernet(self, spec: NetworkSpec, space: SearchSpace, seed: int) -> Supernet:
+        """Build the supernet of this algorithm's blocks."""
+        return Supernet(spec, space, block=self.block(), seed=seed)
+
+    def block(self) -> Callable[..., nn.Module]:
+        """Return what builds a mixed block: see `Supernet`."""
+        return SuperSASE
 
     def start(self, supernet: Supernet, trainer: Trainer, generator: torch.Generator) -> None:
         """Draw alpha near zero, so that the operations begin alike."""
@@ -75,31 +88,49 @@ class DARTSAlgorithm(OneShotAlgorithm):
             )
             for variable in self.space.variables
         ]
+        self.learned = [*self.alpha, *self.further_parameters()]
         self.optimizer = torch.optim.Adam(
-            self.alpha,
+            self.learned,
             lr=self.settings.alpha_lr,
             betas=self.settings.alpha_betas,
             weight_decay=self.settings.alpha_weight_decay,
         )
 
+    def further_parameters(self) -> list[nn.Parameter]:
+        """Return what is learned with alpha, by the same optimiser: nothing here."""
+        return []
+
     def mixture(self) -> Mixture:
         """Weigh the operations by the softmax of alpha (eq. 2)."""
         return Mixture([F.softmax(alpha, dim=0) for alpha in self.alpha])
 
+    @property
+    def architecture(self) -> Sequence[Tensor]:
+        """Alpha."""
+        return self.alpha
+
     def architecture_step(self, train: Batch, validation: Batch) -> None:
         """Step alpha along its gradient."""
-        for alpha, gradient in zip(self.alpha, self.gradient(train, validation), strict=True):
-            alpha.grad = gradient
+        gradients = self.gradient(train, validation)
+        for parameter, gradient in zip(self.learned, gradients, strict=True):
+            parameter.grad = gradient
         self.optimizer.step()
 
     def gradient(self, train: Batch, validation: Batch) -> tuple[Tensor, ...]:
-        """Return the gradient of the validation loss in alpha, at the current weights."""
-        return torch.autograd.grad(self.trainer.loss(validation), self.alpha)
+        """Return the gradient of the validation loss in `learned`, at the current weights."""
+        return torch.autograd.grad(self.trainer.loss(validation), self.learned)
 
     def ranking(self, count: int) -> Ranking:
         """Rank by log-probability under alpha; the first is the argmax of each edge."""
-        scores = [F.log_softmax(alpha.detach(), dim=0).tolist() for alpha in self.alpha]
-        return best_by_sum(self.space, scores, count)
+        return best_by_sum(self.space, self.log_probabilities(), count)
+
+    def score(self, genotypes: Sequence[Genotype], shared: SharedWeights) -> list[float]:
+        """Score by log-probability under alpha."""
+        return sums_of(self.space, self.log_probabilities(), genotypes)
+
+    def log_probabilities(self) -> list[list[float]]:
+        """Return the log-probabilities of every edge's operations under alpha."""
+        return [F.log_softmax(alpha.detach(), dim=0).tolist() for alpha in self.alpha]
 
     def report(self) -> dict[str, Any]:
         """Record the probabilities of the operations."""
@@ -114,13 +145,13 @@ class DARTSAlgorithm(OneShotAlgorithm):
     def state_dict(self) -> dict[str, Any]:
         """Return alpha and its optimiser."""
         return {
-            "alpha": [alpha.detach().clone() for alpha in self.alpha],
+            "alpha": [parameter.detach().clone() for parameter in self.learned],
             "optimizer": self.optimizer.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore alpha and its optimiser."""
         with torch.no_grad():
-            for alpha, saved in zip(self.alpha, state["alpha"], strict=True):
-                alpha.copy_(saved)
+            for parameter, saved in zip(self.learned, state["alpha"], strict=True):
+                parameter.copy_(saved)
         self.optimizer.load_state_dict(state["optimizer"])

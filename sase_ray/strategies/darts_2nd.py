@@ -48,9 +48,9 @@ class SecondOrderAlgorithm(DARTSAlgorithm):
         with self._restored(weights):
             self._unroll(train, weights, rate)
             both = torch.autograd.grad(
-                self.trainer.loss(validation), [*self.alpha, *weights], materialize_grads=True
+                self.trainer.loss(validation), [*self.learned, *weights], materialize_grads=True
             )
-        direct, vector = both[: len(self.alpha)], both[len(self.alpha) :]
+        direct, vector = both[: len(self.learned)], both[len(self.learned) :]
         implicit = self._hessian_vector_product(train, weights, vector)
         return tuple(d - rate * i for d, i in zip(direct, implicit, strict=True))
 
@@ -78,7 +78,7 @@ class SecondOrderAlgorithm(DARTSAlgorithm):
                 with torch.no_grad():
                     for weight, part in zip(weights, vector, strict=True):
                         weight.add_(part, alpha=float(sign * eps))
-                sides.append(torch.autograd.grad(self.trainer.loss(train), self.alpha))
+                sides.append(torch.autograd.grad(self.trainer.loss(train), self.learned))
         return [(plus - minus) / (2 * eps) for plus, minus in zip(*sides, strict=True)]
 
     @contextmanager

@@ -106,6 +106,11 @@ class Batches:
         while True:
             yield self._next()
 
+    def first(self, count: int = 1) -> list[tuple[Tensor, Tensor]]:
+        """Return the first batches of the images as they lie, without augmentation."""
+        chunks = self._indices.split(self.batch_size)[:count]
+        return [(self._normalised(self.part.images[i]), self.part.labels[i]) for i in chunks]
+
     def restart(self) -> None:
         """Leave the rest of the current epoch out and begin the next, unless it has just begun."""
         if self._position:
@@ -169,4 +174,8 @@ class Batches:
         ready = normalise(images, self._mean, self._std)
         if augmentation.cutout:
             ready = random_cutout(ready, augmentation.cutout, generator)
+        return ready.contiguous(memory_format=self._format)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        ready = normalise(images, self._mean, self._std)
         return ready.contiguous(memory_format=self._format)
