@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from sase_ray.comparison import Comparison, SearchReport, compare, search
     from sase_ray.config import Config, load_config
     from sase_ray.measurement import ReliabilityReport, measure_reliability
+    from sase_ray.runs import Run, load_run
     from sase_ray.table_comparison import TableComparison, compare_on_table
     from sase_ray.tabular import TabularBenchmark
     from sase_ray.tabulate import tabulate
@@ -26,6 +27,8 @@ _PLACES = {
     "load_config": "sase_ray.config",
     "ReliabilityReport": "sase_ray.measurement",
     "measure_reliability": "sase_ray.measurement",
+    "Run": "sase_ray.runs",
+    "load_run": "sase_ray.runs",
     "TableComparison": "sase_ray.table_comparison",
     "compare_on_table": "sase_ray.table_comparison",
     "TabularBenchmark": "sase_ray.tabular",
@@ -38,6 +41,7 @@ __all__ = [
     "Config",
     "Genotype",
     "ReliabilityReport",
+    "Run",
     "SearchReport",
     "SearchSpace",
     "TableComparison",
@@ -46,6 +50,7 @@ __all__ = [
     "compare",
     "compare_on_table",
     "load_config",
+    "load_run",
     "measure_reliability",
     "register_op",
     "search",

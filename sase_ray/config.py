@@ -13,6 +13,9 @@ from search_spaces.errors import UserError, explain_validation_error, shorten
 from search_spaces.reading import parse_yaml, read_yaml_mapping
 from trainables.protocol import ProxyProtocol, TrainingProtocol, WholeNumber
 
+RANDOM_SEARCH = "random"
+"""The strategy that the others are tested against."""
+
 Options = dict[str, JsonValue]
 """Options of a part, which checks them itself; plain values, as a run's config.yaml holds them."""
 

@@ -38,9 +38,6 @@ FIRST_FINAL_SEED = 10_000
 SAMPLED = 3
 """Genotypes of which the memory is estimated."""
 
-RANDOM_SEARCH = "random"
-"""The strategy that the others are tested against."""
-
 
 @dataclass(frozen=True)
 class Setup:

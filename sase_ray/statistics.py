@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import optimize, stats
 from statsmodels.stats.multitest import multipletests
 
@@ -33,6 +34,22 @@ def estimate(values: Sequence[float], resolution: float = 0.0) -> Estimate:
         return Estimate(mean, mean, mean)
     low, high = stats.t.interval(1 - ALPHA, len(sample) - 1, loc=mean, scale=error)
     return Estimate(mean, float(low), float(high))
+
+
+def mean_of_steps(
+    courses: Sequence[tuple[ArrayLike, ArrayLike]], grid: ArrayLike
+) -> list[Estimate]:
+    """Estimate the mean of step functions at the points of a grid.
+
+    Args:
+        courses: of each, where its value changes (increasing) and the value from there on.
+        grid: points, none before the first change of any.
+    """
+    steps = [
+        np.asarray(values, dtype=float)[np.searchsorted(places, grid, side="right") - 1]
+        for places, values in courses
+    ]
+    return [estimate(values.tolist()) for values in np.transpose(steps)]
 
 
 def paired_p_value(

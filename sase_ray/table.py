@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sase_ray.setup import RANDOM_SEARCH
+from sase_ray.config import RANDOM_SEARCH
 from sase_ray.statistics import ALPHA, detectable_difference, estimate, holm, paired_p_value
 
 

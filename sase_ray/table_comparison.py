@@ -13,15 +13,14 @@ import pandas as pd
 import ray
 from rich.console import Console
 from rich.progress import track
-from scikit_posthocs import posthoc_nemenyi_friedman
-from scipy import stats
 
 from sase_ray.cluster import connected
 from sase_ray.comparison import check_new_run
 from sase_ray.config import ResourcesConfig, load_config
+from sase_ray.ranks import overall, pairwise
 from sase_ray.results import RunFolder
 from sase_ray.simulation import Look, simulate_search, table_task
-from sase_ray.statistics import ALPHA, estimate
+from sase_ray.statistics import ALPHA, estimate, mean_of_steps
 from sase_ray.strategies import BlackBox, make_strategy, strategies
 from sase_ray.tabular import TEST, TabularBenchmark
 from search_spaces.errors import UserError
@@ -140,7 +139,8 @@ def compare_on_table(
     folder.write_table("strategies", ranking.to_dict("records"), csv=True)
     from sase_ray.plots import plot_table_comparison  # matplotlib takes a while to load
 
-    plot_table_comparison(curves, ends, pairwise(ends), table, metric, folder.path)
+    tests = pairwise(regret_blocks(ends))
+    plot_table_comparison(curves, ends, tests, table, metric, folder.path)
     reading = tuple(_reading(ranking, ends, table, metric, noise))
     return TableComparison(folder.path, metric, ranking, curves, reading)
 
@@ -246,18 +246,11 @@ def regret_curves(searches: pd.DataFrame, budget: int) -> pd.DataFrame:
     """
     rows = []
     for name, own in searches.groupby("strategy", sort=False):
-        first = own.groupby("seed")["samples"].first().max()
+        runs = [run for _, run in own.groupby("seed")]
+        first = max(run["samples"].iloc[0] for run in runs)
         grid = np.linspace(first, budget, GRID)
-        steps = np.stack(
-            [
-                run["regret"].to_numpy()[
-                    np.searchsorted(run["samples"].to_numpy(), grid, side="right") - 1
-                ]
-                for _, run in own.groupby("seed")
-            ]
-        )
-        for samples, values in zip(grid, steps.T, strict=True):
-            mean = estimate(values.tolist())
+        steps = [(run["samples"].to_numpy(), run["regret"].to_numpy()) for run in runs]
+        for samples, mean in zip(grid, mean_of_steps(steps, grid), strict=True):
             rows.append(
                 {
                     "strategy": name,
@@ -279,10 +272,11 @@ def rank_strategies(ends: pd.DataFrame) -> pd.DataFrame:
         `samples`, `seconds`, and `tied`: whether it cannot be told from the best mean rank, by
         the Nemenyi test, or as the Friedman test before it finds nothing (Demsar, JMLR 2006).
     """
-    ranks = _blocks(ends).rank(axis=1).mean()
-    tests = pairwise(ends)
+    blocks = regret_blocks(ends)
+    ranks = blocks.rank(axis=1).mean()
+    tests = pairwise(blocks)
     best = ranks.idxmin()
-    differ = overall(ends) < ALPHA
+    differ = overall(blocks) < ALPHA
     rows = []
     for name, own in ends.groupby("strategy", sort=False):
         mean = estimate(own["regret"].tolist())
@@ -303,32 +297,8 @@ def rank_strategies(ends: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("mean_rank", kind="stable").reset_index(drop=True)
 
 
-def overall(ends: pd.DataFrame) -> float:
-    """Return the p-value that all strategies are alike: Friedman's test, of two Wilcoxon's."""
-    blocks = _blocks(ends)
-    if blocks.shape[1] < 2 or (blocks.nunique(axis=1) == 1).all():
-        return 1.0
-    if blocks.shape[1] == 2:
-        return _wilcoxon(blocks)
-    return float(stats.friedmanchisquare(*(blocks[name] for name in blocks)).pvalue)
-
-
-def pairwise(ends: pd.DataFrame) -> pd.DataFrame:
-    """Return the p-values of Nemenyi's test between all pairs of strategies."""
-    blocks = _blocks(ends)
-    if blocks.shape[1] < 3:  # the test of two is Wilcoxon's
-        names = list(blocks)
-        p = _wilcoxon(blocks) if len(names) == 2 else 1.0
-        return pd.DataFrame(np.where(np.eye(len(names)), 1.0, p), names, names)
-    return posthoc_nemenyi_friedman(blocks).fillna(1.0)
-
-
-def _wilcoxon(blocks: pd.DataFrame) -> float:
-    first, second = (blocks[name] for name in blocks)
-    return float(stats.wilcoxon(first, second).pvalue) if (first != second).any() else 1.0
-
-
-def _blocks(ends: pd.DataFrame) -> pd.DataFrame:
+def regret_blocks(ends: pd.DataFrame) -> pd.DataFrame:
+    """Return the final regrets as blocks: a row a seed, a column a strategy."""
     return ends.pivot(index="seed", columns="strategy", values="regret")
 
 
@@ -341,7 +311,7 @@ def _reading(
 ) -> Iterator[str]:
     unit, scale = ("nats", 1.0) if metric == "val_loss" else ("points", 100.0)
     if len(ranking) > 1:
-        p = overall(ends)
+        p = overall(regret_blocks(ends))
         test = "Friedman" if len(ranking) > 2 else "Wilcoxon"
         verdict = "differ" if p < ALPHA else "cannot be told apart"
         searches = ends["seed"].nunique()

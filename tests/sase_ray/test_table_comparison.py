@@ -8,10 +8,11 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from sase_ray.ranks import pairwise
 from sase_ray.table_comparison import (
     compare_on_table,
-    pairwise,
     rank_strategies,
+    regret_blocks,
     regret_curves,
     search_table,
 )
@@ -114,15 +115,17 @@ def test_ranks_and_friedman_agree_with_scipy() -> None:
     # Nemenyi (Demsar 2006, eq. for CD): q(0.05, 3 groups) = 2.343 times sqrt(k(k+1)/6N).
     critical = 2.343 * (3 * 4 / (6 * 40)) ** 0.5
     told_apart = abs(expected[:, None] - expected[None, :]) > critical
-    np.testing.assert_array_equal(pairwise(ends_of(regrets)).to_numpy() < 0.05, told_apart)
+    np.testing.assert_array_equal(
+        pairwise(regret_blocks(ends_of(regrets))).to_numpy() < 0.05, told_apart
+    )
 
 
 def test_two_strategies_are_tested_by_wilcoxon_and_one_by_nothing() -> None:
     rng = np.random.default_rng(1)
     first, second = rng.normal(0, 1, 30).tolist(), rng.normal(1, 1, 30).tolist()
-    p = pairwise(ends_of({"a": first, "b": second}))
+    p = pairwise(pd.DataFrame({"a": first, "b": second}))
     assert p.loc["a", "b"] == pytest.approx(stats.wilcoxon(first, second).pvalue)
-    assert pairwise(ends_of({"a": first, "b": first})).loc["a", "b"] == 1
+    assert pairwise(pd.DataFrame({"a": first, "b": first})).loc["a", "b"] == 1
     assert rank_strategies(ends_of({"a": first}))["tied"].tolist() == [True]
 
 

@@ -1,0 +1,188 @@
+"""The tables of a run: their columns, types and meanings, as `load_run` gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+import pyarrow as pa
+
+from search_spaces.genotype import EDGES
+
+Kind = Literal["text", "count", "number", "truth", "bytes"]
+
+ARROW: Mapping[Kind, pa.DataType] = {
+    "text": pa.string(),
+    "count": pa.int64(),
+    "number": pa.float64(),
+    "truth": pa.bool_(),
+    "bytes": pa.binary(),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        kind: text (str), count (int64), number (float64), truth (bool), or bytes.
+        meaning: what it holds, and in which unit.
+        needed: whether a table without it, or with an empty cell in it, is no such table. Where it
+            is not needed it is there all the same: empty text, NaN, or False.
+    """
+
+    kind: Kind
+    meaning: str
+    needed: bool = True
+
+
+def _maybe(kind: Kind, meaning: str) -> Column:
+    return Column(kind, meaning, needed=False)
+
+
+_STRATEGY = Column("text", "name of the strategy")
+_SEED = Column("count", "of the search")
+_RESULT = {
+    "train_seconds": _maybe("number", "device-seconds of the training"),
+    "train_loss": _maybe("number", "cross-entropy on the training images, nats"),
+}
+_PROXY = {
+    "genotype": _maybe("text", "text form; empty where none is known"),
+    "epoch": _maybe("number", "of the trial, from 1"),
+    "samples": _maybe("number", "training samples that the trial has seen"),
+    **_RESULT,
+    "val_loss": _maybe("number", "cross-entropy on the validation images, nats"),
+    "val_accuracy": _maybe("number", "on the validation images, 0 to 1"),
+    "diverged": _maybe("truth", "whether the training was lost"),
+    "reason": _maybe("text", "why it was lost"),
+}
+_COST = {
+    "parameters": Column("number", "of the whole network"),
+    "macs": Column("number", "multiply-accumulates of the whole network on one image"),
+    "latency_ms": Column("number", "milliseconds of a forward pass, measured where the run was"),
+}
+_MEMORY = _maybe("number", "largest memory of a search, MiB")
+
+TABLES: Mapping[str, Mapping[str, Column]] = {
+    "strategies": {
+        "name": Column("text", "of the strategy or baseline"),
+        "family": Column("text", "black-box, one-shot, baseline, ..."),
+        "test_accuracy": Column("number", "mean of the final trainings on test images, 0 to 1"),
+        "ci_low": _maybe("number", "lower end of its 95% interval over independent searches"),
+        "ci_high": _maybe("number", "upper end"),
+        "units": Column("count", "independent searches (or final trainings of one) behind it"),
+        "search_samples": Column("number", "training samples of a search, mean"),
+        "search_seconds": Column("number", "device-seconds of a search, mean"),
+        "trials": Column("number", "of a search, mean"),
+        **_COST,
+        "genotypes": Column("text", "answers of its searches, joined by spaces"),
+        "difference": _maybe("number", "of the accuracy to random search, paired, mean"),
+        "p_value": _maybe("number", "of the paired t-test against random search"),
+        "p_holm": _maybe("number", "the same after Holm's correction"),
+        "significant": _maybe("truth", "whether that is below 0.05"),
+        "peak_memory_mib": _MEMORY,
+    },
+    "final": {
+        "name": Column("text", "of the strategy or baseline"),
+        "family": Column("text", "as in strategies"),
+        "seed": _SEED,
+        "final_seed": Column("count", "of the final training"),
+        "module": Column("text", "genotype, or name of the baseline"),
+        "diverged": _maybe("truth", "whether the training was lost"),
+        "reason": _maybe("text", "why it was lost"),
+        **_RESULT,
+        "test_loss": _maybe("number", "cross-entropy on the test images, nats"),
+        "test_accuracy": _maybe("number", "on the test images, 0 to 1"),
+        "samples": _maybe("number", "training samples of the final training"),
+        **_COST,
+    },
+    "searches": {
+        "strategy": _STRATEGY,
+        "seed": _SEED,
+        "genotype": Column("text", "its answer"),
+        "samples": Column("number", "training samples that it has seen"),
+        "seconds": Column("number", "device-seconds that it has held"),
+        "trials": Column("count", "that it has begun"),
+        "peak_memory_mib": _MEMORY,
+    },
+    "trials": {
+        "strategy": _STRATEGY,
+        "family": Column("text", "as in strategies"),
+        "seed": _SEED,
+        "trial": Column("text", "its name"),
+        **_PROXY,
+        "status": Column("text", "finished, stopped (early), diverged, or failed"),
+        **{edge: _maybe("text", f"operation of the edge {edge}") for edge in EDGES},
+    },
+    "curves": {
+        "strategy": _STRATEGY,
+        "seed": _SEED,
+        "trial": Column("text", "its name"),
+        **_PROXY,
+        "search_samples": Column("number", "training samples of the whole search by then"),
+        "search_seconds": Column("number", "device-seconds of the whole search by then"),
+        "incumbent": _maybe("text", "best genotype by then"),
+        "incumbent_val_loss": _maybe("number", "its val_loss; of a one-shot search the supernet's"),
+        "incumbent_val_accuracy": _maybe("number", "its val_accuracy, likewise"),
+        "entropy": _maybe("number", "of the architecture's probabilities, 0 to 1; one-shot"),
+        "dominant_eigenvalue": _maybe("number", "of the loss's Hessian by alpha; one-shot"),
+        "poor_share": _maybe("number", "of operations with few parameters, 0 to 1; one-shot"),
+        "discretisation_gap": _maybe(
+            "number", "accuracy of the supernet less that of its discrete genotype; one-shot"
+        ),
+    },
+    "alpha": {
+        "strategy": _STRATEGY,
+        "seed": _SEED,
+        "search_samples": Column("number", "training samples of the search by then"),
+        "variable": Column("text", "edge, or stageN.edge"),
+        "operation": Column("text", "one of the edge's operations"),
+        "probability": Column("number", "of the operation, 0 to 1"),
+    },
+    "rankings": {
+        "strategy": _STRATEGY,
+        "seed": _SEED,
+        "rank": Column("count", "1 is the search's answer"),
+        "genotype": Column("text", "text form"),
+        "score": _maybe("number", "that it was ranked by"),
+        "score_is": Column("text", "what the score is, and whether lower is better"),
+    },
+    "agreement": {
+        "strategy": _STRATEGY,
+        "seed": _SEED,
+        "tau": _maybe("number", "Kendall's, of the search's own ranking and stand-alone results"),
+        "low": _maybe("number", "lower end of its 95% interval"),
+        "high": _maybe("number", "upper end"),
+        "genotypes": Column("count", "that were ranked"),
+    },
+    "gradcam": {
+        "module": Column("text", "name of a strategy or baseline"),
+        "genotype": _maybe("text", "of a strategy"),
+        "seed": _SEED,
+        "image": Column("count", "index among the test images"),
+        "label": Column("count", "the image's class"),
+        "predicted": Column("count", "the network's"),
+        "height": Column("count", "pixels"),
+        "width": Column("count", "pixels"),
+        "channels": Column("count", "1 (grey) or 3 (red, green, blue)"),
+        "pixels": Column("bytes", "uint8, height x width x channels, row by row"),
+        "cam": Column("bytes", "uint8, height x width, 0 to 255"),
+    },
+}
+"""Every table that a run may have (`<name>.parquet`), with its columns.
+
+`trials` of a space with a block a stage has `stageN.edge` in place of the edges. Columns that are
+not named here are passed on if they hold texts, numbers or truth values.
+"""
+
+
+def describe_columns(table: str) -> pd.DataFrame:
+    """Return the documentation of a table: `column`, `kind`, `meaning`, `needed`.
+
+    Raises:
+        KeyError: a run has no such table.
+    """
+    rows = [(name, c.kind, c.meaning, c.needed) for name, c in TABLES[table].items()]
+    return pd.DataFrame(rows, columns=["column", "kind", "meaning", "needed"])

@@ -1,0 +1,129 @@
+"""Tests and intervals on ranks, by scipy, scikit-posthocs and statsmodels.
+
+Blocks are frames with a row a block (a seed), a column a treatment (a strategy), and lower is
+better unless something else is said. Demsar, "Statistical Comparisons of Classifiers over Multiple
+Data Sets", JMLR 2006.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scikit_posthocs import posthoc_nemenyi_friedman
+from scipy import stats
+
+from sase_ray.statistics import ALPHA, holm
+
+FEWEST_BLOCKS = 5
+"""Below this, the large-sample forms of Friedman's and Nemenyi's tests are not to be trusted."""
+
+
+def overall(blocks: pd.DataFrame) -> float:
+    """Return the p-value that all treatments are alike: Friedman's test, of two Wilcoxon's."""
+    if blocks.shape[1] < 2 or (blocks.nunique(axis=1) == 1).all():
+        return 1.0
+    if blocks.shape[1] == 2:
+        return signed_rank_p_value(*(blocks[name] for name in blocks))
+    return float(stats.friedmanchisquare(*(blocks[name] for name in blocks)).pvalue)
+
+
+def pairwise(blocks: pd.DataFrame) -> pd.DataFrame:
+    """Return the p-values of Nemenyi's test between all pairs; of two treatments Wilcoxon's."""
+    if blocks.shape[1] < 3:
+        names = list(blocks)
+        p = signed_rank_p_value(*(blocks[n] for n in names)) if len(names) == 2 else 1.0
+        return pd.DataFrame(np.where(np.eye(len(names)), 1.0, p), names, names)
+    return posthoc_nemenyi_friedman(blocks).fillna(1.0)
+
+
+def signed_rank_p_value(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the two-sided p-value of Wilcoxon's signed-rank test; 1 where all pairs are equal."""
+    equal = np.array_equal(np.asarray(first), np.asarray(second))
+    return 1.0 if equal else float(stats.wilcoxon(first, second).pvalue)
+
+
+def smallest_signed_rank_p_value(pairs: int) -> float:
+    """Return the smallest two-sided p-value that Wilcoxon's test of so many pairs can give."""
+    return min(1.0, 2.0 ** (1 - pairs))
+
+
+def against_control(blocks: pd.DataFrame, control: str) -> pd.DataFrame:
+    """Test every treatment against one by Wilcoxon's signed-rank test, with Holm's correction.
+
+    Returns:
+        A row a treatment but the control: `name`, `p_value`, `p_holm`.
+    """
+    others = [name for name in blocks if name != control]
+    p = [signed_rank_p_value(blocks[name], blocks[control]) for name in others]
+    return pd.DataFrame({"name": others, "p_value": p, "p_holm": holm(p)})
+
+
+@dataclass(frozen=True)
+class Kendall:
+    """Kendall's tau-b with its 95% bootstrap interval over pairs; NaN where nothing varies."""
+
+    tau: float
+    low: float
+    high: float
+    pairs: int
+
+
+def kendall(
+    first: Sequence[float], second: Sequence[float], *, resamples: int = 2000, seed: int = 0
+) -> Kendall:
+    """Measure how far two scores rank the same things alike.
+
+    Pairs with a score that is not finite are left out. Fewer than four have no interval.
+
+    Args:
+        first: a score of each.
+        second: the other score of each.
+        resamples: of the bootstrap (percentile intervals, pairs drawn with replacement).
+        seed: of the bootstrap.
+    """
+    both = np.array([first, second], dtype=float).reshape(2, -1)
+    a, b = both[:, np.isfinite(both).all(axis=0)]
+    pairs = len(a)
+    nan = float("nan")
+    if pairs < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return Kendall(nan, nan, nan, pairs)
+    tau = _tau(a, b)
+    if pairs < 4:
+        return Kendall(tau, nan, nan, pairs)
+    draws = stats.bootstrap(
+        (a, b),
+        _tau,
+        n_resamples=resamples,
+        paired=True,
+        vectorized=False,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).bootstrap_distribution
+    # A resample of one thing alone ranks nothing.
+    low, high = np.nanquantile(draws, [ALPHA / 2, 1 - ALPHA / 2])
+    return Kendall(tau, float(low), float(high), pairs)
+
+
+def _tau(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    return float(stats.kendalltau(a, b).statistic)
+
+
+def pareto_front(cost: Sequence[float], value: Sequence[float]) -> NDArray[np.bool_]:
+    """Tell which points no other has beaten: none costs as little or less and is better.
+
+    Of points that are equal in both, all are on the front; a point that is not finite never is.
+
+    Args:
+        cost: of each, lower is better.
+        value: of each, higher is better.
+    """
+    x, y = np.asarray(cost, dtype=float), np.asarray(value, dtype=float)
+    cheaper = x[None, :] <= x[:, None]
+    better = y[None, :] >= y[:, None]
+    strictly = (x[None, :] < x[:, None]) | (y[None, :] > y[:, None])
+    beaten = (cheaper & better & strictly).any(axis=1)
+    return ~beaten & np.isfinite(x) & np.isfinite(y)
