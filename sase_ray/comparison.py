@@ -279,6 +279,8 @@ class _Run:
             )
         )
         finals = self.folder.write_table("final", self._final_rows(costs))
+        if activations := list(self._activation_rows()):
+            self.folder.write_table("gradcam", activations)
         searches = self.folder.write_table("searches", self._search_rows())
         verdict = judge(
             finals,
@@ -305,11 +307,13 @@ class _Run:
         folder = os.path.relpath(self.folder.path)
         return reliability_sentences(config, self.setup.reliability, scores, folder)
 
-    def _final_rows(self, costs: dict[str, dict[str, float]]) -> Iterator[dict[str, Any]]:
-        # In a fixed order: the searches end in any.
+    def _finals_in_order(self) -> list[tuple[str, str, int, FinalJob]]:
+        # The searches end in any order.
         order = [*self.setup.strategies, *self.setup.config.baselines]
-        finals = sorted(self.finals, key=lambda f: (order.index(f[0]), f[2], f[3].seed))
-        for name, family, replicate, job in finals:
+        return sorted(self.finals, key=lambda f: (order.index(f[0]), f[2], f[3].seed))
+
+    def _final_rows(self, costs: dict[str, dict[str, float]]) -> Iterator[dict[str, Any]]:
+        for name, family, replicate, job in self._finals_in_order():
             if (job.module, job.seed) not in self.results:
                 continue
             yield {
@@ -321,6 +325,15 @@ class _Run:
                 **self.results[job.module, job.seed],
                 **costs[job.module],
             }
+
+    def _activation_rows(self) -> Iterator[dict[str, Any]]:
+        for name, family, replicate, job in self._finals_in_order():
+            activations = self.trainings.activations(job) if job.shown else None
+            if activations is not None:
+                genotype = None if family == BASELINE else job.module
+                head = {"module": name, "genotype": genotype, "seed": replicate}
+                for row in activations.to_dict("records"):
+                    yield head | row
 
     def _search_rows(self) -> Iterator[dict[str, Any]]:
         for outcome in self.searches.outcomes:

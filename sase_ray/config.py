@@ -53,6 +53,9 @@ class FinalConfig(TrainingProtocol):
     workers: WholeNumber = Field(
         default=1, ge=1, description="that train one network together, each on a GPU of its own"
     )
+    gradcam_images: WholeNumber = Field(
+        default=8, ge=0, le=64, description="test images of which Grad-CAM is shown; 0 for none"
+    )
 
 
 class ResourcesConfig(_Section):

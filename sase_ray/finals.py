@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
 import ray
 
 from sase_ray.cluster import Slots
@@ -14,6 +15,7 @@ from trainables.checkpoint import Checkpoints
 from trainables.data import FinalData
 from trainables.distributed import MAX_FAILURES, train_final_together
 from trainables.final import FinalJob, train_final
+from trainables.gradcam import read_activations
 from trainables.resumable import NOTE
 from trainables.store import Store
 
@@ -49,12 +51,23 @@ class FinalTrainings:
 
     def begin(self, job: FinalJob) -> Any:
         """Return the reference of what `train_final` gives, with a `NOTE` perhaps."""
-        module = hashlib.sha256(job.module.encode()).hexdigest()[:16]
-        kept = self.kept.at(f"{module}-{job.seed}")
+        kept = self._place(job)
         if self.teams is not None:
             return self.teams.train.remote(job, [self.data], kept)
         alone = _alone.options(num_cpus=self.trial.cpus, num_gpus=self.trial.gpus)
         return alone.remote(job, self.data, kept)
+
+    def activations(self, job: FinalJob) -> pd.DataFrame | None:
+        """Return where the trained network of a job looks, or None if that was not kept.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        return read_activations(self._place(job))
+
+    def _place(self, job: FinalJob) -> Store:
+        module = hashlib.sha256(job.module.encode()).hexdigest()[:16]
+        return self.kept.at(f"{module}-{job.seed}")
 
 
 @ray.remote(max_retries=MAX_RETRIES)
@@ -78,6 +91,6 @@ def _once(
     if content is None:
         result = train()
         kept.write("result.json", json.dumps(result).encode())
-        return result | {NOTE: "; ".join(notes or ())}
+        return result | {NOTE: "; ".join(filter(None, [*(notes or ()), result.get(NOTE)]))}
     known: dict[str, Any] = json.loads(content)
     return known

@@ -30,10 +30,14 @@ from trainables.data import (
 from trainables.distributed import check_workers
 from trainables.final import FinalJob
 from trainables.footprint import training_footprint
+from trainables.gradcam import chosen_images
 from trainables.job import SearchJob
 
 FIRST_FINAL_SEED = 10_000
 """Seeds of searches count from 0, those of final trainings from here."""
+
+SHOWN_BASELINES = {"none", "se", "cbam"}
+"""Of which Grad-CAM is shown, besides what the strategies found."""
 
 SAMPLED = 3
 """Genotypes of which the memory is estimated."""
@@ -151,6 +155,7 @@ class Setup:
 
     def final_job(self, module: str, *, baseline: bool, seed: int) -> FinalJob:
         """Return the final training of a module with one seed."""
+        shows = seed == FIRST_FINAL_SEED and (not baseline or module in SHOWN_BASELINES)
         return FinalJob(
             self.network,
             self.space,
@@ -159,7 +164,14 @@ class Setup:
             self.config.final,
             seed,
             self.threads,
+            self.shown_images if shows else (),
         )
+
+    @cached_property
+    def shown_images(self) -> tuple[int, ...]:
+        """Test images of which Grad-CAM is shown, the same for all modules."""
+        count, seed = self.config.final.gradcam_images, self.config.data.split_seed
+        return chosen_images(self.final_data.test.labels, count, seed)
 
     def final_seeds(self, replicate: int) -> range:
         """Return the seeds of the final trainings that belong to one search seed.

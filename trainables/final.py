@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
+from search_spaces.errors import shorten
 from search_spaces.network import NetworkSpec
 from search_spaces.ops import load_operations
 from search_spaces.space import SearchSpace
 from trainables.checkpoint import Checkpoints
 from trainables.data import Batches, FinalData
 from trainables.device import take_device
+from trainables.gradcam import class_activations, write_activations
 from trainables.protocol import TrainingProtocol
+from trainables.resumable import NOTE
+from trainables.store import Store
 from trainables.training import (
     Batch,
     Diverged,
@@ -44,6 +49,7 @@ class FinalJob:
         protocol: how it is trained.
         seed: of initial weights, batch order and augmentation.
         threads: CPU threads.
+        shown: test images of which is kept where the trained network looks.
     """
 
     network: NetworkSpec
@@ -53,8 +59,9 @@ class FinalJob:
     protocol: TrainingProtocol
     seed: int
     threads: int = 1
+    shown: tuple[int, ...] = ()
 
-    def build(self) -> torch.nn.Module:
+    def build(self) -> nn.Module:
         """Build the network with its initial weights."""
         if self.baseline:
             return self.network.with_baseline(self.module, seed=self.seed)
@@ -73,12 +80,14 @@ def train_final(
     Args:
         job: what to train.
         data: on what.
-        checkpoints: kept after each epoch; the training goes on from the last one.
+        checkpoints: kept after each epoch; the training goes on from the last one. Beside them
+            goes what is to be shown.
         team: of workers that train it together, each of which calls this; None trains alone.
 
     Returns:
         `test_accuracy` (0 to 1), `test_loss` (nats), `train_loss`, `samples` and `train_seconds`;
         a run that diverged has an accuracy of 0, an infinite loss and a `reason`.
+        A `NOTE` says what could not be shown.
     """
     started = time.perf_counter()
     device = take_device(job.threads)
@@ -96,6 +105,7 @@ def train_final(
         torch.manual_seed(team.seed(job.seed))
         trainer = team.trainer(model, protocol, steps, device)
         parts = team.part(batches)
+    keeps = checkpoints is not None and (team is None or team.rank == 0)
     begun = 0
     result: dict[str, Any] = {"diverged": False, "reason": "", "train_loss": float("inf")}
     if checkpoints is not None and (state := checkpoints.latest()) is not None:
@@ -109,7 +119,7 @@ def train_final(
     try:
         for epoch in range(begun + 1, protocol.epochs + 1):
             result["train_loss"] = train_epoch(trainer, parts)
-            if checkpoints is not None and (team is None or team.rank == 0):
+            if checkpoints is not None and keeps:
                 state = {
                     "model": model.state_dict(),
                     "trainer": trainer.state_dict(),
@@ -127,7 +137,22 @@ def train_final(
         reason = str(divergence)
         result |= {"diverged": True, "reason": reason}
         result |= {"test_loss": float("inf"), "test_accuracy": 0.0}
-    return result | {
+    result |= {
         "samples": batches.samples_per_epoch * protocol.epochs,
         "train_seconds": time.perf_counter() - started,
     }
+    if checkpoints is not None and keeps and job.shown and not result["diverged"]:
+        result |= _show(model, data, job.shown, checkpoints.store, device)
+    return result
+
+
+def _show(
+    model: nn.Module, data: FinalData, shown: tuple[int, ...], store: Store, device: torch.device
+) -> dict[str, Any]:
+    """Keep where the network looks; whatever goes wrong with that is no more than a note."""
+    try:
+        activations = class_activations(model, data, shown, device)
+    except Exception as error:
+        return {NOTE: f"no Grad-CAM: {shorten(str(error))}"}
+    write_activations(store, activations)
+    return {}

@@ -32,7 +32,7 @@ def tiny_settings() -> Mapping[str, Any]:
         "backbone": {"name": "resnet8", "options": {"width": 4}},
         "data": {"train_size": 96, "validation_size": 60},
         "proxy": {"epochs": 2, "batch_size": 32, "averaging": 0, "seeds": 1, "warm_host": None},
-        "final": {"train_size": 200, "epochs": 1},
+        "final": {"train_size": 200, "epochs": 1, "gradcam_images": 0},
         "budget": 600,
         "seeds": 2,
         "baselines": ["none", "se"],

@@ -40,6 +40,8 @@ COLUMNS = {
     | {"search_samples", "search_seconds", "incumbent", "incumbent_val_loss"},
     "alpha": {"strategy", "seed", "search_samples", "variable", "operation", "probability"},
     "rankings": {"strategy", "seed", "rank", "genotype", "score"},
+    "gradcam": {"module", "genotype", "seed", "image", "label", "predicted", "height", "width"}
+    | {"channels", "pixels", "cam"},
 }
 
 
@@ -55,9 +57,12 @@ def settings_of(tiny, **overrides):
 def done(ray_cluster, tiny_settings, tmp_path_factory):
     """One comparison of three strategies, that several tests look at."""
     results = tmp_path_factory.mktemp("compared")
-    return compare(
-        **tiny_settings, results=str(results), run="first", strategies=["random", "asha", "darts"]
-    )
+    settings = {
+        **tiny_settings,
+        "final": {**tiny_settings["final"], "gradcam_images": 4},
+        "results": str(results),
+    }
+    return compare(**settings, run="first", strategies=["random", "asha", "darts"])
 
 
 def test_every_table_is_written_with_its_columns(done):
@@ -124,6 +129,23 @@ def test_final_accuracy_is_that_of_an_independent_training(done):
             assert parameters == row["parameters"]
     finally:
         torch.set_num_threads(threads)
+
+
+def test_the_modules_are_shown_on_the_same_test_images(done):
+    shown = tables(done.folder)["gradcam"]
+    assert list(shown["module"].unique()) == ["random", "asha", "darts", "none", "se"]
+    assert (shown["seed"] == 0).all()
+    answers = tables(done.folder)["searches"].query("seed == 0").set_index("strategy")["genotype"]
+    test = Setup.of(load_config(done.folder / "config.yaml")).final_data.test
+    for name, rows in shown.groupby("module"):
+        assert set(rows["genotype"].dropna()) == ({answers[name]} if name in answers else set())
+        assert rows["label"].nunique() == len(rows) == 4
+        assert rows["label"].tolist() == test.labels[rows["image"].tolist()].tolist()
+        for row in rows.to_dict("records"):
+            pixels = test.images[row["image"]].permute(1, 2, 0)
+            assert row["pixels"] == pixels.numpy().tobytes()
+            assert len(row["cam"]) == row["height"] * row["width"] == 64
+    assert (shown.groupby("image")["pixels"].nunique() == 1).all()
 
 
 def test_alpha_is_a_distribution_over_each_set(done):

@@ -23,10 +23,13 @@ def short(tiny):
 
 
 def test_a_comparison_with_two_workers_says_what_one_worker_would(short):
-    done = compare(**{**short, "final": {**short["final"], "workers": 2}}, run="two")
+    final = {**short["final"], "workers": 2, "gradcam_images": 2}
+    done = compare(**{**short, "final": final}, run="two")
     assert not done.failures
     final = pd.read_parquet(done.folder / "final.parquet")
     assert sorted(final["name"]) == ["random", "se"]
+    shown = pd.read_parquet(done.folder / "gradcam.parquet")
+    assert shown["module"].tolist() == ["random", "random", "se", "se"]
     assert (
         yaml.safe_load((done.folder / "config.yaml").read_text())["config"]["final"]["workers"] == 2
     )
