@@ -14,10 +14,12 @@ from sase_ray.printing import (
     print_catalogue,
     print_comparison,
     print_job,
+    print_latencies,
     print_reliability,
     print_report,
     print_search,
     print_table_comparison,
+    print_trained,
     say,
 )
 from search_spaces.errors import UserError
@@ -49,6 +51,18 @@ Results = Annotated[str | None, typer.Option(help="Folder in which the run's fol
 RunName = Annotated[str | None, typer.Option("--run", help="Name of the run's folder.")]
 Storage = Annotated[
     str | None, typer.Option(help="Folder or URI (s3://...) that all nodes reach, for checkpoints.")
+]
+WarmStart = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder of a run; a strategy X+Y is X that begins with what Y ranked best there."
+    ),
+]
+Agreement = Annotated[
+    str | None,
+    typer.Option(
+        help="'table' or a table's path: how far one-shot searches rank as the truth does."
+    ),
 ]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join; 'auto' for a running one.")]
 JobAddress = Annotated[
@@ -96,6 +110,8 @@ def compare(
     space: Space = None,
     backbone: Backbone = None,
     metric: Annotated[str | None, typer.Option(help="val_loss or val_accuracy.")] = None,
+    warm_start_from: WarmStart = None,
+    agreement: Agreement = None,
     data_root: Root = None,
     results: Results = None,
     run: RunName = None,
@@ -129,7 +145,7 @@ def compare(
         given = {
             "--config": config, "--set": assignments, "--dataset": dataset, "--space": space,
             "--backbone": backbone, "--baselines": baselines, "--data-root": data_root,
-            "--storage": storage,
+            "--storage": storage, "--warm-start-from": warm_start_from, "--agreement": agreement,
         }  # fmt: skip
         wrong = [option for option, value in given.items() if value]
         if wrong:
@@ -156,6 +172,8 @@ def compare(
         baselines=_names(baselines),
         space=space,
         backbone=backbone,
+        warm_start_from=warm_start_from,
+        agreement=agreement,
         data_root=data_root,
         storage=storage,
         **options,
@@ -176,6 +194,8 @@ def search(
     budget: Budget = None,
     space: Space = None,
     backbone: Backbone = None,
+    warm_start_from: WarmStart = None,
+    agreement: Agreement = None,
     data_root: Root = None,
     results: Results = None,
     run: RunName = None,
@@ -196,6 +216,8 @@ def search(
         run=run,
         storage=storage,
         backbone=backbone,
+        warm_start_from=warm_start_from,
+        agreement=agreement,
         data_root=data_root,
         address=address,
         cpus_per_trial=cpus_per_trial,
@@ -204,6 +226,55 @@ def search(
     from sase_ray.comparison import search as run_one
 
     print_search(console, run_one(strategy, settings, console=console))
+
+
+@app.command()
+def train(
+    module: Annotated[str, typer.Argument(help="A genotype, or none, se, eca, cbam.")],
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    dataset: Dataset = None,
+    space: Space = None,
+    backbone: Backbone = None,
+    data_root: Root = None,
+    output: Annotated[Path | None, typer.Option(help="File of the weights.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of initial weights and batches.")] = None,
+) -> None:
+    """Train one module from scratch by the final protocol, and keep the network."""
+    console = Console()
+    settings = _load(
+        config, assignments, dataset=dataset, space=space, backbone=backbone, data_root=data_root
+    )
+    from sase_ray.training import train as run_training
+
+    given = {} if seed is None else {"seed": seed}
+    trained = run_training(module, settings, output=output, console=console, **given)
+    print_trained(console, trained)
+
+
+@app.command()
+def latency(
+    table: Annotated[Path, typer.Argument(help="JSON file to write.")],
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    dataset: Dataset = None,
+    space: Space = None,
+    backbone: Backbone = None,
+    data_root: Root = None,
+) -> None:
+    """Measure what every operation costs on this device, for fbnet and prunet."""
+    console = Console()
+    settings = _load(
+        config, assignments, dataset=dataset, space=space, backbone=backbone, data_root=data_root
+    )
+    from sase_ray.setup import Setup
+    from trainables.device import take_device
+    from trainables.latency import LatencyTable
+
+    setup = Setup.of(settings)
+    measured = LatencyTable.measure(setup.network, setup.space, take_device(setup.threads))
+    measured.save(table)
+    print_latencies(console, measured)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import pandas as pd
 import ray
 from rich.console import Console
 
+from sase_ray.confidence import rank_confidence
 from sase_ray.config import Config, load_config
 from sase_ray.finals import FinalTrainings
 from sase_ray.printing import say
 from sase_ray.records import reliability_sentences, repeated_scores
-from sase_ray.results import check_new
+from sase_ray.results import check_new, search_rows
 from sase_ray.searches import (
     MAX_RESTARTS,
     POLL_SECONDS,
@@ -69,6 +70,7 @@ class SearchReport:
         ranking: genotypes with scores, best first.
         score: what the scores are.
         outcome: with the whole history.
+        reading: what its first rank is worth, in sentences.
     """
 
     folder: Path
@@ -76,6 +78,7 @@ class SearchReport:
     ranking: Ranking
     score: str
     outcome: SearchOutcome
+    reading: tuple[str, ...] = ()
 
 
 def compare(
@@ -164,9 +167,20 @@ def run_single_search(
         searches.run_all()
         if searches.failures:
             raise UserError(next(iter(searches.failures.values())))
-    outcome = searches.outcomes[0]
+        outcome = searches.outcomes[0]
+        reading = [
+            *rank_confidence(
+                outcome, setup.space, searches.families[outcome.strategy], setup.reliability
+            ),
+            *searches.write_agreement(),
+        ]
     return SearchReport(
-        searches.folder.path, outcome.genotype, outcome.ranking, outcome.score, outcome
+        searches.folder.path,
+        outcome.genotype,
+        outcome.ranking,
+        outcome.score,
+        outcome,
+        tuple(reading),
     )
 
 
@@ -281,13 +295,15 @@ class _Run:
         finals = self.folder.write_table("final", self._final_rows(costs))
         if activations := list(self._activation_rows()):
             self.folder.write_table("gradcam", activations)
-        searches = self.folder.write_table("searches", self._search_rows())
+        searches = pd.DataFrame(search_rows(self.searches.outcomes))
         verdict = judge(
             finals,
             searches,
             test_size=len(self.setup.final_data.test),
             dataset=self.setup.config.dataset,
         )
+        agreement = self.searches.write_agreement()
+        verdict = replace(verdict, reading=(*verdict.reading, *agreement))
         self.folder.write_table("strategies", verdict.table.to_dict("records"), csv=True)
         self._log_results(verdict.table)
         return verdict
@@ -334,17 +350,6 @@ class _Run:
                 head = {"module": name, "genotype": genotype, "seed": replicate}
                 for row in activations.to_dict("records"):
                     yield head | row
-
-    def _search_rows(self) -> Iterator[dict[str, Any]]:
-        for outcome in self.searches.outcomes:
-            yield {
-                "strategy": outcome.strategy,
-                "seed": outcome.seed,
-                "genotype": str(outcome.genotype),
-                "samples": outcome.samples,
-                "seconds": outcome.seconds,
-                "trials": len(outcome.history.trials()),
-            }
 
     def _log_results(self, table: pd.DataFrame) -> None:
         config = self.setup.config

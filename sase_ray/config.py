@@ -113,6 +113,17 @@ class Config(_Section):
     reliability: str | None = Field(
         default=None, description="folder of a `sase-ray reliability` run of this protocol"
     )
+    agreement: str | None = Field(
+        default=None,
+        description="path of a table of truth, or 'table' for the bundled one: one-shot searches "
+        "say what they think of 100 of its genotypes, and Kendall's tau with the truth is told",
+    )
+    warm_start_from: str | None = Field(
+        default=None,
+        description="folder of a run; a strategy named X+Y is X whose first trials are what Y's "
+        "search in that run ranked best, at the cost of both",
+    )
+    warm_start_genotypes: WholeNumber = Field(default=5, ge=1, le=1000)
     resources: ResourcesConfig = ResourcesConfig()
     results: str = Field(default="results", description="folder in which the run's folder is made")
     storage: str | None = Field(

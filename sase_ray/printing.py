@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # so that a command that only lists needs not load torch
     from sase_ray.measurement import ReliabilityReport
     from sase_ray.submission import Job
     from sase_ray.table_comparison import TableComparison
+    from sase_ray.training import Trained
+    from trainables.latency import LatencyTable
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
@@ -161,7 +163,34 @@ def print_search(console: Console, report: SearchReport) -> None:
     console.print(table)
     for stage in range(report.genotype.stages):
         say(console, draw(report.genotype.stage(stage)))
+    console.print()
+    for sentence in report.reading:
+        say(console, sentence)
+    shown = _shown(report.folder)
+    say(console, f"train it: sase-ray train {report.genotype} --config {shown}/config.yaml")
     print_places(console, report.folder)
+
+
+def print_latencies(console: Console, table: LatencyTable) -> None:
+    """Print what every operation costs on a device."""
+    shown = Table(title=f"ms of {table.batch_size} images on {table.device}")
+    shown.add_column("edge")
+    shown.add_column("operation")
+    shown.add_column("ms", justify="right")
+    for edge, operations in table.operations.items():
+        for name, ms in sorted(operations.items(), key=lambda item: item[1]):
+            shown.add_row(edge, name, f"{ms:.3f}")
+    console_for_tables().print(shown)
+    say(console, f"the host without attention: {table.host:.3f} ms")
+
+
+def print_trained(console: Console, trained: Trained) -> None:
+    """Say what a trained network does, and where it is."""
+    say(
+        console,
+        f"test accuracy {100 * trained.test_accuracy:.2f}%, test loss {trained.test_loss:.4f} "
+        f"nats, {trained.seconds:,.0f} s; weights in {trained.path}",
+    )
 
 
 def print_job(console: Console, job: Job) -> None:

@@ -146,7 +146,8 @@ class RunFolder:
     def write_searches(
         self, outcomes: Sequence[SearchOutcome], families: Mapping[str, str], space: SearchSpace
     ) -> None:
-        """Write trials, curves, alpha and rankings of the searches that have ended so far."""
+        """Write searches, trials, curves, alpha and rankings of those that have ended so far."""
+        self.write_table("searches", search_rows(outcomes))
         self.write_table("trials", _trial_rows(outcomes, families))
         self.write_table("curves", _curve_rows(outcomes))
         self.write_table("alpha", _alpha_rows(outcomes, space))
@@ -193,6 +194,22 @@ def check_new(path: Path) -> None:
     """
     if os.path.exists(path):  # False, where Path.exists fails, for a name that is too long
         raise UserError(f"results folder {path} exists: choose another --run, or remove it")
+
+
+def search_rows(outcomes: Iterable[SearchOutcome]) -> list[Row]:
+    """Return a row a search: its answer and its cost."""
+    return [
+        {
+            "strategy": outcome.strategy,
+            "seed": outcome.seed,
+            "genotype": str(outcome.genotype),
+            "samples": outcome.samples,
+            "seconds": outcome.seconds,
+            "trials": len(outcome.history.trials()),
+            "peak_memory_mib": outcome.peak_memory_mib,
+        }
+        for outcome in outcomes
+    ]
 
 
 def _trial_rows(outcomes: Iterable[SearchOutcome], families: Mapping[str, str]) -> Iterable[Row]:

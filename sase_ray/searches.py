@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -20,7 +20,7 @@ from sase_ray.printing import say
 from sase_ray.progress import Display
 from sase_ray.results import RunFolder
 from sase_ray.setup import Setup
-from sase_ray.strategies import SearchTask, Strategy
+from sase_ray.strategies import SearchTask, Strategy, WarmStart
 from sase_ray.tensorboard import TensorBoardLogs
 from sase_ray.tuning import SearchOutcome, run_search, train_host_on
 from trainables.job import WarmHost
@@ -79,13 +79,15 @@ class _Search:
         self,
         strategy: Strategy,
         task: SearchTask,
+        warm: WarmStart,
         host: WarmHost | None,
         board: Any,
         settings: Mapping[str, Any],
     ) -> SearchOutcome:
+        task = replace(task, warm=warm)
         if host is not None:
             task = task.with_host(host)
-        listener = _Pinning(label_of(strategy.name, task.job.seed), board)
+        listener = _Pinning(label_of(strategy.label, task.job.seed), board)
         outcome = run_search(strategy, task, listener=listener, **settings)
         listener.wait()
         return outcome
@@ -284,28 +286,37 @@ class Searches:
             while waiting or running:
                 while waiting and self.slots.has_room_for(len(running) + 1, self.concurrency):
                     strategy, seed = waiting.pop(0)
-                    label = label_of(strategy.name, seed)
+                    label = label_of(strategy.label, seed)
                     self.display.search_began(label)
                     outcome = self.journal.outcome(label)
                     if outcome is None:
                         running[self._begin(strategy, seed)] = strategy, seed
                     else:  # it had ended before the run was interrupted
                         for row in outcome.history.evaluations:
-                            self.logs.log_evaluation(strategy.name, seed, row)
+                            self.logs.log_evaluation(strategy.label, seed, row)
                         self._keep(outcome, on_outcome)
                 ended, _ = ray.wait(list(running), timeout=POLL_SECONDS) if running else ([], [])
                 self._hear(ray.get(self._board.take.remote()))
                 for future in ended:
                     strategy, seed = running.pop(future)
-                    if not self._ended(future, strategy.name, seed, on_outcome):
+                    if not self._ended(future, strategy.label, seed, on_outcome):
                         waiting.insert(0, (strategy, seed))
         finally:
             self.journal.flush()
         self.outcomes.sort(key=lambda o: (list(self.setup.strategies).index(o.strategy), o.seed))
         self.folder.write_searches(self.outcomes, self.families, self.setup.space)
 
+    def write_agreement(self) -> list[str]:
+        """Write how far one-shot searches rank as the truth does, if it is known; say it."""
+        truth = self.setup.truth
+        if truth is None:
+            return []
+        rows = list(truth.rows(self.outcomes))
+        self.folder.write_table("agreement", rows)
+        return list(truth.reading(rows))
+
     def _begin(self, strategy: Strategy, seed: int) -> Any:
-        label = label_of(strategy.name, seed)
+        label = label_of(strategy.label, seed)
         wants_host = strategy.wants_host(self._tasks[seed])
         if wants_host and seed not in self._hosts:
             # One for all strategies; each of them pays for it in full.
@@ -327,7 +338,8 @@ class Searches:
         actor: Any = ray.remote(num_cpus=0)(_Search).remote()
         self._actors[label] = actor
         host = self._hosts[seed] if wants_host else None
-        return actor.run.remote(strategy, self._references[seed], host, self._board, settings)
+        task, warm = self._references[seed], self.setup.warm_start(strategy, seed)
+        return actor.run.remote(strategy, task, warm, host, self._board, settings)
 
     def _memory(self, label: str, past: Past) -> Memory:
         minutes = self.setup.config.resources.minutes_per_trial

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import pandas as pd
 import torch
 
+from sase_ray.agreement import Truth
 from sase_ray.config import Config
 from sase_ray.records import measured_reliability
-from sase_ray.strategies import SearchTask, Strategy, make_strategy
+from sase_ray.runs import Run, load_run
+from sase_ray.strategies import SearchTask, Strategy, WarmStart, make_strategy
 from sase_ray.strategies.base import OneShot
 from search_spaces.baselines import baseline_attention
 from search_spaces.errors import UserError, unknown_name
@@ -55,6 +57,8 @@ class Setup:
         search_data: what searches may read.
         final_data: what the final protocol reads.
         reliability: the row of the proxy protocol's reliability, if it has been measured.
+        earlier: the run that strategies start from, if one is named.
+        truth: genotypes that one-shot searches are asked about, if a table is named.
     """
 
     config: Config
@@ -64,6 +68,8 @@ class Setup:
     search_data: SearchData
     final_data: FinalData
     reliability: pd.Series | None = None
+    earlier: Run | None = None
+    truth: Truth | None = None
 
     @classmethod
     def of(cls, config: Config) -> Setup:
@@ -135,9 +141,13 @@ class Setup:
             search_view,
             final_view,
             measured_reliability(config),
+            load_run(config.warm_start_from) if config.warm_start_from else None,
+            Truth.of(config, space),
         )
         for strategy in strategies.values():
-            strategy.check(setup.task(seed=0))
+            for seed in range(config.seeds) if strategy.starts_from else (0,):
+                warm = setup.warm_start(strategy, seed)
+                strategy.check(replace(setup.task(seed), warm=warm))
         return setup
 
     @cached_property
@@ -149,9 +159,40 @@ class Setup:
         """Return the search that every strategy gets with this seed."""
         config = self.config
         job = SearchJob(
-            self.network, self.space, self.search_data, config.proxy, seed, self.threads
+            self.network,
+            self.space,
+            self.search_data,
+            config.proxy,
+            seed,
+            self.threads,
+            judged=self.truth.genotypes if self.truth else (),
         )
         return SearchTask(job, config.budget, config.metric)
+
+    def warm_start(self, strategy: Strategy, seed: int) -> WarmStart:
+        """Return what a strategy starts from: the search of the same seed in the earlier run.
+
+        Raises:
+            UserError: the earlier run has no such search, or it was in another space.
+        """
+        parent = strategy.starts_from
+        if parent is None:
+            return WarmStart()
+        if self.earlier is None:
+            raise UserError(f"strategy {strategy.label!r} needs --warm-start-from RUN")
+        of_run = f"run {self.earlier.name!r}"
+        searches, rankings = self.earlier.searches, self.earlier.rankings
+        search = searches[(searches["strategy"] == parent) & (searches["seed"] == seed)]
+        ranked = rankings[(rankings["strategy"] == parent) & (rankings["seed"] == seed)]
+        if search.empty or ranked.empty:
+            raise UserError(f"{of_run} has no search of {parent} with seed {seed} to start from")
+        best = ranked.sort_values("rank")["genotype"].head(self.config.warm_start_genotypes)
+        try:
+            genotypes = tuple(self.space.parse(text) for text in best)
+        except UserError as error:
+            raise UserError(f"{of_run} searched another space: {error}") from None
+        samples, seconds = search["samples"].iloc[0], search["seconds"].iloc[0]
+        return WarmStart(genotypes, int(samples), float(seconds))
 
     def final_job(self, module: str, *, baseline: bool, seed: int) -> FinalJob:
         """Return the final training of a module with one seed."""

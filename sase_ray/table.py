@@ -42,7 +42,8 @@ def judge(
     Args:
         finals: a row a final training: `name`, `family`, `seed` of the search, `final_seed`,
             `module`, `diverged`, `test_accuracy`, `parameters`, `macs`, `latency_ms`.
-        searches: a row a search: `strategy`, `seed`, `samples`, `seconds`, `trials`.
+        searches: a row a search: `strategy`, `seed`, `samples`, `seconds`, `trials`,
+            `peak_memory_mib`.
         test_size: number of test images.
         dataset: its name.
     """
@@ -82,6 +83,7 @@ def _row(
         "search_samples": search["samples"].mean() if len(search) else 0.0,
         "search_seconds": search["seconds"].mean() if len(search) else 0.0,
         "trials": search["trials"].mean() if len(search) else 0.0,
+        "peak_memory_mib": search["peak_memory_mib"].max() if len(search) else float("nan"),
         "parameters": own["parameters"].mean(),
         "macs": own["macs"].mean(),
         "latency_ms": own["latency_ms"].mean(),

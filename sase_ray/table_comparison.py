@@ -117,8 +117,8 @@ def compare_on_table(
     for strategy in chosen:
         strategy.check(table_task(table, seed=0, budget=budget, metric=metric))
     settings = {
-        "strategies": [s.name for s in chosen],
-        "strategy_options": {s.name: s.model_dump(mode="json") for s in chosen},
+        "strategies": [s.label for s in chosen],
+        "strategy_options": {s.label: s.model_dump(mode="json") for s in chosen},
         "budget": budget,
         "seeds": seeds,
         "metric": metric,
@@ -153,10 +153,10 @@ def _choose(
     for strategy in chosen:
         if not isinstance(strategy, BlackBox):
             raise UserError(
-                f"{strategy.name} searches inside a supernet, which a table cannot stand for: "
+                f"{strategy.label} searches inside a supernet, which a table cannot stand for: "
                 f"allowed are {', '.join(black_box)}"
             )
-    if len({s.name for s in chosen}) < len(chosen):
+    if len({s.label for s in chosen}) < len(chosen):
         raise UserError("a strategy is named twice")
     return chosen  # type: ignore[return-value]
 
@@ -231,7 +231,7 @@ def search_table(
     answer = str(strategy.conclude(history, task)[0][0])
     rows.append(_point(history.samples, history.seconds, len(trials)))
     rows[-1] |= {"genotype": answer, "regret": table.regret(answer, metric)}
-    return [{"strategy": strategy.name, "seed": seed} | row for row in rows]
+    return [{"strategy": strategy.label, "seed": seed} | row for row in rows]
 
 
 def _point(samples: int, seconds: float, trials: int) -> dict[str, Any]:

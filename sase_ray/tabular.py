@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, JsonValue, ValidationError
+from scipy import stats
 
 from sase_ray.reliability import (
     VarianceComponents,
@@ -287,6 +289,25 @@ class TabularBenchmark:
         """
         validation = self._repeated[:, :, -1, VALIDATION.index(_metric(metric))]
         return genotype_correlation(validation, self._repeated_tests(metric))
+
+    @property
+    def repeated_genotypes(self) -> tuple[str, ...]:
+        """The genotypes that were trained with all seeds.
+
+        Raises:
+            UserError: as for `draw`.
+        """
+        return tuple(self.genotypes[int(i)] for i in self._repeated_index)
+
+    def seed_agreement(self, metric: str = "val_loss") -> float:
+        """Return Kendall's tau of two trainings of the same genotypes, the mean over seeds.
+
+        Raises:
+            UserError: as for `draw`.
+        """
+        scores = self._repeated[:, :, -1, VALIDATION.index(_metric(metric))]
+        pairs = combinations(scores.T, 2)
+        return float(np.mean([stats.kendalltau(a, b).statistic for a, b in pairs]))
 
     def tells_apart(self, metric: str = "val_loss") -> bool:
         """Return whether the genotypes' regrets differ at all, as far as the table knows."""

@@ -67,6 +67,14 @@ class SearchOutcome:
     seconds: float
 
     @property
+    def peak_memory_mib(self) -> float:
+        """The most memory that a trial took, in MiB; not a number where none told."""
+        told = [
+            row["peak_memory_mib"] for row in self.history.evaluations if "peak_memory_mib" in row
+        ]
+        return max(told, default=float("nan"))
+
+    @property
     def genotype(self) -> Genotype:
         """The genotype that the strategy answers with."""
         return self.ranking[0][0]
@@ -118,7 +126,7 @@ def run_search(
         plan.max_trials,
     )
     history = History(task.metric, task.mode, plan.samples_before, plan.seconds_before)
-    name = f"{strategy.name}-seed{task.job.seed}"
+    name = f"{strategy.label}-seed{task.job.seed}"
     # Tune's own per-trial loggers cost more than a small trial, and our tables hold the same.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     # So do its snapshots of all trials, which grow with the search; our journal takes their place.
@@ -167,7 +175,7 @@ def run_search(
         Store(storage).remove(name)
         Store(storage).remove(f"{name}-checkpoints")
     return SearchOutcome(
-        strategy=strategy.name,
+        strategy=strategy.label,
         seed=task.job.seed,
         ranking=strategy.conclude(history, task),
         score=strategy.score(task),

@@ -16,6 +16,7 @@ from trainables.candidate import Candidate
 from trainables.data import Batches
 from trainables.device import take_device
 from trainables.job import SearchJob
+from trainables.memory import PeakMemory
 from trainables.resumable import Result, ResumableTrainable
 from trainables.training import (
     DIVERGED_SCORE,
@@ -35,8 +36,9 @@ class ProxyTrainable(ResumableTrainable):
 
     The trial's config holds the genotype's variables (`SearchSpace.variables`). Each iteration
     reports `val_loss` (nats), `val_accuracy` (0 to 1), `train_loss`, `samples` (training samples
-    seen by this trial so far), `train_seconds`, `genotype`, and, if it diverged, the `reason`;
-    with several seeds also `val_loss_sd` and `val_accuracy_sd`, the standard deviation over them.
+    seen by this trial so far), `train_seconds`, `peak_memory_mib`, `genotype`, and, if it diverged,
+    the `reason`; with several seeds also `val_loss_sd` and `val_accuracy_sd`, the standard deviation
+    over them.
     """
 
     def prepare(self, job: SearchJob | None = None) -> None:
@@ -61,6 +63,7 @@ class ProxyTrainable(ResumableTrainable):
     def build(self, config: dict[str, Any]) -> None:
         """Build network and optimiser for the config's genotype."""
         job = self.job
+        self.peak_memory = PeakMemory(self.device)
         self.genotype = job.space.from_config(config)
         self.candidates = [
             Candidate(job, self.genotype, self.data, seed, self.device) for seed in job.seeds
@@ -88,6 +91,7 @@ class ProxyTrainable(ResumableTrainable):
             "epoch": self.epoch,
             "samples": self.samples,
             "train_seconds": self.train_seconds,
+            "peak_memory_mib": self.peak_memory.mib(),
             "finished": self.epoch >= self.job.protocol.epochs,
             tune.result.DONE: done,
         }

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sase_ray.strategies.base import BlackBox, OneShot, Plan, SearchTask, Strategy
-from search_spaces.errors import explain_validation_error, unknown_name
+from sase_ray.strategies.base import BlackBox, OneShot, Plan, SearchTask, Strategy, WarmStart
+from search_spaces.errors import UserError, explain_validation_error, unknown_name
 
 __all__ = [
     "BlackBox",
@@ -19,6 +19,7 @@ __all__ = [
     "Plan",
     "SearchTask",
     "Strategy",
+    "WarmStart",
     "make_strategy",
     "strategies",
 ]
@@ -42,13 +43,23 @@ def strategies() -> Mapping[str, type[Strategy]]:
 def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
     """Build a strategy by name.
 
+    Args:
+        name: of the catalogue; or X+Y for a strategy X of trials that starts from what Y found.
+        options: its fields.
+
     Raises:
-        UserError: no such strategy, or it does not take one of the options.
+        UserError: no such strategy, or it does not take one of the options, or no warm start.
     """
-    if name not in strategies():
-        raise unknown_name("strategy", name, strategies())
-    strategy = strategies()[name]
+    own, plus, parent = name.partition("+")
+    for part in (own, parent) if plus else (own,):
+        if part not in strategies():
+            raise unknown_name("strategy", part, strategies())
+    kind = strategies()[own]
+    if plus and not (issubclass(kind, BlackBox) and kind.takes_warm_start):
+        raise UserError(f"strategy {name!r}: {own} takes no genotypes to start from")
     try:
-        return strategy.model_validate(dict(options or {}))
+        strategy = kind.model_validate(dict(options or {}))
     except ValidationError as error:
-        raise explain_validation_error(error, strategy, f"options of strategy {name!r}") from None
+        raise explain_validation_error(error, kind, f"options of strategy {name!r}") from None
+    strategy._label = name
+    return strategy

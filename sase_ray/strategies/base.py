@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
@@ -26,6 +26,21 @@ Family = Literal["black-box", "one-shot", "training-free"]
 
 
 @dataclass(frozen=True)
+class WarmStart:
+    """What another search has found.
+
+    Args:
+        genotypes: best first.
+        samples: training samples that it took.
+        seconds: device-seconds of the same.
+    """
+
+    genotypes: tuple[Genotype, ...] = ()
+    samples: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class SearchTask:
     """One search of a comparison.
 
@@ -33,18 +48,29 @@ class SearchTask:
         job: networks, data, proxy protocol and seed.
         budget: training samples the search may see, each forward-backward pass counted.
         metric: what a search optimises: `val_loss` or `val_accuracy`.
-        warm_start: genotypes to try first, best first, where the strategy can use them.
+        warm: genotypes to try first, where the strategy can use them; their cost is part of
+            the budget.
     """
 
     job: SearchJob
     budget: int
     metric: str = "val_loss"
-    warm_start: tuple[Genotype, ...] = ()
+    warm: WarmStart = WarmStart()
 
     @property
     def mode(self) -> Literal["min", "max"]:
         """Whether the metric is better small or large."""
         return "min" if self.metric.endswith("loss") else "max"
+
+    @property
+    def warm_start(self) -> tuple[Genotype, ...]:
+        """Genotypes to try first, best first."""
+        return self.warm.genotypes
+
+    @property
+    def samples_before_trials(self) -> int:
+        """Training samples spent before the first trial: on the warm start, and on a warm host."""
+        return self.warm.samples + self.job.samples_of_host
 
     def with_host(self, host: WarmHost) -> SearchTask:
         """Return the task whose candidates start inside this host."""
@@ -96,6 +122,18 @@ class Strategy(BaseModel, ABC):
     source: ClassVar[str]
     summary: ClassVar[str]
 
+    _label: str = PrivateAttr("")
+
+    @property
+    def label(self) -> str:
+        """What a run calls it: its name, or X+Y where it starts from what Y has found."""
+        return self._label or self.name
+
+    @property
+    def starts_from(self) -> str | None:
+        """The strategy whose findings it starts from."""
+        return self.label.partition("+")[2] or None
+
     @abstractmethod
     def check(self, task: SearchTask) -> None:
         """Check that the budget is enough to begin.
@@ -128,6 +166,7 @@ class BlackBox(Strategy):
     """
 
     family: ClassVar[Family] = "black-box"
+    takes_warm_start: ClassVar[bool] = True
 
     @abstractmethod
     def searcher(self, task: SearchTask) -> Searcher:
@@ -158,15 +197,17 @@ class BlackBox(Strategy):
         what = "one trial of the proxy protocol"
         if task.job.protocol.warm_host:
             what = f"training the warm host and {what}"
-        _check_budget(task, task.job.samples_of_host + task.job.samples_per_trial, what)
+        if task.warm.samples:
+            what = f"the search that it starts from, {what}"
+        _check_budget(task, task.samples_before_trials + task.job.samples_per_trial, what)
 
     def plan(self, task: SearchTask) -> Plan:
         """Run `ProxyTrainable` over the whole space."""
         host = task.job.host
         return Plan(
             trainable=ProxyTrainable,
-            samples_before=host.samples if host else 0,
-            seconds_before=host.seconds if host else 0.0,
+            samples_before=task.warm.samples + (host.samples if host else 0),
+            seconds_before=task.warm.seconds + (host.seconds if host else 0.0),
             parameters={"job": task.job},
             param_space=to_param_space(task.job.space),
             searcher=self.searcher(task),

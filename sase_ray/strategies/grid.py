@@ -28,6 +28,8 @@ class GridSearch(BlackBox):
     source: ClassVar[str] = "exhaustive enumeration (Optuna's GridSampler)"
     summary: ClassVar[str] = "every genotype once, in an order shuffled by the seed"
 
+    takes_warm_start: ClassVar[bool] = False  # it walks through all of them anyway
+
     genotypes: tuple[str, ...] = Field(
         default=(), description="train these alone, in this order; by default the whole space"
     )

@@ -29,7 +29,7 @@ class TPE(BlackBox):
 
     def searcher(self, task: SearchTask) -> Searcher:
         """Draw from Optuna's TPE sampler."""
-        affordable = (task.budget - task.job.samples_of_host) // task.job.samples_per_trial
+        affordable = (task.budget - task.samples_before_trials) // task.job.samples_per_trial
         startup = self.startup_trials or max(1, min(10, affordable // 3))
         sampler = TPESampler(seed=task.job.seed, n_startup_trials=startup)
         return optuna_search(sampler, task.warm_start, task.job.space)

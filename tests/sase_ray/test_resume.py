@@ -22,7 +22,7 @@ from trainables.store import Store
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 TABLES = ("trials", "curves", "alpha", "rankings", "final", "searches", "strategies")
-CLOCKS = {"train_seconds", "search_seconds", "seconds", "latency_ms"}
+CLOCKS = {"train_seconds", "search_seconds", "seconds", "latency_ms", "peak_memory_mib"}
 
 
 def settings(tiny):

@@ -1,0 +1,82 @@
+"""How sure a search can be that its answer is better than what it ranked second."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pandas as pd
+from scipy import stats
+
+from sase_ray.tuning import SearchOutcome
+from search_spaces.genotype import Genotype
+from search_spaces.space import SearchSpace
+
+UNDECIDED = 1.5
+"""An operation is undecided if its edge's next best has more than 1/1.5 of its probability."""
+
+
+def rank_confidence(
+    outcome: SearchOutcome, space: SearchSpace, family: str, measured: pd.Series | None
+) -> Iterator[str]:
+    """Say what the first rank of a search is worth, in sentences.
+
+    Args:
+        outcome: of the search.
+        space: what it searched.
+        family: of its strategy.
+        measured: the row of the proxy protocol's reliability, if that is known.
+    """
+    if family == "black-box":
+        yield from _of_trials(outcome, measured)
+        return
+    told = [row["alpha"] for row in outcome.history.evaluations if "alpha" in row]
+    if told:
+        yield from _of_alpha(outcome.genotype, told[-1], space)
+    if "loss" in outcome.score and len(outcome.ranking) > 1:
+        (_, first), (_, second) = outcome.ranking[:2]
+        yield (
+            f"With shared weights the first is better than the second by {second - first:.4f} nats "
+            f"of validation loss; how far that holds for networks trained alone, "
+            f"--set agreement=table measures where there is a table of truth."
+        )
+
+
+def _of_trials(outcome: SearchOutcome, measured: pd.Series | None) -> Iterator[str]:
+    if len(outcome.ranking) < 2:
+        yield "There was one trial only, so nothing was compared."
+        return
+    (_, first), (_, second) = outcome.ranking[:2]
+    noise = float(measured.get("sd_residual", math.nan)) if measured is not None else math.nan
+    if not math.isfinite(noise) or not noise:
+        yield (
+            "How much of the first's lead over the second is luck is not known, as the noise of "
+            "this proxy protocol has not been measured: `sase-ray reliability` does."
+        )
+        return
+    lead = abs(first - second)
+    luck = float(2 * stats.norm.sf(lead / (noise * 2**0.5)))
+    yield (
+        f"The first leads the second by {lead:.4f} in {outcome.history.metric}; one trial has a "
+        f"noise of {noise:.4f}, so that two equal genotypes would differ by as much in "
+        f"{luck:.0%} of all cases."
+    )
+
+
+def _of_alpha(
+    genotype: Genotype, alpha: dict[str, list[float]], space: SearchSpace
+) -> Iterator[str]:
+    shares, undecided = [], []
+    for variable, op in zip(space.variables, genotype.ops, strict=True):
+        row = alpha[variable.name]
+        own = row[variable.choices.index(op)]
+        shares.append(f"{variable.name} {own:.2f} of {len(row)}")
+        others = [p for choice, p in zip(variable.choices, row, strict=True) if choice != op]
+        if others and own < UNDECIDED * max(others):
+            undecided.append(variable.name)
+    yield f"Probabilities of the chosen operations (and among how many): {', '.join(shares)}."
+    if undecided:
+        yield (
+            f"Undecided, the next best being more than 1/{UNDECIDED:g} as probable: "
+            f"{', '.join(undecided)}."
+        )
