@@ -157,9 +157,11 @@ def print_reliability(console: Console, report: ReliabilityReport) -> None:
 
 def print_search(console: Console, report: SearchReport) -> None:
     """Print the best of a search, and a drawing of its answer."""
-    table = Table("rank", "genotype", report.score)
+    table = Table("rank", "genotype", report.score, title="the best of the search")
     for rank, (genotype, score) in enumerate(report.ranking[:5], start=1):
         table.add_row(str(rank), str(genotype), f"{score:.4f}")
+    table.columns[1].no_wrap = True
+    table.columns[1].overflow = "fold"
     console.print(table)
     for stage in range(report.genotype.stages):
         say(console, draw(report.genotype.stage(stage)))

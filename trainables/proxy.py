@@ -37,8 +37,8 @@ class ProxyTrainable(ResumableTrainable):
     The trial's config holds the genotype's variables (`SearchSpace.variables`). Each iteration
     reports `val_loss` (nats), `val_accuracy` (0 to 1), `train_loss`, `samples` (training samples
     seen by this trial so far), `train_seconds`, `peak_memory_mib`, `genotype`, and, if it diverged,
-    the `reason`; with several seeds also `val_loss_sd` and `val_accuracy_sd`, the standard deviation
-    over them.
+    the `reason`; with several seeds also `val_loss_sd` and `val_accuracy_sd`, the standard
+    deviation over them.
     """
 
     def prepare(self, job: SearchJob | None = None) -> None:
