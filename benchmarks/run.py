@@ -13,7 +13,17 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-SCRIPTS = ("steps", "hosts", "memory", "floor", "loader", "trials", "sharing", "tables")
+SCRIPTS = (
+    "steps",
+    "strategies",
+    "hosts",
+    "memory",
+    "floor",
+    "loader",
+    "trials",
+    "sharing",
+    "tables",
+)
 RUN_ONE = """
 import json, sys
 sys.path.insert(0, {here!r})

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from harness import Row, in_turn, plain_forms, prepare
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sase_ray.strategies.darts import DARTS, DARTSAlgorithm
-from sase_ray.strategies.darts_2nd import SecondOrderAlgorithm, SecondOrderDARTS
+from sase_ray.strategies import OneShot, SearchTask
+from sase_ray.strategies.darts import DARTS
+from sase_ray.strategies.darts_2nd import SecondOrderDARTS
 from search_spaces.genotype import PUBLISHED
 from search_spaces.network import NetworkSpec, Supernet
 from search_spaces.space import SearchSpace
 from search_spaces.super_block import Mixture
-from trainables.protocol import TrainingProtocol
+from trainables.data import SearchData
+from trainables.job import SearchJob
+from trainables.protocol import ProxyProtocol, TrainingProtocol
 from trainables.training import Trainer
 from trainables.training import place as placed
 
@@ -81,27 +85,42 @@ def rows() -> list[Row]:
     ]
 
 
+def search_step(
+    strategy: OneShot, space: SearchSpace, spec: NetworkSpec, images: Tensor, labels: Tensor
+) -> Callable[[], None]:
+    """Return a whole step of a search: that of the architecture and that of the weights."""
+    algorithm = strategy.algorithm(task_of(spec, space))
+    supernet = algorithm.build_supernet(spec, space, 0).to(images.device)
+    trainer = Trainer(
+        lambda x: supernet(x, algorithm.mixture()),
+        algorithm.weight_parameters(supernet),
+        algorithm.protocol,
+        1000,
+        images.device,
+    )
+    algorithm.start(supernet, trainer, torch.Generator().manual_seed(0))
+    # In the middle of the search: where a schedule says how much is done, it is half of it.
+    algorithm.begin_epoch(0.5)
+
+    def run() -> None:
+        algorithm.architecture_step((images, labels), (images, labels))
+        trainer.step((images, labels))
+
+    return run
+
+
+def task_of(spec: NetworkSpec, space: SearchSpace) -> SearchTask:
+    """Return a search of this network; its data are never read."""
+    job = SearchJob(spec, space, cast(SearchData, None), ProxyProtocol(), seed=0)
+    return SearchTask(job, budget=1)
+
+
 def second_order(space: SearchSpace, spec: NetworkSpec, images: Tensor, labels: Tensor) -> Row:
-    """Compare whole search steps: that of alpha and that of the weights."""
-    actions = {}
-    protocol = TrainingProtocol(batch_size=BATCH, lr=0.025, momentum=0.9, clip=5.0)
-    for kind, make in ((DARTS, DARTSAlgorithm), (SecondOrderDARTS, SecondOrderAlgorithm)):
-        algorithm = make(kind(), protocol)
-        supernet = algorithm.build_supernet(spec, space, 0).to(images.device)
-        trainer = Trainer(
-            lambda x, s=supernet, a=algorithm: s(x, a.mixture()),
-            algorithm.weight_parameters(supernet),
-            algorithm.protocol,
-            1000,
-            images.device,
-        )
-        algorithm.start(supernet, trainer, torch.Generator().manual_seed(0))
-
-        def run(a: DARTSAlgorithm = algorithm, t: Trainer = trainer) -> None:
-            a.architecture_step((images, labels), (images, labels))
-            t.step((images, labels))
-
-        actions[kind.name] = run
+    """Compare whole search steps."""
+    actions = {
+        kind.name: search_step(kind(), space, spec, images, labels)
+        for kind in (DARTS, SecondOrderDARTS)
+    }
     seconds = in_turn(actions, images.device, repeats=5, warmup=2)
     return Row(
         "second-order DARTS step",

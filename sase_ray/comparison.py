@@ -28,6 +28,7 @@ from sase_ray.searches import (
     started,
 )
 from sase_ray.setup import Setup
+from sase_ray.summaries import write_summaries
 from sase_ray.table import Verdict, judge
 from sase_ray.tuning import SearchOutcome
 from search_spaces.costs import count_cost, measure_latency
@@ -167,6 +168,7 @@ def run_single_search(
         searches.run_all()
         if searches.failures:
             raise UserError(next(iter(searches.failures.values())))
+        write_summaries(searches.folder.path)
         outcome = searches.outcomes[0]
         reading = [
             *rank_confidence(
@@ -245,7 +247,6 @@ class _Run:
             self.finals.append((name, family, replicate, job))
             if (module, seed) not in self.trained:
                 self.trained[module, seed] = self.trainings.begin(job)
-                self.display.finals_grew(1)
 
     def train_finals(self) -> None:
         """Begin the baselines' final trainings, and wait for all.
@@ -259,12 +260,15 @@ class _Run:
         for name in self.setup.config.baselines:
             for replicate in replicates:
                 self._begin_finals(name, BASELINE, replicate, name)
+        self.display.finals_are(len(self.trained))
         keys = {future: key for key, future in self.trained.items()}
         pending = list(keys)
         while pending:
             ended, pending = ray.wait(pending, timeout=POLL_SECONDS)
+            self.searches.log_progress(now=False)
             for future in ended:
                 module, seed = keys[future]
+                failed = False
                 try:
                     result = ray.get(future)
                     if note := result.pop(NOTE, ""):
@@ -274,7 +278,9 @@ class _Run:
                     check_storage(error)
                     label = f"final training of {module} with seed {seed}"
                     self.failures[label] = f"{label}: {reason(error)}"
-                self.display.final_ended(len(keys) - len(pending), module)
+                    failed = True
+                self.display.final_ended(module, failed=failed)
+        self.searches.log_progress()
 
     def judge(self) -> Verdict:
         """Measure the modules' costs, write the tables, and compare.
@@ -305,7 +311,7 @@ class _Run:
         agreement = self.searches.write_agreement()
         verdict = replace(verdict, reading=(*verdict.reading, *agreement))
         self.folder.write_table("strategies", verdict.table.to_dict("records"), csv=True)
-        self._log_results(verdict.table)
+        write_summaries(self.folder.path)
         return verdict
 
     def on_reliability(self) -> Iterable[str]:
@@ -350,20 +356,3 @@ class _Run:
                 head = {"module": name, "genotype": genotype, "seed": replicate}
                 for row in activations.to_dict("records"):
                     yield head | row
-
-    def _log_results(self, table: pd.DataFrame) -> None:
-        config = self.setup.config
-        for row in table.to_dict("records"):
-            hparams = {
-                "strategy": row["name"],
-                "family": row["family"],
-                "dataset": config.dataset,
-                "space": config.space,
-                "budget": config.budget,
-            }
-            metrics = ("test_accuracy", "search_samples", "search_seconds", "parameters", "macs")
-            self.searches.logs.log_result(
-                f"{BASELINE} {row['name']}" if row["family"] == BASELINE else row["name"],
-                hparams,
-                {key: row[key] for key in (*metrics, "latency_ms")},
-            )

@@ -201,6 +201,7 @@ class Recorder(Callback):
         if trial.config.keys() >= {variable.name for variable in self.space.variables}:
             genotype = self.space.from_config(trial.config)
             self.history.genotypes[trial.config[TRIAL]] = str(genotype)
+        self.listener.trial_began(trial.config[TRIAL])
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: Row, **info: Any
@@ -257,6 +258,9 @@ def reason_of(traceback: str) -> str:
 
 class Listener:
     """What is told of a search as it goes; this one does not listen."""
+
+    def trial_began(self, trial: str) -> None:
+        """Hear of a trial's beginning; it may begin again."""
 
     def evaluated(self, row: Row) -> None:
         """Hear of an evaluation."""

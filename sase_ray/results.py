@@ -220,10 +220,11 @@ def _trial_rows(outcomes: Iterable[SearchOutcome], families: Mapping[str, str]) 
                 "family": families[outcome.strategy],
                 "seed": outcome.seed,
             }
-            yield head | row | _edges(row.get("genotype"))
+            yield head | row | edges_of(row.get("genotype"))
 
 
-def _edges(genotype: str | None) -> dict[str, str]:
+def edges_of(genotype: str | None) -> dict[str, str]:
+    """Return edge (of each stage) to operation; of no genotype nothing."""
     if genotype is None:
         return {}
     parsed = Genotype.parse(genotype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,6 +28,9 @@ from trainables.resumable import Memory
 from trainables.store import StorageError, Store
 
 POLL_SECONDS = 0.5
+PROGRESS_SECONDS = 5.0
+"""How often TensorBoard is told how far the run is."""
+
 MAX_RESTARTS = 5
 """How often a search whose own process died, with its node perhaps, is begun again."""
 
@@ -56,6 +59,9 @@ class _Pinning(Listener):
         self.label = label
         self.board = board
         self.last: Any = None
+
+    def trial_began(self, trial: str) -> None:
+        self.last = self.board.pin.remote((self.label, "trial_began", (trial,)))
 
     def evaluated(self, row: dict[str, Any]) -> None:
         self.last = self.board.pin.remote((self.label, "evaluated", (row,)))
@@ -215,6 +221,7 @@ class Searches:
         self._pasts: dict[str, Past] = {}
         self._restarts: dict[str, int] = {}
         self._actors: dict[str, Any] = {}
+        self._progress_logged = -PROGRESS_SECONDS
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # With the driver: what it hears must not be lost with another node.
         self._board: Any = ray.remote(num_cpus=0)(_Board).options(scheduling_strategy=here).remote()
@@ -230,8 +237,8 @@ class Searches:
     ) -> Searches:
         """Make the results folder and write the configuration, or take up those of a run."""
         config = setup.config
+        labels = [label_of(name, s) for s in range(config.seeds) for name in setup.strategies]
         if interrupted is None:
-            labels = [label_of(name, s) for s in range(config.seeds) for name in setup.strategies]
             concurrency = slots.share(len(labels))
             folder = RunFolder.create(config)
             folder.lock()
@@ -258,11 +265,31 @@ class Searches:
             setup,
             slots,
             folder,
-            Display(console, config.budget, config.metric),
+            cls._display(setup, console, labels, about["kind"]),
             TensorBoardLogs(folder.tensorboard, setup.space),
             Journal(folder.state),
             concurrency,
         )
+
+    @staticmethod
+    def _display(setup: Setup, console: Console, labels: Sequence[str], kind: str) -> Display:
+        config = setup.config
+        modules = len(config.strategies) + len(config.baselines)
+        return Display(
+            console,
+            labels,
+            config.budget,
+            config.metric,
+            finals=modules * config.seeds * config.final.seeds if kind == "compare" else 0,
+            final_samples=config.final.epochs * len(setup.final_data.train),
+        )
+
+    def log_progress(self, *, now: bool = True) -> None:
+        """Tell TensorBoard how far the run is; without `now` only if that was a while ago."""
+        seconds = self.display.seconds
+        if now or seconds - self._progress_logged >= PROGRESS_SECONDS:
+            self._progress_logged = seconds
+            self.logs.log_progress(self.display.numbers(), round(seconds))
 
     @property
     def families(self) -> dict[str, str]:
@@ -294,15 +321,18 @@ class Searches:
                     else:  # it had ended before the run was interrupted
                         for row in outcome.history.evaluations:
                             self.logs.log_evaluation(strategy.label, seed, row)
+                        self.display.remembered(label, outcome.history.evaluations)
                         self._keep(outcome, on_outcome)
                 ended, _ = ray.wait(list(running), timeout=POLL_SECONDS) if running else ([], [])
                 self._hear(ray.get(self._board.take.remote()))
+                self.log_progress(now=False)
                 for future in ended:
                     strategy, seed = running.pop(future)
                     if not self._ended(future, strategy.label, seed, on_outcome):
                         waiting.insert(0, (strategy, seed))
         finally:
             self.journal.flush()
+        self.log_progress()
         self.outcomes.sort(key=lambda o: (list(self.setup.strategies).index(o.strategy), o.seed))
         self.folder.write_searches(self.outcomes, self.families, self.setup.space)
 
@@ -352,8 +382,11 @@ class Searches:
                 self._evaluated(label, *said)
             elif what == "noted":
                 say(self.display.console, f"search {label}: {said[0]}")
+            elif what == "trial_began":
+                self.display.trial_began(label, *said)
             elif what == "trial_ended":
                 trial, why = said
+                self.display.trial_ended(label, trial, why)
                 known = why is not None and trial in self._pasts[label].failures
                 self.journal.trial_ended(label, trial, None if known else why)
         self.journal.flush(now=False)
@@ -388,7 +421,7 @@ class Searches:
                 say(self.display.console, f"search {label}: its process died ({why}); it goes on")
                 return False
             self.failures[label] = f"search {label}: {why}"
-            self.display.search_ended(label, f"failed: {why}")
+            self.display.search_ended(label, why, failed=True)
             return True
         self.journal.search_ended(label, outcome)
         self._keep(outcome, on_outcome)

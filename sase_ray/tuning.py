@@ -192,6 +192,9 @@ class _Ordered(Listener):
         self.inner = inner
         self.keeper = keeper
 
+    def trial_began(self, trial: str) -> None:
+        self.inner.trial_began(trial)
+
     def evaluated(self, row: Row) -> None:
         self.inner.evaluated(row)
         self.keeper.hear.remote((row["trial"], row["epoch"]))

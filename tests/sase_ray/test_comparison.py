@@ -171,7 +171,10 @@ def test_the_record_tells_splits_seeds_and_searches(done):
 
 def test_tensorboard_has_a_folder_a_strategy_and_baseline(done):
     folders = {p.name for p in (done.folder / "tensorboard").iterdir()}
-    assert folders == {"random", "asha", "darts", "baseline none", "baseline se"}
+    assert folders == {
+        *("random", "asha", "darts", "baseline none", "baseline se"),
+        *("comparison", "progress", "genotypes"),
+    }
     assert {p.name for p in (done.folder / "tensorboard" / "darts").iterdir() if p.is_dir()} == {
         "seed0", "seed1",
     }  # fmt: skip
