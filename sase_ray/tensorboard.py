@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
 from search_spaces.space import SearchSpace
+from trainables.store import StorageError
 
 Row = dict[str, Any]
 INCUMBENT = {"incumbent_val_loss": "val_loss", "incumbent_val_accuracy": "val_accuracy"}
@@ -32,8 +34,15 @@ class TensorBoardLogs:
         self._writers: dict[str, SummaryWriter] = {}
 
     def log_evaluation(self, strategy: str, seed: int, row: Row) -> None:
-        """Log one evaluation of a search."""
-        writer = self._writer(f"{strategy}/seed{seed}")
+        """Log one evaluation of a search.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        with self._told():
+            self._log(self._writer(f"{strategy}/seed{seed}"), row)
+
+    def _log(self, writer: SummaryWriter, row: Row) -> None:
         for key, metric in INCUMBENT.items():
             value = row[key]
             writer.add_scalar(f"incumbent over samples/{metric}", value, row["search_samples"])
@@ -51,16 +60,27 @@ class TensorBoardLogs:
         hparams: Mapping[str, str | int | float],
         metrics: Mapping[str, float],
     ) -> None:
-        """Log what a strategy or baseline came to, for the HParams tab."""
-        folder = self.folder / name
-        with SummaryWriter(str(folder)) as writer:
+        """Log what a strategy or baseline came to, for the HParams tab.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        with self._told(), SummaryWriter(str(self.folder / name)) as writer:
             plain = {f"final/{key}": float(value) for key, value in metrics.items()}
             writer.add_hparams(dict(hparams), plain, run_name=".")
 
     def close(self) -> None:
-        """Finish all files."""
+        """Finish all files; every evaluation is in them already."""
         for writer in self._writers.values():
-            writer.close()
+            with suppress(OSError):
+                writer.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"{self.folder} cannot be written: {error}") from None
 
     def _writer(self, name: str) -> SummaryWriter:
         if name not in self._writers:

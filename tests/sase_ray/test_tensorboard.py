@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sase_ray.tensorboard import TensorBoardLogs
 from search_spaces.space import SearchSpace
+from trainables.store import StorageError
 
 SPACE = SearchSpace.load("sase_tiny")
 RESULT = {"test_accuracy": 0.9, "search_samples": 20, "parameters": 5, "macs": 7, "latency_ms": 0.5}
@@ -148,3 +149,23 @@ def test_tensorboard_fills_the_hparams_tab(ask):
     assert set(found) == {"random", "darts", "se"}
     assert found["darts"]["final/test_accuracy"] == pytest.approx(0.9)
     assert found["se"]["final/parameters"] == 5
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_full_disk_is_told_and_what_was_there_stays(small_disk):
+    disk, _ = small_disk
+    logs = TensorBoardLogs(disk, SPACE)
+    logs.log_evaluation("random", 0, row(100, 2.0))
+    (disk / "other").write_bytes(b"x" * (os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize))
+
+    def log_more():
+        for samples in range(101, 400):
+            logs.log_evaluation("random", 0, row(samples, 1.0))
+
+    with pytest.raises(StorageError, match=r"cannot be written: .*No space left on device"):
+        log_more()
+    with pytest.raises(StorageError, match="cannot be written"):
+        logs.log_result("random", {"strategy": "random"}, RESULT)
+    logs.close()
+    found = EventAccumulator(str(disk / "random" / "seed0")).Reload()
+    assert found.Scalars("incumbent over samples/val_loss")[0].value == 2.0
