@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,6 +79,7 @@ def main() -> None:
     """Run the command line; a mistake of the user ends with one sentence and exit code 2."""
     # As a cluster stops a job; it ends as Ctrl-C ends it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    threading.excepthook = _thread_ended
     try:
         app()
     except UserError as error:
@@ -92,6 +94,12 @@ def main() -> None:
             f"results folder",
         )
         sys.exit(1)
+
+
+def _thread_ended(args: threading.ExceptHookArgs) -> None:
+    # Of a full disk, TensorBoard's thread tells whoever writes next, who says it in a sentence.
+    if not isinstance(args.exc_value, OSError):
+        threading.__excepthook__(args)
 
 
 @app.command()

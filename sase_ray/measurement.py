@@ -16,7 +16,7 @@ from sase_ray.comparison import check_new_run
 from sase_ray.config import Config, load_config
 from sase_ray.records import protocol_key
 from sase_ray.reliability import icc_interval, rank_agreement, variance_components
-from sase_ray.searches import Interrupted, started
+from sase_ray.searches import Interrupted, Searches, started
 from sase_ray.setup import Setup
 from sase_ray.strategies import Plan, SearchTask
 from sase_ray.strategies.grid import GridSearch
@@ -92,10 +92,17 @@ def run_study(
     study = setup.strategies["grid"]
     assert isinstance(study, ListedStudy)
     about = {"kind": "reliability", "genotypes": list(study.genotypes)}
-    with started(setup, console, about, interrupted) as searches, searches.display.shown():
-        searches.run_all()
-        if searches.failures:
-            raise UserError(next(iter(searches.failures.values())))
+    with started(setup, console, about, interrupted) as searches:
+        with searches.display.shown():
+            searches.run_all()
+            if searches.failures:
+                raise UserError(next(iter(searches.failures.values())))
+        # Within the run: what a kill or a full disk interrupts here is gone on with, too.
+        return _conclude(setup, searches)
+
+
+def _conclude(setup: Setup, searches: Searches) -> ReliabilityReport:
+    """Write the table and the figure of a study whose trainings have ended."""
     curves = pd.concat(
         [pd.DataFrame(o.history.evaluations).assign(seed=o.seed) for o in searches.outcomes]
     )

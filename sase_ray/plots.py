@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scikit_posthocs import critical_difference_diagram
 
+from sase_ray.results import write_whole
 from sase_ray.statistics import ALPHA
 from sase_ray.tabular import TabularBenchmark
 
@@ -55,9 +56,7 @@ def plot_reliability(table: pd.DataFrame, scores: pd.DataFrame, metric: str, fol
         ylabel=LABELS[metric],
     )
     dots.legend(fontsize="small", ncols=2)
-    path = folder / "reliability.png"
-    figure.savefig(path, dpi=120)
-    return path
+    return _write(figure, folder / "reliability.png")
 
 
 def plot_table_comparison(
@@ -105,6 +104,9 @@ def plot_table_comparison(
         critical_difference_diagram(ranks, p_values, ax=right, alpha=ALPHA, color_palette=colours)
     else:
         right.barh(list(ranks.index), ranks)
-    path = folder / "regret.png"
-    figure.savefig(path, dpi=120)
+    return _write(figure, folder / "regret.png")
+
+
+def _write(figure: Figure, path: Path) -> Path:
+    write_whole(path, lambda partial: figure.savefig(partial, format="png", dpi=120))
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -50,8 +51,10 @@ class RunFolder:
         """Make the folder of a new run.
 
         Raises:
-            UserError: it exists already, or cannot be made.
+            UserError: it exists already, or cannot be made; or the storage is of no known kind.
         """
+        if config.storage is not None:
+            Store(config.storage)
         folder = cls.make(config.results, config.run, config.dataset, config.storage)
         if folder.storage is not None and folder.storage.read("config.yaml") is not None:
             folder.path.rmdir()
@@ -113,8 +116,13 @@ class RunFolder:
 
         Raises:
             UserError: another process is.
+            StorageError: the folder cannot be written.
         """
-        self._lock = (self.path / ".lock").open("w")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be written: {error}") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -126,9 +134,20 @@ class RunFolder:
         (self.path / ".lock").unlink(missing_ok=True)
         self._lock.close()
 
-    def begin(self) -> None:
-        """Note that the run is under way."""
-        self.state.write(UNDER_WAY, b"")
+    def begin(self, config: Config, about: Mapping[str, Any]) -> None:
+        """Note that the run is under way, and write its configuration.
+
+        Raises:
+            StorageError: that cannot be done; nothing of the run is left.
+        """
+        try:
+            self.state.write(UNDER_WAY, b"")
+            self.write_config(config, about)
+        except StorageError:
+            self.state.remove()
+            self.unlock()
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     @property
     def is_under_way(self) -> bool:

@@ -68,7 +68,6 @@ def resume(run: str | Path, *, console: Console | None = None, **resources: Any)
         raise UserError(
             f"the images of data set {config.dataset!r} are not those that the run was begun with"
         )
-    folder.path.mkdir(parents=True, exist_ok=True)
     interrupted = Interrupted(folder, about.trials_at_once)
     if about.kind == "reliability":
         return run_study(setup, console, interrupted)

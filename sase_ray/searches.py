@@ -243,7 +243,7 @@ class Searches:
             folder = RunFolder.create(config)
             folder.lock()
             final_seeds = {seed: list(setup.final_seeds(seed)) for seed in range(config.seeds)}
-            folder.write_config(
+            folder.begin(
                 config,
                 {
                     **about,
@@ -254,7 +254,6 @@ class Searches:
                     "trials_at_once": concurrency,
                 },
             )
-            folder.begin()
         else:
             folder, concurrency = interrupted.folder, interrupted.concurrency
             folder.lock()

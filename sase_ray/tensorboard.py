@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from sase_ray.panels import draw_alpha, pixels_of
 from search_spaces.space import SearchSpace
+from trainables.store import StorageError
 
 Row = dict[str, Any]
 INCUMBENT = {"incumbent_val_loss": "val_loss", "incumbent_val_accuracy": "val_accuracy"}
@@ -68,11 +70,18 @@ class TensorBoardLogs:
             writer.add_custom_scalars(_layout(list(self.choices)))
 
     def log_evaluation(self, strategy: str, seed: int, row: Row) -> None:
-        """Log one evaluation of a search."""
-        writer = self._writer(f"{strategy}/seed{seed}")
+        """Log one evaluation of a search.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
         trials = self._trials.setdefault((strategy, seed), set())
         trials.add(row["trial"])
         steps = (row["search_samples"], round(row["search_seconds"]), len(trials))
+        with self._told():
+            self._log(self._writer(f"{strategy}/seed{seed}"), row, steps)
+
+    def _log(self, writer: SummaryWriter, row: Row, steps: tuple[int, int, int]) -> None:
         for key, metric in INCUMBENT.items():
             for cost, step in zip(COSTS, steps, strict=True):
                 writer.add_scalar(incumbent_tag(cost, metric), row[key], step)
@@ -95,16 +104,29 @@ class TensorBoardLogs:
             writer.add_image("operations/probabilities", picture, epoch, dataformats="HWC")
 
     def log_progress(self, numbers: Mapping[str, float], seconds: int) -> None:
-        """Log how far the run is, so many seconds after it began."""
-        writer = self._writer(PROGRESS)
-        for name, value in numbers.items():
-            writer.add_scalar(f"progress/{name}", value, seconds)
-        writer.flush()
+        """Log how far the run is, so many seconds after it began.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        with self._told():
+            writer = self._writer(PROGRESS)
+            for name, value in numbers.items():
+                writer.add_scalar(f"progress/{name}", value, seconds)
+            writer.flush()
 
     def close(self) -> None:
-        """Finish all files."""
+        """Finish all files; every evaluation is in them already."""
         for writer in self._writers.values():
-            writer.close()
+            with suppress(OSError):
+                writer.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"{self.folder} cannot be written: {error}") from None
 
     def _writer(self, name: str) -> SummaryWriter:
         if name not in self._writers:

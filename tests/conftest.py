@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -137,3 +138,22 @@ def assert_same() -> Callable[[Any, Any], None]:
             assert first == second, where
 
     return check
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], Any]]]:
+    """A disk of 64 KiB; yields its folder and a function that makes it read-only."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("nothing may be mounted here")
+    try:
+        yield (
+            folder,
+            lambda: subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True),
+        )
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

@@ -109,11 +109,11 @@ def test_a_protocol_that_ranks_luck_is_called_so() -> None:
 
 
 @pytest.mark.ray
-def test_random_genotypes_are_trained_with_every_seed(tiny, ray_cluster) -> None:
+def test_random_genotypes_are_trained_with_every_seed(tiny, ray_cluster, tmp_path) -> None:
     host = {"epochs": 1, "batch_size": 96}
     proxy = tiny["proxy"] | {"averaging": 0.5, "warm_host": host}
     report = measure_reliability(
-        tiny | {"run": "study", "proxy": proxy},
+        tiny | {"run": "study", "proxy": proxy, "storage": str(tmp_path / "storage")},
         genotypes=3,
         seeds=2,
         console=Console(quiet=True),
@@ -135,6 +135,9 @@ def test_random_genotypes_are_trained_with_every_seed(tiny, ray_cluster) -> None
         pd.read_csv(report.folder / "reliability.csv"), report.table, check_dtype=False
     )
     assert not (report.folder / "tune").exists()
+    for name in ("reliability.csv", "reliability.png"):
+        copy = tmp_path / "storage" / "study" / name
+        assert copy.read_bytes() == (report.folder / name).read_bytes()
     # Each search trained with its own seed, not with that of the search beside it.
     curves = pd.read_parquet(report.folder / "curves.parquet")
     setup = Setup.of(load_config(tiny | {"proxy": proxy}))

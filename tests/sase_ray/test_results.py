@@ -97,6 +97,30 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
         RunFolder.create(config)
 
 
+def test_a_run_that_its_storage_does_not_take_leaves_nothing(small_disk, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "hardware", dict)
+    disk, make_read_only = small_disk
+    make_read_only()
+    config = load_config(
+        overrides={"results": str(tmp_path / "results"), "run": "mine", "storage": str(disk)}
+    )
+    folder = RunFolder.create(config)
+    folder.lock()
+    with pytest.raises(StorageError, match="Read-only file system"):
+        folder.begin(config, {})
+    assert not folder.path.exists(), "the name is free again"
+    with pytest.raises(StorageError, match="cannot be used"):
+        RunFolder.create(config.model_copy(update={"storage": "ftq://x"}))
+    assert not folder.path.exists()
+
+
+def test_a_run_in_a_folder_that_cannot_be_written_is_one_sentence(small_disk):
+    disk, make_read_only = small_disk
+    make_read_only()
+    with pytest.raises(StorageError, match=r"disk/run cannot be written: .*Read-only file system"):
+        RunFolder(disk / "run").lock()
+
+
 def test_a_run_without_a_name_is_named_by_data_set_and_time(tmp_path):
     folder = RunFolder.create(load_config(overrides={"results": str(tmp_path / "new")}))
     assert folder.path.parent == tmp_path / "new"

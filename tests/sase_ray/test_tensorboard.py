@@ -22,6 +22,7 @@ from sase_ray import summaries
 from sase_ray.summaries import band, genotype_table, write_summaries
 from sase_ray.tensorboard import TensorBoardLogs
 from search_spaces.space import SearchSpace
+from trainables.store import StorageError
 
 SPACE = SearchSpace.load("sase_tiny")
 GENOTYPES = [str(SPACE[i]) for i in (0, 100, 200, 300)]
@@ -387,3 +388,21 @@ def test_tensorboard_shows_blocks_alpha_and_panels(ask):
             assert picture.std() > 5, "something is drawn"
     histograms = ask("plugin/histograms/tags")
     assert set(histograms["darts/seed0"]) == {f"operations/{v.name}" for v in SPACE.variables}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_full_disk_is_told_and_what_was_there_stays(small_disk):
+    disk, _ = small_disk
+    logs = TensorBoardLogs(disk, SPACE)
+    logs.log_evaluation("random", 0, row("random", 0, "1", 1, 100, 2.0))
+    (disk / "other").write_bytes(b"x" * (os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize))
+
+    def log_more():
+        for samples in range(101, 400):
+            logs.log_evaluation("random", 0, row("random", 0, "1", samples, samples, 1.0))
+
+    with pytest.raises(StorageError, match=r"cannot be written: .*No space left on device"):
+        log_more()
+    logs.close()
+    found = EventAccumulator(str(disk / "random" / "seed0")).Reload()
+    assert found.Scalars("incumbent over samples/val_loss")[0].value == 2.0

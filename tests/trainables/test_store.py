@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import signal
 import subprocess
@@ -70,25 +69,6 @@ def test_a_process_that_dies_in_the_middle_of_a_write_leaves_what_was_there(tmp_
     assert store.read("a") == b"old"
     store.write("a", b"new")
     assert store.read("a") == b"new"
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 64 KiB; yields its folder and a function that makes it read-only."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("nothing may be mounted here")
-    try:
-        yield (
-            folder,
-            lambda: subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True),
-        )
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_or_read_only_disk_is_told_and_what_was_there_stays(small_disk):
