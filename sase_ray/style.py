@@ -28,6 +28,9 @@ HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
+LONGEST_LABEL = 28
+"""Characters of a name in a figure."""
+
 LIGHT: Mapping[str, str] = {
     "ink": INK, "muted": MUTED, "grid": GRID, "paper": PAPER,
     **{f"hue{i}": hue for i, hue in enumerate(HUES)},
@@ -149,6 +152,11 @@ def spread(places: Sequence[float], gap: float, low: float, high: float) -> list
     return [float(place) for place in moved]
 
 
+def label_of(name: str) -> str:
+    """Return a name as a figure shows it: the beginning, if it is long."""
+    return name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
+
+
 def label_ends(
     figure: Figure, ends: Sequence[tuple[Axes, float, str, Look]], size: float = 8
 ) -> None:
@@ -171,7 +179,9 @@ def label_ends(
                 [1.005, 1.035, 1.06], [place, label, label], transform=axes.transAxes,
                 clip_on=False, color=look.color, linewidth=1,
             )  # fmt: skip
-            axes.text(1.07, label, name, transform=axes.transAxes, va="center", fontsize=size)
+            axes.text(
+                1.07, label, label_of(name), transform=axes.transAxes, va="center", fontsize=size
+            )
 
 
 def to_svg(figure: Figure, title: str) -> str:

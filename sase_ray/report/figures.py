@@ -27,7 +27,18 @@ from sase_ray.report.analysis import (
 from sase_ray.report.operations import main_effects, operation_shares
 from sase_ray.runs import Run
 from sase_ray.statistics import ALPHA
-from sase_ray.style import GRID, HUES, INK, MUTED, Look, label_ends, looks, new_figure, styled
+from sase_ray.style import (
+    GRID,
+    HUES,
+    INK,
+    MUTED,
+    Look,
+    label_ends,
+    label_of,
+    looks,
+    new_figure,
+    styled,
+)
 
 COSTS = {
     "search_seconds": "search, device-seconds",
@@ -86,7 +97,7 @@ def accuracy_figure(run: Run) -> Figure | None:
                 100 * row["test_accuracy"], place, look[name].marker, color=colour,
                 markerfacecolor=face, markersize=6,
             )  # fmt: skip
-        axes.set_yticks(range(len(table)), table["name"])
+        axes.set_yticks(range(len(table)), table["name"].map(label_of))
         axes.set(xlabel="test accuracy, %", ylim=(-0.6, len(table) - 0.4))
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
@@ -116,7 +127,7 @@ def rank_figure(run: Run) -> Figure | None:
             text_h_margin=0.06 * np.ptp(tests.ranks),
         )
         for label in drawn["labels"]:
-            label.set_color(INK)
+            label.set(color=INK, text=label_of(label.get_text()))
         axes.grid(visible=False)
     return figure
 
@@ -140,7 +151,7 @@ def cost_figure(run: Run) -> Figure | None:
                 f"{value:,.0f}", (value, place), (0, 6), textcoords="offset points", ha="center",
                 va="bottom", fontsize=7, color=MUTED,
             )  # fmt: skip
-        axes.set_yticks(range(len(mean)), mean.index)
+        axes.set_yticks(range(len(mean)), mean.index.map(label_of))
         axes.set(xlabel="device-seconds of a search", ylim=(-0.6, len(mean) - 0.2))
         axes.set_xlim(left=0)
         axes.grid(axis="y", visible=False)
@@ -271,7 +282,7 @@ def agreement_figure(run: Run) -> Figure | None:
             style = look[str(name)]
             axes.plot(
                 sign * scale * own["proxy_centred"], 100 * own["final_centred"], style.marker,
-                color=style.color, markersize=6, alpha=0.8, label=name,
+                color=style.color, markersize=6, alpha=0.8, label=label_of(str(name)),
             )  # fmt: skip
         better = "lower loss" if is_better_small(metric) else "points"
         axes.set(
@@ -344,7 +355,7 @@ def effects_figure(run: Run) -> Figure | None:
 
 
 def _label_rows(axes: Axes, names: pd.Series, title: str) -> None:
-    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_yticks(range(len(names)), names.map(label_of), fontsize=7)
     axes.tick_params(axis="x", labelsize=7)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_title(title.replace("_", " "), fontsize=8)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sase_ray.report.analysis import winner_of
 from sase_ray.runs import Run
-from sase_ray.style import HUES, MUTED, new_figure, styled
+from sase_ray.style import HUES, MUTED, label_of, new_figure, styled
 from search_spaces.errors import UserError
 
 BASELINES = ("none", "se", "cbam")
@@ -67,7 +67,7 @@ def gradcam_figure(run: Run) -> Figure | None:
             axes.spines[:].set_visible(False)
             axes.grid(visible=False)
         for axes, name in zip(grid[0], ["image", *modules], strict=True):
-            axes.set_title(name, fontsize=8.5, loc="center")
+            axes.set_title(label_of(name)[:14], fontsize=8.5, loc="center")
     return figure
 
 

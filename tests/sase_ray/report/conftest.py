@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
+from sase_ray.report import figures, sections
 from sase_ray.table import judge
 from search_spaces.genotype import EDGES
 from search_spaces.space import SearchSpace
@@ -46,6 +48,16 @@ def make_run(tmp_path) -> Callable[..., Path]:
         return write_run(tmp_path / name, renamed or {}, config)
 
     return make
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave figures empty, where a test reads the text alone: drawing takes seconds."""
+    for name in vars(figures).copy():
+        if name.endswith("_figure"):
+            monkeypatch.setattr(figures, name, lambda *given: Figure())
+    for name in ("draw_block", "gradcam_figure"):
+        monkeypatch.setattr(sections, name, lambda *given: Figure())
 
 
 def write_run(folder: Path, renamed: dict[str, str], config: dict[str, Any]) -> Path:

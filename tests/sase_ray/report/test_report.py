@@ -33,6 +33,7 @@ def figure_names(sections):
     return [p.name for s in sections for p in s.parts if isinstance(p, Shown)]
 
 
+@pytest.mark.slow
 def test_a_run_with_everything_answers_every_question_in_order(make_run):
     sections = sections_of([load_run(make_run())])
     assert [section.key for section in sections] == ORDER
@@ -45,6 +46,7 @@ def test_a_run_with_everything_answers_every_question_in_order(make_run):
     assert "peak MiB" in tables(sections)[1].head
 
 
+@pytest.mark.slow
 def test_the_reference_run_says_that_nothing_is_real(reference):
     run = load_run(reference)
     sections = sections_of([run])
@@ -69,6 +71,7 @@ def test_a_run_that_has_only_begun(copied):
     assert [s.key for s in sections] == ["verdict", "anytime", "operations", "alpha", "again"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_without_any_table(copied):
     for path in copied.glob("*.parquet"):
         path.unlink()
@@ -76,6 +79,7 @@ def test_a_run_without_any_table(copied):
     assert "no trial so far" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_beside_each_other_are_labelled_and_not_tested_against_each_other(make_run, reference):
     sections = sections_of([load_run(make_run()), load_run(reference)])
     names = [row[0] for row in tables(sections)[0].rows]
@@ -87,6 +91,7 @@ def test_runs_beside_each_other_are_labelled_and_not_tested_against_each_other(m
     assert len(set(figures)) == len(figures)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_runs_of_the_same_settings_share_figures_and_have_names(make_run):
     path = make_run()
     sections = sections_of([load_run(path), load_run(path)])
@@ -94,6 +99,7 @@ def test_two_runs_of_the_same_settings_share_figures_and_have_names(make_run):
     assert figure_names(sections).count("anytime-trials") == 1
 
 
+@pytest.mark.slow
 def test_markdown_tables_have_the_numbers_and_figures_lie_beside(reference, tmp_path):
     path = write_report([reference], "md", tmp_path / "paper.md")
     text = path.read_text()
@@ -103,9 +109,8 @@ def test_markdown_tables_have_the_numbers_and_figures_lie_beside(reference, tmp_
     assert all((tmp_path / link).stat().st_size > 500 for link in linked)
 
 
-def test_latex_escapes_and_balances(make_run, tmp_path, monkeypatch):
-    # Figures take seconds, and are those of Markdown.
-    monkeypatch.setattr(pages, "_write_figures", lambda *given: None)
+@pytest.mark.usefixtures("undrawn")
+def test_latex_escapes_and_balances(make_run, tmp_path):
     run = make_run(renamed={"tpe": r"50%_\input{x}&#$~^"})
     text = write_report([run], "latex", tmp_path / "paper.tex").read_text()
     assert r"50\%\_\textbackslash{}input\{x\}\&\#\$\textasciitilde{}\textasciicircum{}" in text
@@ -118,8 +123,8 @@ def test_latex_escapes_and_balances(make_run, tmp_path, monkeypatch):
     assert all(row.endswith(r"\\") for row in rows)
 
 
-def test_markdown_reads_no_name_as_markup(make_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(pages, "_write_figures", lambda *given: None)
+@pytest.mark.usefixtures("undrawn")
+def test_markdown_reads_no_name_as_markup(make_run, tmp_path):
     run = make_run(renamed={"tpe": "a|b<script>*`[x](y)"})
     text = write_report([run], "md", tmp_path / "paper.md").read_text()
     assert r"a\|b\<script\>\*" in text
@@ -139,8 +144,12 @@ class Tags(HTMLParser):
         self.links += [v for name, v in attrs if name in {"href", "src", "xlink:href"}]
 
 
+@pytest.mark.slow
 def test_a_page_is_whole_and_asks_nobody(make_run):
-    page = write_report([make_run(renamed={"tpe": "<script>alert(1)</script>"})])
+    template = "{{ 7 * 7 }}{% raw %}$\\frac{1}{$"
+    page = write_report(
+        [make_run(renamed={"tpe": "<script>alert(1)</script>", "random": template})]
+    )
     assert page.name == "report.html"
     text = page.read_text()
     found = Tags()
@@ -149,16 +158,11 @@ def test_a_page_is_whole_and_asks_nobody(make_run):
     assert not [name for name in found.attributes if name.startswith("on")]
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in found.links)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert template in text
     assert found.tags.count("svg") > 10
     assert found.tags.count("text") > 100
     # Every line of a drawing follows the theme or says its colour.
     assert not re.search(r"stroke: #(1a1a1a|666666|0072b2)\b", text)
-
-
-def test_names_that_a_template_would_read(make_run):
-    run = make_run(renamed={"tpe": "{{ 7 * 7 }}{% raw %}$\\frac{1}{$"})
-    text = write_report([run]).read_text()
-    assert "{{ 7 * 7 }}{% raw %}$\\frac{1}{$" in text
 
 
 @pytest.mark.parametrize("form", ["pdf", "", "HTML"])
