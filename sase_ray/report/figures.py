@@ -47,10 +47,10 @@ COSTS = {
     "latency_ms": "latency, milliseconds an image",
 }
 MONITORS = {
-    "entropy": "entropy of alpha",
+    "entropy": "entropy of alpha (1: uniform)",
     "dominant_eigenvalue": "dominant eigenvalue",
-    "poor_share": "share of operations without weights",
-    "discretisation_gap": "discretisation gap, points",
+    "poor_share": "probability of poor operations",
+    "discretisation_gap": "discretisation gap, nats",
 }
 METRICS = {
     "val_loss": "validation cross-entropy, nats",
@@ -419,15 +419,14 @@ def monitor_figure(run: Run) -> Figure | None:
             unused.axis("off")
         ends = []
         for axes, name in zip(grid.flat, known, strict=False):
-            scale = 100 if name == "discretisation_gap" else 1
             for strategy, own in run.curves.dropna(subset=[name]).groupby("strategy", sort=False):
                 style = look[str(strategy)]
                 for _, search in own.groupby("seed"):
-                    axes.plot(search["search_samples"], scale * search[name], color=style.color,
+                    axes.plot(search["search_samples"], search[name], color=style.color,
                               linewidth=0.6, alpha=0.5)  # fmt: skip
                 mean = own.groupby("search_samples")[name].mean()
-                axes.plot(mean.index, scale * mean, **style.line)
-                ends.append((axes, scale * float(mean.iloc[-1]), str(strategy), style))
+                axes.plot(mean.index, mean, **style.line)
+                ends.append((axes, float(mean.iloc[-1]), str(strategy), style))
             axes.set_title(MONITORS[name], fontsize=8)
             axes.tick_params(labelsize=7)
             axes.xaxis.set_major_locator(MaxNLocator(3))
