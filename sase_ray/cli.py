@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -452,6 +454,26 @@ def show(
     loaded = SearchSpace.load(space)
     load_operations(loaded)
     print_genotype(loaded.parse(genotype), backbone, channels, image_size)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(help="Folders of runs, results/<run>.")],
+    form: Annotated[
+        str, typer.Option("--format", help="html (one page), md or latex (for papers).")
+    ] = "html",
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; default report.html in the run's folder.")
+    ] = None,
+    show_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Write a page on a run, or on several beside each other."""
+    from sase_ray.report import write_report
+
+    path = write_report(runs, form, output)  # type: ignore[arg-type]
+    say(Console(), f"report: {os.path.relpath(path)}")
+    if show_it:
+        webbrowser.open(path.resolve().as_uri())
 
 
 @app.command()

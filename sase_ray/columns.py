@@ -126,11 +126,14 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
         "incumbent": _maybe("text", "best genotype by then"),
         "incumbent_val_loss": _maybe("number", "its val_loss; of a one-shot search the supernet's"),
         "incumbent_val_accuracy": _maybe("number", "its val_accuracy, likewise"),
-        "entropy": _maybe("number", "of the architecture's probabilities, 0 to 1; one-shot"),
-        "dominant_eigenvalue": _maybe("number", "of the loss's Hessian by alpha; one-shot"),
-        "poor_share": _maybe("number", "of operations with few parameters, 0 to 1; one-shot"),
+        "entropy": _maybe("number", "of alpha, mean over edges, 1 is uniform; one-shot"),
+        "dominant_eigenvalue": _maybe(
+            "number", "of the validation loss's Hessian in alpha; one-shot"
+        ),
+        "poor_share": _maybe("number", "probability of operations poor in parameters; one-shot"),
         "discretisation_gap": _maybe(
-            "number", "accuracy of the supernet less that of its discrete genotype; one-shot"
+            "number",
+            "val_loss of the genotype with the supernet's weights less the supernet's; one-shot",
         ),
     },
     "alpha": {

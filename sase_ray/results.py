@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 import yaml
 
 from sase_ray.config import Config
+from sase_ray.files import write_whole
 from sase_ray.tuning import SearchOutcome
 from search_spaces.errors import UserError, shorten
 from search_spaces.genotype import Genotype
@@ -183,26 +184,6 @@ class RunFolder:
         if csv:
             write_whole(self.path / f"{name}.csv", lambda path: frame.to_csv(path, index=False))
         return frame
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file whole or not at all: under another name first, which is then its own.
-
-    Args:
-        path: of the file, which may exist.
-        write: writes it to the path that it is given.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        write(partial)
-        os.replace(partial, path)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def check_new(path: Path) -> None:

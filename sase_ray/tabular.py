@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, JsonValue, ValidationError
 from scipy import stats
 
+from sase_ray.files import write_whole
 from sase_ray.reliability import (
     VarianceComponents,
     genotype_correlation,
@@ -27,7 +28,6 @@ from sase_ray.reliability import (
     variance_components,
     without_noise,
 )
-from sase_ray.results import write_whole
 from search_spaces.errors import UserError, explain_validation_error, shorten, unknown_name
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace

@@ -13,7 +13,14 @@ from sase_ray.table import judge
 
 SEARCHES = pd.DataFrame(
     [
-        {"strategy": name, "seed": seed, "samples": 100 + seed, "seconds": 2.0, "trials": 5}
+        {
+            "strategy": name,
+            "seed": seed,
+            "samples": 100 + seed,
+            "seconds": 2.0,
+            "trials": 5,
+            "peak_memory_mib": 9.0,
+        }
         for name in ("random", "darts", "tpe")
         for seed in range(3)
     ]

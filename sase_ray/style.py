@@ -1,0 +1,225 @@
+"""One look for all figures: colours, lines, direct labels, and SVG that follows the page's theme.
+
+Colours are those of Okabe and Ito (Color Universal Design, 2008), which colour-blind readers tell
+apart; lines of one colour differ in their dashes and markers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from io import StringIO
+from itertools import cycle, islice, product
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sase_ray.config import RANDOM_SEARCH
+
+INK, MUTED, GRID, PAPER = "#1a1a1a", "#666666", "#dcdcdc", "#ffffff"
+HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+LONGEST_LABEL = 28
+"""Characters of a name in a figure."""
+
+LIGHT: Mapping[str, str] = {
+    "ink": INK, "muted": MUTED, "grid": GRID, "paper": PAPER,
+    **{f"hue{i}": hue for i, hue in enumerate(HUES)},
+}  # fmt: skip
+DARK: Mapping[str, str] = {
+    "ink": "#e8e8e8", "muted": "#a3a3a3", "grid": "#3a3d42", "paper": "#16181c",
+    "hue0": "#5fb0ea", "hue1": "#ff8c42", "hue2": "#35c99d", "hue3": "#e6a3c9",
+    "hue4": "#8fd0f7", "hue5": "#f5bd3d",
+}  # fmt: skip
+"""The same roles on a dark page, each with a contrast of at least 3 to its paper."""
+
+_ROLES = {colour: role for role, colour in LIGHT.items()}
+_RC: Any = {
+    "font.family": "sans-serif",
+    # Of the same widths, so that labels fit where a page is read; the last comes with matplotlib.
+    "font.sans-serif": ["Arial", "Helvetica", "Liberation Sans", "DejaVu Sans"],
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.width": 0.8,
+    "ytick.major.width": 0.8,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "axes.prop_cycle": cycler(color=HUES),
+    "figure.facecolor": PAPER,
+    "axes.facecolor": "none",
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+    # Names come from users: a dollar sign is a dollar sign.
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+    "savefig.dpi": 160,
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw, and save, in the project's look."""
+    with mpl.rc_context(_RC):
+        yield
+
+
+def new_figure(width: float = 5.0, height: float = 3.1) -> Figure:
+    """Return an empty figure; call it, and draw on it, within `styled`.
+
+    Args:
+        width: inches; 5 reads on a phone and in a column of a paper.
+        height: inches.
+    """
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a strategy is drawn, everywhere."""
+
+    color: str
+    dash: Any
+    marker: str
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """Arguments of `Axes.plot` for its line."""
+        return {"color": self.color, "linestyle": self.dash}
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """Give every strategy a look of its own: random search a neutral one, the others a hue."""
+    names = list(dict.fromkeys(names))
+    hued = [name for name in names if name.split(" · ")[-1] != RANDOM_SEARCH]
+    styles = islice(cycle(product(DASHES, HUES)), len(hued))
+    found = {
+        name: Look(hue, dash, MARKERS[i % len(MARKERS)])
+        for i, (name, (dash, hue)) in enumerate(zip(hued, styles, strict=True))
+    }
+    return {name: found.get(name, Look(MUTED, DASHES[1], "o")) for name in names}
+
+
+def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move labels apart, no farther than needed, and keep their order.
+
+    Args:
+        places: where each would be.
+        gap: smallest distance between two.
+        low: below which none may lie.
+        high: above which none may lie, if there is room for all.
+    """
+    order = np.argsort(places, kind="stable")
+    gap = min(gap, (high - low) / max(1, len(places) - 1))
+    # Least squares under a gap: subtract the gaps, then isotonic regression.
+    from scipy.optimize import isotonic_regression
+
+    offsets = gap * np.arange(len(places))
+    even = np.asarray(places, dtype=float)[order] - offsets
+    fitted = isotonic_regression(even).x if len(even) else even
+    fitted = np.clip(fitted, low, high - (offsets[-1] if len(places) else 0)) + offsets
+    moved = np.empty(len(places))
+    moved[order] = fitted
+    return [float(place) for place in moved]
+
+
+def label_of(name: str) -> str:
+    """Return a name as a figure shows it: the beginning, if it is long."""
+    return name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
+
+
+def label_ends(
+    figure: Figure, ends: Sequence[tuple[Axes, float, str, Look]], size: float = 8
+) -> None:
+    """Write names at the right of axes, each beside the end of its line, none on another.
+
+    Args:
+        figure: of the axes, which have their final limits.
+        ends: of each line its axes, its last y, its name and its look.
+        size: of the text, points.
+    """
+    figure.draw_without_rendering()  # so that the axes have their sizes
+    for axes in dict.fromkeys(axes for axes, *_ in ends):
+        own = [(y, name, look) for at, y, name, look in ends if at is axes]
+        height = axes.get_window_extent().height / figure.dpi * 72
+        to_axes = axes.transData + axes.transAxes.inverted()
+        places = [float(to_axes.transform((axes.get_xlim()[1], y))[1]) for y, *_ in own]
+        moved = spread(places, 1.15 * size / height, 0.02, 0.98)
+        for place, label, (_, name, look) in zip(places, moved, own, strict=True):
+            axes.plot(
+                [1.005, 1.035, 1.06], [place, label, label], transform=axes.transAxes,
+                clip_on=False, color=look.color, linewidth=1,
+            )  # fmt: skip
+            axes.text(
+                1.07, label, label_of(name), transform=axes.transAxes, va="center", fontsize=size
+            )
+
+
+def to_svg(figure: Figure, title: str) -> str:
+    """Return a figure as an `<svg>` element to put into a page; its text stays text.
+
+    Colours of the style become CSS variables (`var(--ink, ...)`), so that the page's theme decides.
+
+    Args:
+        figure: drawn within `styled`.
+        title: what it shows, for those who cannot see it.
+    """
+    salt = sha256(title.encode()).hexdigest()[:8]
+    stream = StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with styled(), mpl.rc_context({"svg.hashsalt": salt}):
+        figure.savefig(stream, format="svg", metadata=nothing, transparent=True)
+    svg = stream.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # Groups are named alike in every figure; only what is referred to needs its name.
+    svg = re.sub(r'<g id="\w+">', "<g>", svg)
+    svg = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", _themed, svg)
+    # What has no colour is black, which a dark page swallows.
+    width, height = figure.get_size_inches() * 72
+    return re.sub(
+        r"<svg [^>]*>",
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="0 0 {width:g} {height:g}" role="img" aria-hidden="true" fill="currentColor">',
+        svg,
+        count=1,
+    )
+
+
+def _themed(match: re.Match[str]) -> str:
+    role = _ROLES.get(match[2])
+    return f"{match[1]}: var(--{role}, {match[2]})" if role else match[0]
+
+
+def theme(colours: Mapping[str, str]) -> str:
+    """Return the CSS declarations of `LIGHT` or `DARK`."""
+    return " ".join(f"--{role}: {colour};" for role, colour in colours.items())

@@ -1,0 +1,213 @@
+"""The report as text: what it says is what the tables say, in three formats, or one sentence."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from sase_ray import cli, load_run
+from sase_ray.report import pages, write_report
+from sase_ray.report.parts import Shown, Table, Text
+from sase_ray.report.sections import sections_of
+from search_spaces.errors import UserError
+
+ORDER = [
+    "verdict", "cost", "block", "anytime", "tradeoff", "agreement", "operations", "alpha",
+    "gradcam", "again",
+]  # fmt: skip
+
+
+def texts(sections):
+    return " ".join(p.text for s in sections for p in s.parts if isinstance(p, Text))
+
+
+def tables(sections):
+    return [p for s in sections for p in s.parts if isinstance(p, Table)]
+
+
+def figure_names(sections):
+    return [p.name for s in sections for p in s.parts if isinstance(p, Shown)]
+
+
+@pytest.mark.slow
+def test_a_run_with_everything_answers_every_question_in_order(make_run):
+    sections = sections_of([load_run(make_run())])
+    assert [section.key for section in sections] == ORDER
+    said = texts(sections)
+    assert re.search(r"tpe has the best mean test accuracy, 82\.\d\d%.*that is real", said)
+    assert "Edges whose operations differ after Holm's correction: channel_squeeze." in said
+    names = figure_names(sections)
+    assert len(set(names)) == len(names)
+    assert {"ranks", "monitor", "gradcam", "block0", "anytime-trials"} <= set(names)
+    assert "peak MiB" in tables(sections)[1].head
+
+
+@pytest.mark.slow
+def test_the_reference_run_says_that_nothing_is_real(reference):
+    run = load_run(reference)
+    sections = sections_of([run])
+    said = texts(sections)
+    assert "that may be luck (p = 0.625 after Holm's correction)" in said
+    assert "No strategy can be told apart from random search" in said
+    assert "needs 8 searches each" in said
+    assert "critical-difference diagram needs 5 searches" in said
+    assert "gradcam" not in [section.key for section in sections]
+    assert "ranks" not in figure_names(sections)
+    accuracy = tables(sections)[0]
+    for row, told in zip(run.strategies.to_dict("records"), accuracy.rows, strict=True):
+        assert told[0] == row["name"]
+        assert float(told[1]) == pytest.approx(100 * row["test_accuracy"], abs=0.005)
+
+
+def test_a_run_that_has_only_begun(copied):
+    for name in ("strategies", "final", "searches", "rankings"):
+        (copied / f"{name}.parquet").unlink()
+    sections = sections_of([load_run(copied)])
+    assert "This run has no final results (yet): 74 trials so far." in texts(sections)
+    assert [s.key for s in sections] == ["verdict", "anytime", "operations", "alpha", "again"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_without_any_table(copied):
+    for path in copied.glob("*.parquet"):
+        path.unlink()
+    text = write_report([copied]).read_text()
+    assert "no trial so far" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_runs_beside_each_other_are_labelled_and_not_tested_against_each_other(make_run, reference):
+    sections = sections_of([load_run(make_run()), load_run(reference)])
+    names = [row[0] for row in tables(sections)[0].rows]
+    assert {"made · tpe", "fashion_mnist · tpe", "fashion_mnist · none"} <= set(names)
+    said = texts(sections)
+    assert "no test is made between them" in said
+    assert "differ in dataset" in said
+    figures = figure_names(sections)
+    assert len(set(figures)) == len(figures)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_two_runs_of_the_same_settings_share_figures_and_have_names(make_run):
+    path = make_run()
+    sections = sections_of([load_run(path), load_run(path)])
+    assert "made (2) · tpe" in [row[0] for row in tables(sections)[0].rows]
+    assert figure_names(sections).count("anytime-trials") == 1
+
+
+@pytest.mark.slow
+def test_markdown_tables_have_the_numbers_and_figures_lie_beside(reference, tmp_path):
+    path = write_report([reference], "md", tmp_path / "paper.md")
+    text = path.read_text()
+    assert "| tpe | 77.47 | 75.65 – 79.29 | +0.74 | 0.625 | 3 |" in text
+    linked = re.findall(r"\]\((paper_figures/[\w-]+\.svg)\)", text)
+    assert len(linked) > 10
+    assert all((tmp_path / link).stat().st_size > 500 for link in linked)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_latex_escapes_and_balances(make_run, tmp_path):
+    run = make_run(renamed={"tpe": r"50%_\input{x}&#$~^"})
+    text = write_report([run], "latex", tmp_path / "paper.tex").read_text()
+    assert r"50\%\_\textbackslash{}input\{x\}\&\#\$\textasciitilde{}\textasciicircum{}" in text
+    for name in ("table", "tabular", "figure"):
+        assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") > 0
+    bare = re.sub(r"\\[{}]", "", text)
+    assert bare.count("{") == bare.count("}")
+    rows = [line for line in text.splitlines() if line.strip().startswith("random &")]
+    assert rows
+    assert all(row.endswith(r"\\") for row in rows)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_markdown_reads_no_name_as_markup(make_run, tmp_path):
+    run = make_run(renamed={"tpe": "a|b<script>*`[x](y)"})
+    text = write_report([run], "md", tmp_path / "paper.md").read_text()
+    assert r"a\|b\<script\>\*" in text
+    assert "<script" not in text.replace(r"\<script", "")
+
+
+class Tags(HTMLParser):
+    """Names of elements and attributes of a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.attributes, self.links = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+        self.links += [v for name, v in attrs if name in {"href", "src", "xlink:href"}]
+
+
+@pytest.mark.slow
+def test_a_page_is_whole_and_asks_nobody(make_run):
+    template = "{{ 7 * 7 }}{% raw %}$\\frac{1}{$"
+    page = write_report(
+        [make_run(renamed={"tpe": "<script>alert(1)</script>", "random": template})]
+    )
+    assert page.name == "report.html"
+    text = page.read_text()
+    found = Tags()
+    found.feed(text)
+    assert "script" not in found.tags
+    assert not [name for name in found.attributes if name.startswith("on")]
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in found.links)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert template in text
+    assert found.tags.count("svg") > 10
+    assert found.tags.count("text") > 100
+    # Every line of a drawing follows the theme or says its colour.
+    assert not re.search(r"stroke: #(1a1a1a|666666|0072b2)\b", text)
+
+
+@pytest.mark.parametrize("form", ["pdf", "", "HTML"])
+def test_a_wrong_format(form, reference):
+    with pytest.raises(UserError, match="unknown format"):
+        write_report([reference], form)
+
+
+def test_too_few_and_too_many_runs(reference):
+    with pytest.raises(UserError, match="1 to 8 runs, not of 0"):
+        write_report([])
+    with pytest.raises(UserError, match="1 to 8 runs, not of 9"):
+        write_report([reference] * 9)
+
+
+def test_more_strategies_than_a_page_shows(copied):
+    table = pd.read_parquet(copied / "strategies.parquet")
+    many = pd.concat([table.assign(name=table["name"] + str(i)) for i in range(7)])
+    many.to_parquet(copied / "strategies.parquet")
+    with pytest.raises(UserError, match="70 strategies"):
+        write_report([copied])
+
+
+@pytest.mark.parametrize("output", ["missing/report.html", "a\0b.html", "x" * 300 + ".html"])
+def test_a_place_that_cannot_be_written(output, copied, tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "render", lambda *given: "")
+    monkeypatch.setattr(pages, "sections_of", lambda runs: [])
+    with pytest.raises(UserError, match="cannot be written"):
+        write_report([copied], output=tmp_path / output)
+
+
+def test_a_genotype_that_is_none(copied):
+    final = pd.read_parquet(copied / "final.parquet")
+    final.assign(module="nonsense").to_parquet(copied / "final.parquet")
+    with pytest.raises(UserError, match="expected 6 operations"):
+        write_report([copied])
+
+
+def test_the_command(reference, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("sase_ray.report.pages.sections_of", lambda runs: [])
+    page = tmp_path / "page.html"
+    done = CliRunner().invoke(cli.app, ["report", str(reference), "--output", str(page), "--open"])
+    assert done.exit_code == 0, done.output
+    assert "report:" in done.output
+    assert page.exists()
+    assert opened == [page.as_uri()]
