@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -29,6 +30,9 @@ from trainables.device import device_name
 
 MIN_SECONDS = 0.02
 """How long each operation is repeated."""
+
+MICROSECOND = 1e-3
+"""In ms. The logarithm of a latency in microseconds must be positive (FBNet, eq. 2)."""
 
 
 class LatencyTable(BaseModel):
@@ -49,8 +53,8 @@ class LatencyTable(BaseModel):
     device: str
     network: str
     batch_size: int = Field(ge=1)
-    host: float = Field(gt=0)
-    operations: dict[str, dict[str, float]]
+    host: float = Field(gt=MICROSECOND)
+    operations: dict[str, dict[str, Annotated[float, Field(ge=0)]]]
 
     @classmethod
     def measure(
@@ -133,7 +137,9 @@ class LatencyTable(BaseModel):
                 f"the latency table was measured on {self.device!r}, and the search runs on "
                 f"{device_name(device)!r}: measure one there (sase-ray latency)"
             )
-        if self.network != _digest(spec, space, self.batch_size):
+        names = {variable.name: set(variable.choices) for variable in space.variables}
+        known = {name: set(row) for name, row in self.operations.items()}
+        if self.network != _digest(spec, space, self.batch_size) or known != names:
             raise UserError("the latency table is of another network or space: measure a new one")
 
     def of(self, genotype: Genotype, space: SearchSpace) -> float:

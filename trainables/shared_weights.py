@@ -79,8 +79,8 @@ class SharedWeights:
         """Return what `judge` returns, of any mixture."""
         self.samples += self.cost(screening=screening)
         network = _Fixed(self.supernet, mixture)
-        norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        before = [{k: v.clone() for k, v in norm.state_dict().items()} for norm in norms]
+        # Of batch norms, and whatever else a block keeps a running estimate of.
+        before = [(buffer, buffer.clone()) for buffer in network.buffers()]
         try:
             # Dropout in the host must not move the generators that the search draws from.
             own = [self.device] if self.device.type == "cuda" else []
@@ -93,8 +93,8 @@ class SharedWeights:
             batches = self._screening if screening else self.validation
             return evaluate(network, batches, self.protocol, self.device)
         finally:
-            for norm, state in zip(norms, before, strict=True):
-                norm.load_state_dict(state)
+            for buffer, value in before:
+                buffer.copy_(value)
 
     def rank(self, propose: Callable[[], Genotype], count: int) -> list[tuple[Genotype, float]]:
         """Rank as many proposed genotypes as the budget pays for, by validation loss.

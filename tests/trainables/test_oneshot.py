@@ -68,5 +68,37 @@ def test_a_space_by_stage_is_ranked_over_all_its_stages():
     assert second[0].ops == ("x", *("y",) * 11)
 
 
-def test_every_pass_of_a_step_is_paid_for():
-    assert StepCost(passes=5).samples(64) == 320
+def samples_one_by_one(cost, batch_size, steps, total):
+    return sum(
+        batch_size * (1 if step < int(cost.warmup * total) else cost.passes)
+        for step in range(steps)
+    )
+
+
+costs = st.builds(StepCost, passes=st.integers(1, 6), warmup=st.floats(0, 0.99))
+
+
+@settings(deadline=None, max_examples=200)
+@given(cost=costs, batch_size=st.integers(1, 64), total=st.integers(0, 80), data=st.data())
+def test_every_pass_of_a_step_is_paid_for(cost, batch_size, total, data):
+    steps = data.draw(st.integers(0, total))
+    assert cost.samples(batch_size, steps, total) == samples_one_by_one(
+        cost, batch_size, steps, total
+    )
+
+
+@settings(deadline=None, max_examples=100)
+@given(cost=costs, batch_size=st.integers(1, 64), budget=st.integers(0, 1000))
+def test_a_budget_pays_for_as_many_steps_as_fit(cost, batch_size, budget):
+    fitting = [
+        steps
+        for steps in range(budget // batch_size + 2)
+        if samples_one_by_one(cost, batch_size, steps, steps) <= budget
+    ]
+    assert cost.steps(batch_size, budget) == max(fitting)
+
+
+def test_a_budget_of_millions_is_no_slower():
+    cost = StepCost(passes=2, warmup=0.3)
+    steps = cost.steps(64, 10**15)
+    assert cost.samples(64, steps, steps) <= 10**15 < cost.samples(64, steps + 1, steps + 1)
