@@ -1,0 +1,57 @@
+"""What a search says of its own first rank."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from sase_ray.confidence import rank_confidence
+from sase_ray.history import History
+from sase_ray.tuning import SearchOutcome
+from search_spaces.space import SearchSpace
+
+SPACE = SearchSpace.load("sase_tiny")
+
+
+def outcome(losses, score="val_loss (lower is better)", **row):
+    history = History("val_loss", "min")
+    history.evaluations.append(row)
+    ranking = list(zip(list(SPACE)[: len(losses)], losses, strict=True))
+    return SearchOutcome("tpe", 0, ranking, score, history, 0, 0.0)
+
+
+def test_a_lead_is_held_against_the_noise_of_two_trials():
+    (sentence,) = rank_confidence(
+        outcome([1.00, 1.01]), SPACE, "black-box", pd.Series({"sd_residual": 0.02})
+    )
+    luck = 2 * stats.norm.cdf(-0.01 / (0.02 * 2**0.5))
+    assert f"in {luck:.0%} of all cases" in sentence
+    assert "leads the second by 0.0100" in sentence
+
+
+@pytest.mark.parametrize("measured", [None, pd.Series({"icc": 0.5})])
+def test_where_the_noise_is_unknown_it_says_so(measured):
+    (sentence,) = rank_confidence(outcome([1.0, 1.1]), SPACE, "black-box", measured)
+    assert "has not been measured" in sentence
+
+
+def test_one_trial_compares_nothing():
+    (sentence,) = rank_confidence(outcome([1.0]), SPACE, "black-box", None)
+    assert "nothing was compared" in sentence
+
+
+def test_undecided_edges_are_named():
+    sure, unsure = [0.8, 0.1, 0.1], [0.4, 0.35, 0.25]
+    alpha = {v.name: sure if i else unsure for i, v in enumerate(SPACE.variables)}
+    found = outcome([-1.0, -2.0], "log-probability (higher is better)", alpha=alpha)
+    shares, undecided = rank_confidence(found, SPACE, "one-shot", None)
+    first = SPACE.variables[0].name
+    assert f"{first} 0.40 of 3" in shares
+    assert undecided.endswith(f": {first}.")
+
+
+def test_shared_weights_tell_their_lead():
+    found = outcome([0.5, 0.6], "val_loss with shared weights (lower is better)")
+    (sentence,) = rank_confidence(found, SPACE, "one-shot", None)
+    assert "better than the second by 0.1000 nats" in sentence
