@@ -258,6 +258,8 @@ class Display:
         left = self._seconds_left()
         if left is None:
             return "time left not known yet"
+        if left == 0:
+            return "all done"
         return f"about {timedelta(seconds=round(left))} left"
 
     def _plain(self, line: str) -> None:
