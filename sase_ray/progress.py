@@ -77,7 +77,7 @@ class Display:
         self._began = clock()
         self._searches = {label: _Search() for label in searches}
         self._finals_ended = self._finals_failed = 0
-        self._work: deque[tuple[float, float]] = deque([(self._began, 0.0)])
+        self._work: deque[tuple[float, float]] = deque()  # times, and samples done
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -130,7 +130,7 @@ class Display:
         for row in rows:
             self._take(self._searches[label], row)
             self._searches[label].trials_ended.add(row["trial"])
-        self._work = deque([(self.clock(), self._done)])  # that was not done in this time
+        self._work.clear()  # that was not done in this time
 
     def search_ended(self, label: str, answer: str, *, failed: bool = False) -> None:
         """Hear of a search's end: its answer, or why it failed."""
@@ -248,7 +248,12 @@ class Display:
             self._work.popleft()
 
     def _seconds_left(self) -> float | None:
-        """Estimate the time for the samples to come; None if nothing is known of the speed."""
+        """Estimate the time for the samples to come; None if nothing is known of the speed.
+
+        The speed is that since the first evaluation, so that the time to start up does not count.
+        """
+        if not self._work:
+            return None
         then, before = self._work[0]
         passed, gained = self.clock() - then, self._done - before
         total = len(self._searches) * self.budget + self.finals * self.final_samples
@@ -258,6 +263,8 @@ class Display:
         left = self._seconds_left()
         if left is None:
             return "time left not known yet"
+        if left == 0:
+            return "all done"
         return f"about {timedelta(seconds=round(left))} left"
 
     def _plain(self, line: str) -> None:

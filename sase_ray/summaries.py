@@ -21,6 +21,7 @@ from sase_ray.panels import draw_activations, draw_alpha_course, draw_block, pix
 from sase_ray.results import edges_of
 from sase_ray.tensorboard import COMPARISON, COSTS, INCUMBENT, band_tags, incumbent_tag
 from search_spaces.genotype import Genotype
+from trainables.store import StorageError
 
 POINTS = 200
 """Of a band's curve."""
@@ -45,7 +46,17 @@ def write_summaries(folder: Path) -> None:
 
     Args:
         folder: of the run, with its tables; of a single search it has no final trainings.
+
+    Raises:
+        StorageError: they cannot be written.
     """
+    try:
+        _write(folder)
+    except OSError as error:
+        raise StorageError(f"{folder / 'tensorboard'} cannot be written: {error}") from None
+
+
+def _write(folder: Path) -> None:
     tables = {path.stem: pd.read_parquet(path) for path in folder.glob("*.parquet")}
     logs = folder / "tensorboard"
     curves = tables["curves"]

@@ -98,7 +98,8 @@ class TensorBoardLogs:
             for op, probability in zip(self.choices[edge], probabilities, strict=True):
                 tag = f"probability {edge}/{op}"
                 writer.add_scalar(tag, probability, row["search_samples"])
-            writer.add_histogram(f"operations/{edge}", np.asarray(probabilities), epoch)
+            if np.isfinite(probabilities).all():  # of a search that diverged they may not be
+                writer.add_histogram(f"operations/{edge}", np.asarray(probabilities), epoch)
         if epoch.bit_count() == 1 or row["finished"]:  # 1, 2, 4, ...: a drawing takes 0.1 s
             picture = pixels_of(draw_alpha(alpha, self.choices))
             writer.add_image("operations/probabilities", picture, epoch, dataformats="HWC")

@@ -195,6 +195,29 @@ def test_alpha_has_a_tag_an_operation_histograms_and_images(folder):
     assert len(events.Images("operations/over samples")) == 1
 
 
+def test_probabilities_that_are_not_numbers_do_no_harm(tmp_path):
+    logs = TensorBoardLogs(tmp_path / "tensorboard", SPACE)
+    alpha = {edge: [float("nan")] * 3 for edge in ALPHA}
+    logs.log_evaluation("darts", 0, row("darts", 0, "1", 1, 150, float("inf"), alpha=alpha))
+    logs.close()
+    tables = {name: pd.DataFrame(rows) for name, rows in made_tables().items()}
+    tables["alpha"]["probability"] = float("nan")
+    for name, table in tables.items():
+        table.to_parquet(tmp_path / f"{name}.parquet")
+    write_summaries(tmp_path)
+    events = events_of(tmp_path / "tensorboard", "darts/seed0")
+    assert events.Tags()["histograms"] == []
+    assert len(events.Images("operations/over samples")) == 1
+
+
+def test_logs_that_cannot_be_written_are_told_in_a_sentence(tmp_path):
+    for name, rows in made_tables().items():
+        pd.DataFrame(rows).to_parquet(tmp_path / f"{name}.parquet")
+    (tmp_path / "tensorboard").write_text("a file")
+    with pytest.raises(StorageError, match="tensorboard cannot be written"):
+        write_summaries(tmp_path)
+
+
 def test_a_band_is_mean_lowest_and_highest_of_the_seeds_at_equal_cost():
     seeds = {0: [(1, 5.0), (4, 3.0)], 1: [(2, 8.0), (3, 7.0), (9, 1.0)]}
     curves = pd.DataFrame(
