@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from pydantic_core import PydanticUndefined
 
 from sase_ray.strategies import OneShot, SearchTask, make_strategy, strategies
 from search_spaces.errors import UserError
@@ -43,14 +44,15 @@ def small_job(make_job, write_space):
 
 def told(result):
     """What a search told, without times, as text: not a number equals itself."""
-    timed = {"train_seconds", "peak_memory_mib", "time_this_iter_s", "time_total_s", "timestamp"}
-    own = ("train_loss", "val_loss", "alpha", "ranking", "samples", "genotype", "scores")
+    own = ("epoch", "train_loss", "val_loss", "alpha", "ranking", "samples", "genotype", "scores")
     signs = ("entropy", "poor_share", "dominant_eigenvalue", "discretisation_gap")
-    return {key: repr(result.get(key)) for key in (*own, *signs) if key not in timed}
+    return {key: repr(result.get(key)) for key in (*own, *signs)}
 
 
 def everything(trainable):
-    return {key: value for key, value in trainable.state().items() if key != "train_seconds"}
+    state = trainable.state()
+    del state["train_seconds"]
+    return state | {"looks": repr(state["looks"])}
 
 
 def test_the_catalogue_has_them_all():
@@ -130,8 +132,6 @@ def test_the_smallest_budget_that_is_accepted_pays_for_a_step(name, train, small
         strategy.check(SearchTask(job, needed - 1))
     trainable = start_search(job, name, needed, **options)
     assert trainable.total_steps == 1
-    with pytest.raises(ValueError, match="less than one step"):
-        start_search(job, name, needed - 1, **options)
 
 
 def numeric_fields(name):
@@ -144,7 +144,6 @@ def test_options_out_of_range_are_named(name):
     assert len(numeric_fields(name)) > 5
     for field in numeric_fields(name):
         default = strategies()[name].model_fields[field].default
-        assert default is not PydanticUndefined
         for wrong in (-1, float("nan"), "much"):
             value = (wrong, wrong) if isinstance(default, tuple) else wrong
             with pytest.raises(UserError, match=field):
@@ -154,9 +153,9 @@ def test_options_out_of_range_are_named(name):
 
 
 @pytest.mark.parametrize("name", ONE_SHOT)
-def test_rates_that_contradict_each_other_are_named(name, small_job):
+def test_rates_that_contradict_each_other_are_named(name):
     with pytest.raises(UserError, match="lr_min"):
-        make_strategy(name, {"lr": 1e-4, "lr_min": 1e-3}).check(SearchTask(small_job(), 10_000))
+        make_strategy(name, {"lr": 1e-4, "lr_min": 1e-3})
 
 
 @pytest.mark.parametrize("name", ONE_SHOT)
@@ -169,8 +168,6 @@ def test_the_pickled_algorithm_is_settings_alone(name, small_job, latency_of):
 
 @pytest.mark.parametrize("name", ONE_SHOT)
 def test_a_search_judges_what_it_is_asked_about(name, small_job, run_search, monkeypatch):
-    from dataclasses import replace
-
     monkeypatch.setattr(supernet_module, "LOOKS", 0)
     job = small_job()
     judged = tuple(job.space)[:4]
@@ -191,4 +188,4 @@ def test_a_mixture_covers_every_edge(name, small_job, start_search):
         assert len(mixture.edges) == 6
         for weights in mixture.edges:
             values = weights.values() if isinstance(weights, dict) else weights
-            assert sum(float(w) for w in values) == pytest.approx(1, abs=1e-5)
+            assert sum(torch.as_tensor(w).item() for w in values) == pytest.approx(1, abs=1e-5)

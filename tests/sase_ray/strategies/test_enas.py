@@ -108,7 +108,7 @@ def test_a_baseline_near_the_mean_reward_lowers_the_variance(controller_of):
         return float(sum(p * (g - mean).square().sum() for p, g in rows))
 
     expected = sum(
-        float(algorithm.judge(c)[0].exp()) * reward_of(c) for c in every_choice(algorithm)
+        algorithm.judge(c)[0].exp().item() * reward_of(c) for c in every_choice(algorithm)
     )
     assert variance(expected) < variance(0.0)
 
@@ -156,7 +156,7 @@ def test_genotypes_are_drawn_with_their_probabilities(controller_of):
 def test_the_likeliest_equal_brute_force_where_the_beam_holds_the_space(count, controller_of):
     algorithm, _ = controller_of()
     every = sorted(
-        ((float(algorithm.judge(c)[0]), c[0].tolist()) for c in every_choice(algorithm)),
+        ((algorithm.judge(c)[0].item(), c[0].tolist()) for c in every_choice(algorithm)),
         reverse=True,
     )
     chosen, totals = algorithm.controller.likeliest(count)

@@ -1,4 +1,4 @@
-"""Path dropout and single paths: frequencies against their probabilities; the ranking at the end."""
+"""Path dropout and single paths: frequencies against probabilities; the ranking at the end."""
 
 from __future__ import annotations
 
