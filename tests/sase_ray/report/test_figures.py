@@ -34,11 +34,12 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("theme", [LIGHT, DARK])
-def test_text_can_be_read_and_lines_can_be_seen(theme):
+# Names stand beside lines in ink, so that a line must only be seen.
+@pytest.mark.parametrize(("theme", "least"), [(LIGHT, 2), (DARK, 3)])
+def test_text_can_be_read_and_lines_can_be_seen(theme, least):
     assert contrast(theme["ink"], theme["paper"]) >= 7
     assert contrast(theme["muted"], theme["paper"]) >= 4.5
-    assert all(contrast(theme[f"hue{i}"], theme["paper"]) >= 2 for i in range(len(HUES)))
+    assert all(contrast(theme[f"hue{i}"], theme["paper"]) >= least for i in range(len(HUES)))
     assert theme.keys() == LIGHT.keys()
 
 

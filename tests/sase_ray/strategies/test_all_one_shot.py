@@ -86,9 +86,7 @@ def test_a_resumed_search_goes_on_bit_for_bit(
 
 @pytest.mark.parametrize("budget", [250, 999])
 @pytest.mark.parametrize("name", ONE_SHOT)
-def test_the_budget_is_used_and_never_exceeded(
-    name, budget, small_job, start_search, monkeypatch
-):
+def test_the_budget_is_used_and_never_exceeded(name, budget, small_job, start_search, monkeypatch):
     monkeypatch.setattr(supernet_module, "LOOKS", 0)
     trainable = start_search(small_job(), name, budget, **options_of(name))
     algorithm, seen = trainable.algorithm, []
@@ -119,9 +117,7 @@ def test_the_budget_is_used_and_never_exceeded(
 
 @pytest.mark.parametrize("train", [40, 96])
 @pytest.mark.parametrize("name", ONE_SHOT)
-def test_the_smallest_budget_that_is_accepted_pays_for_a_step(
-    name, train, small_job, start_search
-):
+def test_the_smallest_budget_that_is_accepted_pays_for_a_step(name, train, small_job, start_search):
     """Also where there are fewer images than the strategy's batch has."""
     job = small_job(train=train)
     options = options_of(name, batch_size=64, reserve=0.2)

@@ -76,9 +76,7 @@ def test_at_a_low_temperature_operations_are_drawn_by_the_softmax_of_alpha(start
 def test_edges_are_drawn_independently(start_algorithm):
     algorithm, _ = start_algorithm("fbnet")
     algorithm.temperature = 1e-4
-    rows = np.array(
-        [[int(e.argmax()) for e in algorithm.mixture().edges[:2]] for _ in range(900)]
-    )
+    rows = np.array([[int(e.argmax()) for e in algorithm.mixture().edges[:2]] for _ in range(900)])
     table = np.histogram2d(*rows.T, bins=[[-0.5, 0.5, 1.5, 2.5]] * 2)[0]
     assert chisquare(table.flatten()).pvalue > 1e-3
 

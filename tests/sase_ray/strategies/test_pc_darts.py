@@ -86,9 +86,7 @@ def test_alpha_rests_in_the_warm_up(make_job, start_search):
     assert trainable.total_steps == 10
     alpha = [a.detach().clone() for a in trainable.algorithm.learned]
     trainable.train()  # three steps, all of the warm-up
-    assert all(
-        torch.equal(a, b) for a, b in zip(trainable.algorithm.learned, alpha, strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(trainable.algorithm.learned, alpha, strict=True))
     result = trainable.train()
     assert not any(
         torch.equal(a, b) for a, b in zip(trainable.algorithm.learned, alpha, strict=True)

@@ -138,7 +138,9 @@ def test_the_expected_latency_is_that_of_what_is_left(start_algorithm):
     algorithm.begin_epoch(0.5)
     genotype = algorithm.ranking(1)[0][0]
     expected = algorithm.latency.expected(algorithm.mixture(), algorithm.space)
-    assert expected.item() == pytest.approx(algorithm.latency.of(genotype, algorithm.space), rel=1e-6)
+    assert expected.item() == pytest.approx(
+        algorithm.latency.of(genotype, algorithm.space), rel=1e-6
+    )
 
 
 def test_no_genotype_with_a_pruned_operation_is_ranked_before_one_without(start_algorithm):
