@@ -21,6 +21,8 @@ from sase_ray.statistics import ALPHA, holm
 FEWEST_BLOCKS = 5
 """Below this, the large-sample forms of Friedman's and Nemenyi's tests are not to be trusted."""
 
+FEWEST_SPARE = 5
+
 
 def overall(blocks: pd.DataFrame) -> float:
     """Return the p-value that all treatments are alike: Friedman's test, of two Wilcoxon's."""
@@ -82,8 +84,8 @@ def kendall(
 ) -> Kendall:
     """Measure how far two scores rank the same things alike.
 
-    Pairs with a score that is not finite are left out. There is no interval where fewer than three
-    pairs are left beyond one a group.
+    Pairs with a score that is not finite are left out. There is no interval where fewer than
+    `FEWEST_SPARE` pairs are left beyond one a group: so few that agree by chance seem certain.
 
     Args:
         first: a score of each.
@@ -108,7 +110,7 @@ def kendall(
 
     everything = np.arange(pairs)
     tau = tau_of(everything)
-    if np.isnan(tau) or pairs - len(np.unique(rows[2])) < 3:
+    if np.isnan(tau) or pairs - len(np.unique(rows[2])) < FEWEST_SPARE:
         return Kendall(tau, nan, nan, pairs)
     draws = stats.bootstrap(
         (everything,),

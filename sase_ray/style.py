@@ -75,6 +75,7 @@ _RC: Any = {
     "axes.formatter.useoffset": False,
     "axes.prop_cycle": cycler(color=HUES),
     "figure.facecolor": PAPER,
+    "figure.dpi": 110,
     "axes.facecolor": "none",
     "lines.linewidth": 1.6,
     "lines.markersize": 4.5,
@@ -91,6 +92,11 @@ def styled() -> Iterator[None]:
     """Draw, and save, in the project's look."""
     with mpl.rc_context(_RC):
         yield
+
+
+def use_style() -> None:
+    """Draw in the project's look from here on, as a notebook does."""
+    mpl.rcParams.update(_RC)
 
 
 def new_figure(width: float = 5.0, height: float = 3.1) -> Figure:

@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 
 from sase_ray.config import Config, load_config
+from sase_ray.files import write_whole
 from sase_ray.printing import say
-from sase_ray.results import write_whole
 from sase_ray.setup import FIRST_FINAL_SEED, Setup
 from search_spaces.baselines import baselines
 from search_spaces.errors import UserError

@@ -12,8 +12,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scikit_posthocs import critical_difference_diagram
 
+from sase_ray.plots import draw_ranks
 from sase_ray.ranks import pairwise, pareto_front
 from sase_ray.report.analysis import (
     BASELINE,
@@ -26,7 +26,6 @@ from sase_ray.report.analysis import (
 )
 from sase_ray.report.operations import main_effects, operation_shares
 from sase_ray.runs import Run
-from sase_ray.statistics import ALPHA
 from sase_ray.style import (
     GRID,
     HUES,
@@ -114,21 +113,7 @@ def rank_figure(run: Run) -> Figure | None:
     with styled():
         figure = new_figure(5.0, 0.9 + 0.16 * len(tests.ranks))
         axes = figure.add_subplot()
-        axes.spines["top"].set_visible(True)
-        drawn = critical_difference_diagram(
-            tests.ranks,
-            pairwise(-tests.blocks),
-            ax=axes,
-            alpha=ALPHA,
-            color_palette={name: look[name].color for name in tests.ranks.index},
-            crossbar_props={"color": INK},
-            label_fmt_left="{label} ({rank:.2f}) ",
-            label_fmt_right=" {label} ({rank:.2f})",
-            text_h_margin=0.06 * np.ptp(tests.ranks),
-        )
-        for label in drawn["labels"]:
-            label.set(color=INK, text=label_of(label.get_text()))
-        axes.grid(visible=False)
+        draw_ranks(axes, tests.ranks, pairwise(-tests.blocks), look)
     return figure
 
 

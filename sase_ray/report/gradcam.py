@@ -26,8 +26,8 @@ LARGEST = 1024
 def gradcam_figure(run: Run) -> Figure | None:
     """Draw none, SE, CBAM and the winner side by side on the same images.
 
-    A dot beside a wrong prediction's panel is orange. Maps are drawn over the grey image, from
-    dark (not looked at) to bright.
+    Maps are drawn over the grey image, from dark (not looked at) to bright; below is what the
+    network predicts, orange where it is wrong.
 
     Raises:
         UserError: an image or a map does not have the size that its row tells.

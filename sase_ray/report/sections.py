@@ -475,8 +475,8 @@ def _gradcam(run: Run) -> Iterator[Part]:
     yield from _shown(
         gradcam_figure(run),
         "gradcam",
-        "Grad-CAM of the predicted class on test images, bright where it counts; below each "
-        "the prediction, orange where it is wrong",
+        "Grad-CAM of each image's own class, bright where it counts; below each the prediction, "
+        "orange where it is wrong",
     )
 
 

@@ -28,6 +28,12 @@ TRUTH = {"random": 0.80, "tpe": 0.82, "darts": 0.815, "none": 0.78, "se": 0.79, 
 FAMILIES = {"random": "black-box", "tpe": "black-box", "darts": "one-shot"}
 
 
+@pytest.fixture(scope="session")
+def planted() -> dict[str, Any]:
+    """What the made-up run holds."""
+    return {"better": BETTER, "effect": EFFECT, "truth": TRUTH, "seeds": SEEDS}
+
+
 @pytest.fixture
 def reference() -> Path:
     """The committed run."""
