@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
@@ -19,6 +20,7 @@ from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
 from trainables.job import SearchJob, WarmHost
 from trainables.oneshot import OneShotAlgorithm, Ranking
+from trainables.protocol import TrainingProtocol
 from trainables.proxy import ProxyTrainable
 from trainables.supernet import SupernetTrainable
 
@@ -225,15 +227,38 @@ class BlackBox(Strategy):
 class OneShot(Strategy):
     """A strategy that searches inside one supernet: one trial is the whole search.
 
-    A subclass gives an `algorithm`.
+    A subclass gives an `algorithm`. The weights of the supernet are trained as in DARTS, unless it
+    says otherwise.
     """
 
+    batch_size: int = Field(default=64, ge=2)
+    lr: float = Field(default=0.025, gt=0, description="of the weights, SGD, cosine to lr_min")
+    lr_min: float = Field(default=0.001, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=3e-4, ge=0)
+    clip: float = Field(default=5.0, gt=0, description="maximal gradient norm of the weights")
     stop_when_sharp: bool = Field(
         default=False,
         description="end early when the validation loss becomes sharp in alpha (Zela et al. 2020)",
     )
 
     family: ClassVar[Family] = "one-shot"
+
+    @model_validator(mode="after")
+    def _rate_falls(self) -> OneShot:
+        if self.lr_min > self.lr:
+            raise ValueError(f"lr_min {self.lr_min:g} is above lr {self.lr:g}")
+        return self
+
+    def weight_protocol(self, task: SearchTask) -> TrainingProtocol:
+        """Return how the supernet's weights are trained; `epochs` follows from the budget."""
+        shared = task.job.protocol.model_dump(
+            include={"augment", "amp", "channels_last", "deterministic"}
+        )
+        own = self.model_dump(
+            include={"batch_size", "lr", "lr_min", "momentum", "weight_decay", "clip"}
+        )
+        return TrainingProtocol(**shared, **own)
 
     def score(self, task: SearchTask) -> str:
         """Genotypes are ranked by what the architecture parameters make of them."""
@@ -244,9 +269,12 @@ class OneShot(Strategy):
         """Return the algorithm, not yet started."""
 
     def check(self, task: SearchTask) -> None:
-        """Refuse a budget that does not pay for one step."""
-        algorithm = self.algorithm(task)
-        batch_size = min(algorithm.protocol.batch_size, len(task.job.data.train) // 2)
+        """Refuse a budget that does not pay for one step, and a host that the blocks do not fit."""
+        algorithm, job = self.algorithm(task), task.job
+        with torch.device("meta"):
+            algorithm.build_supernet(job.network, job.space, job.seed)
+        images = len(job.data.train) // (2 if algorithm.halves_data else 1)
+        batch_size = min(algorithm.protocol.batch_size, images)
         one_step = algorithm.step_cost.samples(batch_size, 1, 1)
         needed = math.ceil(one_step / (1 - algorithm.reserve))
         _check_budget(task, needed, "one step of the search")

@@ -34,25 +34,9 @@ class DARTS(OneShot):
     source: ClassVar[str] = "Liu et al. 2019, first order"
     summary: ClassVar[str] = "supernet with softmax weights; alpha by the validation gradient"
 
-    batch_size: int = Field(default=64, ge=2)
-    lr: float = Field(default=0.025, gt=0, description="of the weights, SGD, cosine to lr_min")
-    lr_min: float = Field(default=0.001, ge=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=3e-4, ge=0)
-    clip: float = Field(default=5.0, gt=0, description="maximal gradient norm of the weights")
     alpha_lr: float = Field(default=3e-4, gt=0, description="of alpha, Adam")
     alpha_betas: tuple[Beta, Beta] = (0.5, 0.999)
     alpha_weight_decay: float = Field(default=1e-3, ge=0)
-
-    def weight_protocol(self, task: SearchTask) -> TrainingProtocol:
-        """Return how the supernet's weights are trained; `epochs` follows from the budget."""
-        shared = task.job.protocol.model_dump(
-            include={"augment", "amp", "channels_last", "deterministic"}
-        )
-        own = self.model_dump(
-            include={"batch_size", "lr", "lr_min", "momentum", "weight_decay", "clip"}
-        )
-        return TrainingProtocol(**shared, **own)
 
     def algorithm(self, task: SearchTask) -> OneShotAlgorithm:
         """Return the first-order algorithm."""

@@ -23,12 +23,6 @@ from trainables.training import Batch, Trainer
 class SharedWeightsSearch(OneShot):
     """A search that trains shared weights, and then ranks sampled candidates by them."""
 
-    batch_size: int = Field(default=64, ge=2)
-    lr: float = Field(default=0.025, gt=0, description="of the weights, SGD, cosine to lr_min")
-    lr_min: float = Field(default=0.001, ge=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=3e-4, ge=0)
-    clip: float = Field(default=5.0, gt=0, description="maximal gradient norm of the weights")
     reserve: float = Field(
         default=0.2, gt=0, lt=1, description="share of the budget that ranks the candidates"
     )
@@ -36,16 +30,6 @@ class SharedWeightsSearch(OneShot):
     def score(self, task: SearchTask) -> str:
         """Candidates are ranked with shared weights."""
         return "val_loss with shared weights (lower is better)"
-
-    def weight_protocol(self, task: SearchTask) -> TrainingProtocol:
-        """Return how the shared weights are trained; `epochs` follows from the budget."""
-        shared = task.job.protocol.model_dump(
-            include={"augment", "amp", "channels_last", "deterministic"}
-        )
-        own = self.model_dump(
-            include={"batch_size", "lr", "lr_min", "momentum", "weight_decay", "clip"}
-        )
-        return TrainingProtocol(**shared, **own)
 
 
 class OneShotSearch(SharedWeightsSearch):

@@ -128,7 +128,7 @@ def test_grid_refuses_a_space_too_large_to_walk(make_job, write_space):
 
 
 def test_random_search_draws_no_genotype_twice(make_job):
-    task = SearchTask(make_job(), 10_000, warm_start=())
+    task = SearchTask(make_job(), 10_000)
     plan = make_strategy("random").plan(task)
     plan.searcher.set_search_properties("val_loss", "min", dict(plan.param_space))
     drawn = [tuple(plan.searcher.suggest(str(i)).values()) for i in range(300)]
