@@ -61,7 +61,9 @@ class FinalConfig(TrainingProtocol):
 class ResourcesConfig(_Section):
     """What one trial holds. Everything that fits runs side by side."""
 
-    address: str | None = Field(default=None, description="of a Ray cluster; else a local one")
+    address: str | None = Field(
+        default=None, min_length=1, description="of a Ray cluster; else a local one"
+    )
     cpus_per_trial: float = Field(default=1.0, ge=0.0001, description="Ray counts in 0.0001")
     gpus_per_trial: float | None = Field(
         default=None,
@@ -115,19 +117,24 @@ class Config(_Section):
     )
     agreement: str | None = Field(
         default=None,
+        min_length=1,
         description="path of a table of truth, or 'table' for the bundled one: one-shot searches "
         "say what they think of 100 of its genotypes, and Kendall's tau with the truth is told",
     )
     warm_start_from: str | None = Field(
         default=None,
+        min_length=1,
         description="folder of a run; a strategy named X+Y is X whose first trials are what Y's "
         "search in that run ranked best, at the cost of both",
     )
     warm_start_genotypes: WholeNumber = Field(default=5, ge=1, le=1000)
     resources: ResourcesConfig = ResourcesConfig()
-    results: str = Field(default="results", description="folder in which the run's folder is made")
+    results: str = Field(
+        default="results", min_length=1, description="folder in which the run's folder is made"
+    )
     storage: str | None = Field(
         default=None,
+        min_length=1,
         description="folder or URI (s3://...) that all nodes reach, for checkpoints and a copy of "
         "the results; default: the run's folder",
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +50,8 @@ RESULT_KEYS = (
     "scores",
 )
 """What of a trial's results is kept."""
+
+_NO_STORAGE = [os.strerror(code) for code in (errno.ENOSPC, errno.EROFS, errno.EDQUOT)]
 
 _NOT_OF_TRIAL = {"finished", "alpha", "ranking", "scores"}
 _OF_TRIAL = ("trial", *(key for key in RESULT_KEYS if key not in _NOT_OF_TRIAL))
@@ -240,7 +244,8 @@ class Recorder(Callback):
         # `trial.get_error` reads Tune's storage, where the driver's own file may not be yet.
         text = Path(trial.error_file).read_text() if trial.error_file else ""
         reason = reason_of(text)
-        if StorageError.__name__ in text:
+        # Tune writes to the storage, too, in its own manner.
+        if any(told in text for told in (StorageError.__name__, *_NO_STORAGE)):
             raise StorageError(reason)
         self.history.failures[trial.config[TRIAL]] = reason
         self.listener.trial_ended(trial.config[TRIAL], reason)

@@ -83,7 +83,7 @@ def _read(
     if text is None:
         raise UserError(f"there is no run in {run}: it has no {RECORDED}")
     try:
-        recorded = parse_yaml(text.decode(), str(run))
+        recorded = parse_yaml(text.decode(), f"{run}/config.yaml")
         about, versions = _About(**recorded["run"]), dict(recorded["versions"])
     except UserError:
         raise

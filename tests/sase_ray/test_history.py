@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 import traceback
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
 from trainables.resumable import TRIAL, TrialFailedError
+from trainables.store import StorageError
 
 PLAIN = "gap-conv3-affine-gap-gap-affine"
 GENOTYPES = [f"gap-conv{i}-affine-gap-gap-affine" for i in range(40)]
@@ -205,6 +208,17 @@ def test_the_recorder_keeps_the_last_line_of_an_error(text, reason, tmp_path):
     assert heard == [*history.evaluations, ("a", reason), ("b", "unknown error")]
     assert history.genotypes == {"a": PLAIN}
     assert history.failures == {"a": reason, "b": "unknown error"}
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_takes_nothing_is_no_fault_of_the_genotype(code, tmp_path):
+    text = tmp_path / "error.txt"
+    text.write_text(f"Traceback\nOSError: [Errno {code}] {os.strerror(code)}: '/there/pointer'")
+    history = History("val_loss", "min")
+    trial = SimpleNamespace(trial_id="x", config={TRIAL: "a"}, error_file=str(text))
+    with pytest.raises(StorageError, match=os.strerror(code)):
+        Recorder(history, SearchSpace.load("sase"), Listener()).on_trial_error(0, [], trial)
+    assert history.failures == {}
 
 
 def test_a_reason_is_given_without_the_name_of_our_own_exception():
