@@ -61,7 +61,9 @@ _PROXY = {
 _COST = {
     "parameters": Column("number", "of the whole network"),
     "macs": Column("number", "multiply-accumulates of the whole network on one image"),
-    "latency_ms": Column("number", "milliseconds of a forward pass, measured where the run was"),
+    "latency_ms": Column(
+        "number", "milliseconds of a forward pass of 32 images, measured where the run was"
+    ),
 }
 _MEMORY = _maybe("number", "largest memory of a search, MiB")
 

@@ -43,7 +43,7 @@ COSTS = {
     "search_seconds": "search, device-seconds",
     "parameters": "parameters of the network",
     "macs": "multiply-accumulates an image",
-    "latency_ms": "latency, milliseconds an image",
+    "latency_ms": "latency, milliseconds of 32 images",
 }
 MONITORS = {
     "entropy": "entropy of alpha (1: uniform)",
