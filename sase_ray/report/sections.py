@@ -303,6 +303,12 @@ def _block(run: Run) -> Iterator[Part]:
         if len(answers) > 1:
             which += f"; of its {len(answers)} answers, the one that ended best on test images"
         yield Text(f"{which}.")
+    else:
+        first = run.searches.iloc[0]
+        yield Text(
+            f"None has won yet: this is the answer of {first['strategy']} with seed "
+            f"{first['seed']}."
+        )
     yield Code(str(genotype))
     for stage in range(genotype.stages):
         of = f" of stage {stage}" if genotype.stages > 1 else ""
@@ -314,7 +320,8 @@ def _block(run: Run) -> Iterator[Part]:
             least=40,
         )
     if len(answers) > 1:
-        yield Text(f"Its other answers: {', '.join(answers[1:])}.")
+        whose = "Its other" if winner else "Other"
+        yield Text(f"{whose} answers: {', '.join(answers[1:])}.")
 
 
 def _anytime(run: Run) -> Iterator[Part]:

@@ -72,6 +72,15 @@ def test_a_run_that_has_only_begun(copied):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_answers_before_the_final_trainings_have_not_won(copied):
+    for name in ("strategies", "final"):
+        (copied / f"{name}.parquet").unlink()
+    said = texts(sections_of([load_run(copied)]))
+    assert "None has won yet: this is the answer of random with seed 0." in said
+    assert "Its other answers" not in said
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_without_any_table(copied):
     for path in copied.glob("*.parquet"):
         path.unlink()
