@@ -51,11 +51,12 @@ def test_the_reference_run_says_that_nothing_is_real(reference):
     run = load_run(reference)
     sections = sections_of([run])
     said = texts(sections)
-    assert "that may be luck (p = 0.625 after Holm's correction)" in said
+    best = run.strategies.iloc[0]
+    assert best["p_holm"] > 0.05
+    assert f"that may be luck (p = {best['p_holm']:.3f} after Holm's correction)" in said
     assert "No strategy can be told apart from random search" in said
-    assert "needs 8 searches each" in said
+    assert "Wilcoxon's signed-rank test of 3 pairs cannot give less than p = 0.25" in said
     assert "critical-difference diagram needs 5 searches" in said
-    assert "gradcam" not in [section.key for section in sections]
     assert "ranks" not in figure_names(sections)
     accuracy = tables(sections)[0]
     for row, told in zip(run.strategies.to_dict("records"), accuracy.rows, strict=True):
@@ -64,10 +65,12 @@ def test_the_reference_run_says_that_nothing_is_real(reference):
 
 
 def test_a_run_that_has_only_begun(copied):
-    for name in ("strategies", "final", "searches", "rankings"):
+    for name in ("strategies", "final", "searches", "rankings", "gradcam"):
         (copied / f"{name}.parquet").unlink()
-    sections = sections_of([load_run(copied)])
-    assert "This run has no final results (yet): 74 trials so far." in texts(sections)
+    run = load_run(copied)
+    sections = sections_of([run])
+    told = f"This run has no final results (yet): {len(run.trials)} trials so far."
+    assert told in texts(sections)
     assert [s.key for s in sections] == ["verdict", "anytime", "operations", "alpha", "again"]
 
 
@@ -112,7 +115,10 @@ def test_two_runs_of_the_same_settings_share_figures_and_have_names(make_run):
 def test_markdown_tables_have_the_numbers_and_figures_lie_beside(reference, tmp_path):
     path = write_report([reference], "md", tmp_path / "paper.md")
     text = path.read_text()
-    assert "| tpe | 77.47 | 75.65 – 79.29 | +0.74 | 0.625 | 3 |" in text
+    tpe = load_run(reference).strategies.set_index("name").loc["tpe"]
+    low, high = 100 * tpe["ci_low"], 100 * tpe["ci_high"]
+    told = f"| tpe | {100 * tpe['test_accuracy']:.2f} | {low:.2f} – {high:.2f} |"
+    assert f"{told} {100 * tpe['difference']:+.2f} | {tpe['p_holm']:.3f} | 3 |" in text
     linked = re.findall(r"\]\((paper_figures/[\w-]+\.svg)\)", text)
     assert len(linked) > 10
     assert all((tmp_path / link).stat().st_size > 500 for link in linked)
@@ -189,7 +195,7 @@ def test_too_few_and_too_many_runs(reference):
 
 def test_more_strategies_than_a_page_shows(copied):
     table = pd.read_parquet(copied / "strategies.parquet")
-    many = pd.concat([table.assign(name=table["name"] + str(i)) for i in range(7)])
+    many = pd.concat([table.head(10).assign(name=table["name"] + str(i)) for i in range(7)])
     many.to_parquet(copied / "strategies.parquet")
     with pytest.raises(UserError, match="70 strategies"):
         write_report([copied])
