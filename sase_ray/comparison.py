@@ -28,6 +28,7 @@ from sase_ray.searches import (
     started,
 )
 from sase_ray.setup import Setup
+from sase_ray.strategies import make_strategy
 from sase_ray.summaries import write_summaries
 from sase_ray.table import Verdict, judge
 from sase_ray.tuning import SearchOutcome
@@ -147,6 +148,8 @@ def search(
     """
     one = {"strategies": [strategy], "seeds": 1, "baselines": []}
     settings = load_config(config, overrides | one)
+    for name, given in settings.strategy_options.items():
+        make_strategy(name, given)  # those of others are not used, but a misspelt name is a mistake
     options = {name: given for name, given in settings.strategy_options.items() if name == strategy}
     setup = Setup.of(settings.model_copy(update={"strategy_options": options}))
     check_new_run(setup.config)

@@ -137,6 +137,14 @@ class LatencyTable(BaseModel):
                 f"the latency table was measured on {self.device!r}, and the search runs on "
                 f"{device_name(device)!r}: measure one there (sase-ray latency)"
             )
+        self.check_network(spec, space)
+
+    def check_network(self, spec: NetworkSpec, space: SearchSpace) -> None:
+        """Check that the table is of this network, on whatever device.
+
+        Raises:
+            UserError: it is not.
+        """
         names = {variable.name: set(variable.choices) for variable in space.variables}
         known = {name: set(row) for name, row in self.operations.items()}
         if self.network != _digest(spec, space, self.batch_size) or known != names:

@@ -237,10 +237,6 @@ class OneShot(Strategy):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=3e-4, ge=0)
     clip: float = Field(default=5.0, gt=0, description="maximal gradient norm of the weights")
-    stop_when_sharp: bool = Field(
-        default=False,
-        description="end early when the validation loss becomes sharp in alpha (Zela et al. 2020)",
-    )
 
     family: ClassVar[Family] = "one-shot"
 

@@ -37,6 +37,10 @@ class DARTS(OneShot):
     alpha_lr: float = Field(default=3e-4, gt=0, description="of alpha, Adam")
     alpha_betas: tuple[Beta, Beta] = (0.5, 0.999)
     alpha_weight_decay: float = Field(default=1e-3, ge=0)
+    stop_when_sharp: bool = Field(
+        default=False,
+        description="end early when the validation loss becomes sharp in alpha (Zela et al. 2020)",
+    )
 
     def algorithm(self, task: SearchTask) -> OneShotAlgorithm:
         """Return the first-order algorithm."""

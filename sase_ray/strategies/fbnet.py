@@ -26,9 +26,17 @@ from trainables.training import Batch, Trainer
 PAPER_EPOCHS = 90
 """Length of the paper's search, over which its temperature falls."""
 
+COLDEST = 1e-6
+"""The temperature falls no further: draws are one-hot by then, and must stay numbers."""
+
 
 class FBNet(DARTS):
-    """Gumbel-softmax with a falling temperature and latency. The defaults are the paper's (4.1)."""
+    """Gumbel-softmax with a falling temperature and latency. The defaults are the paper's (4.1).
+
+    Not the paper's: batches of 64 images (192 there), halves of the images for weights and alpha
+    (80% and 20%), steps in turn (within an epoch one after the other), and the answer, which is the
+    most probable genotype (the best of several draws).
+    """
 
     name: ClassVar[str] = "fbnet"
     source: ClassVar[str] = "Wu et al. 2019"
@@ -58,6 +66,13 @@ class FBNet(DARTS):
     def algorithm(self, task: SearchTask) -> OneShotAlgorithm:
         """Return the algorithm, with the latency table if one is given."""
         return FBNetAlgorithm(self, self.weight_protocol(task), self.table())
+
+    def check(self, task: SearchTask) -> None:
+        """Refuse a latency table of another network too; its device is known where it runs."""
+        super().check(task)
+        table = self.table()
+        if table and self.latency_power:
+            table.check_network(task.job.network, task.job.space)
 
     def table(self) -> LatencyTable | None:
         """Return the table that was given."""
@@ -94,7 +109,7 @@ class FBNetAlgorithm(DARTSAlgorithm):
     def begin_epoch(self, progress: float) -> None:
         """Lower the temperature."""
         decay = self.settings.decay * PAPER_EPOCHS * progress
-        self.temperature = self.settings.temperature * math.exp(-decay)
+        self.temperature = max(COLDEST, self.settings.temperature * math.exp(-decay))
 
     def mixture(self) -> Mixture:
         """Draw weights from Gumbel-softmax (eq. 6)."""

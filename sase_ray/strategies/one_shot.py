@@ -100,6 +100,7 @@ class SampledAlgorithm(OneShotAlgorithm):
 class PathDropout(SampledAlgorithm):
     """Drops operations of each edge for a batch; those that stay are averaged.
 
+    The paper draws anew for every 32 images of a batch (ghost batches), here all share a draw.
     An edge keeps one operation at least, drawn evenly: without any, the block would be cut. The
     mean takes the place of the paper's sum, so that gates keep their scale when few are left.
     """

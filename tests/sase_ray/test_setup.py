@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sase_ray.comparison import search
 from sase_ray.config import load_config
 from sase_ray.setup import Setup
 from search_spaces.errors import UserError
@@ -40,6 +41,11 @@ def test_a_mistake_is_one_sentence_that_names_it(overrides, message):
     with pytest.raises(UserError, match=message) as caught:
         build(**overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_a_single_search_refuses_options_of_a_strategy_that_is_none():
+    with pytest.raises(UserError, match="unknown strategy 'fbn': did you mean 'fbnet'"):
+        search("fbnet", dataset="digits", strategy_options={"fbn": {"decay": 1}})
 
 
 def test_a_space_with_an_operation_that_nobody_registered_is_refused(write_space):

@@ -152,6 +152,12 @@ def test_options_out_of_range_are_named(name):
         make_strategy(name, {"no_such_option": 1})
 
 
+@pytest.mark.parametrize("name", ["enas", "one-shot", "rsws"])
+def test_a_search_without_alpha_does_not_pretend_to_stop_by_it(name):
+    with pytest.raises(UserError, match="stop_when_sharp"):
+        make_strategy(name, {"stop_when_sharp": True})
+
+
 @pytest.mark.parametrize("name", ONE_SHOT)
 def test_rates_that_contradict_each_other_are_named(name):
     with pytest.raises(UserError, match="lr_min"):

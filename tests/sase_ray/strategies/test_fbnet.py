@@ -197,6 +197,29 @@ def test_a_given_table_is_read_and_one_of_another_device_refused(
         )
 
 
+def test_a_table_of_another_network_is_refused_before_anything_starts(
+    make_job, latency_of, tmp_path
+):
+    job, path = make_job(), tmp_path / "table.json"
+    strategy = make_strategy("fbnet", {"batch_size": 16, "latency_table": str(path)})
+    table = latency_of(job)
+    table.model_copy(update={"device": "a GPU of the cluster"}).save(path)
+    strategy.check(SearchTask(job, 500))
+    table.model_copy(update={"network": "another"}).save(path)
+    with pytest.raises(UserError, match="another network"):
+        strategy.check(SearchTask(job, 500))
+
+
+@pytest.mark.parametrize("options", [{"decay": 1000.0}, {"temperature": 1e-300}])
+def test_however_cold_draws_and_gradients_stay_numbers(options, start_algorithm):
+    algorithm, (_, validation, *_) = start_algorithm("fbnet", **options)
+    for progress in (0.0, 0.5, 1.0):
+        algorithm.begin_epoch(progress)
+        gradient = algorithm.gradient(validation, validation)
+        assert all(edge.isfinite().all() for edge in algorithm.drawn.edges)
+        assert all(part.isfinite().all() for part in gradient)
+
+
 def test_a_resumed_search_goes_on_with_the_latencies_it_began_with(
     make_job, latency_of, start_search, tmp_path
 ):
