@@ -288,7 +288,10 @@ def _cost(run: Run) -> Iterator[Part]:
         own += [_number(row["parameters"]), _number(row["macs"]), _number(row["latency_ms"], ".2f")]
         rows.append(own)
     yield Table(
-        head, rows, "cost of a search, and of the network with its answer; means over searches"
+        head,
+        rows,
+        "cost of a search, and of the network with its answer; means over searches"
+        + ("; peak MiB: the largest" if memory else ""),
     )
 
 
@@ -479,12 +482,18 @@ def _alpha(run: Run) -> Iterator[Part]:
 
 
 def _gradcam(run: Run) -> Iterator[Part]:
-    yield from _shown(
-        gradcam_figure(run),
-        "gradcam",
+    caption = (
         "Grad-CAM of each image's own class, bright where it counts; below each the prediction, "
-        "orange where it is wrong",
+        "orange where it is wrong"
     )
+    winner = winner_of(run)
+    if winner:
+        table = run.gradcam
+        looked_at = table.loc[table["module"].eq(winner.row["name"]), "genotype"].tolist()[:1]
+        # A run keeps the maps of first answers, and the best one may be another.
+        if looked_at and looked_at[0] not in ("", *winner.genotypes[:1]):
+            caption += f"; {winner.row['name']}: {looked_at[0]}, not the block drawn above"
+    yield from _shown(gradcam_figure(run), "gradcam", caption)
 
 
 def _listed(facts: Mapping[str, Any]) -> str:

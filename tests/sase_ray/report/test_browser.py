@@ -44,6 +44,9 @@ def look_at(browser, page: Path, width: int, scheme: str):
             ink: getComputedStyle(document.querySelector('svg text')).fill,
             text: document.querySelector('svg text').getBoundingClientRect().height,
             sections: document.querySelectorAll('section').length,
+            cut: [...document.querySelectorAll('figure.wide .scroll')].filter(
+                e => e.querySelector('table') && e.scrollWidth > e.clientWidth
+                    && (innerWidth > 1000 || e.querySelector('table.facts'))).length,
         })"""
     )
     tab.screenshot(path=page.with_name(f"{page.stem}-{width}-{scheme}.png"), full_page=True)
@@ -66,6 +69,8 @@ def test_the_page_on_phones_and_desks_by_day_and_night(browser, make_run, refere
                 assert measured["width"] <= width, where
                 assert measured["sections"] >= 8, where
                 assert measured["text"] >= 6, where
+                if page == short:
+                    assert measured["cut"] == 0, f"a table is cut off: {where}"
                 colours[scheme] = measured["colour"], measured["ink"]
     assert colours["light"] == ("rgb(255, 255, 255)", "rgb(26, 26, 26)")
     assert colours["dark"] == ("rgb(22, 24, 28)", "rgb(232, 232, 232)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -57,6 +58,7 @@ def test_the_reference_run_says_that_nothing_is_real(reference):
     assert "No strategy can be told apart from random search" in said
     assert "Wilcoxon's signed-rank test of 3 pairs cannot give less than p = 0.25" in said
     assert "critical-difference diagram needs 5 searches" in said
+    assert "gradcam" in [section.key for section in sections]
     assert "ranks" not in figure_names(sections)
     accuracy = tables(sections)[0]
     for row, told in zip(run.strategies.to_dict("records"), accuracy.rows, strict=True):
@@ -226,3 +228,19 @@ def test_the_command(reference, tmp_path, monkeypatch):
     assert "report:" in done.output
     assert page.exists()
     assert opened == [page.as_uri()]
+
+
+def test_what_is_not_of_the_block_or_not_a_mean_says_so(reference, undrawn):
+    run = load_run(reference)
+    sections = {section.key: section.parts for section in sections_of([run])}
+    final = run.final[run.final["name"] == run.strategies["name"][0]]
+    best, first = final.loc[final["test_accuracy"].idxmax(), "module"], final["module"].iloc[0]
+    assert best != first
+    assert f"{first}, not the block drawn above" in sections["gradcam"][0].caption
+    cost = sections["cost"][-1]
+    peak = run.searches[run.searches["strategy"] == final["name"].iloc[0]]["peak_memory_mib"].max()
+    assert cost.rows[0][cost.head.index("peak MiB")] == f"{peak:,.0f}"
+    assert "peak MiB: the largest" in cost.caption
+    alike = run.gradcam.assign(genotype=best)
+    parts = sections_of([replace(run, gradcam=alike)])[-2].parts
+    assert "not the block" not in parts[0].caption
