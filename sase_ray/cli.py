@@ -214,7 +214,7 @@ def search(
     cpus_per_trial: Cpus = None,
     gpus_per_trial: Gpus = None,
 ) -> None:
-    """Run one strategy once; ends with the genotype it found and what is second best."""
+    """Run one strategy once; ends with its answer, what that is worth, and how to train it."""
     console = Console()
     settings = _load(
         config,

@@ -114,11 +114,6 @@ def reason(error: Exception) -> str:
 def check_storage(error: Exception) -> None:
     """Check that a Ray task did not fail for its storage, which ends a run.
 
-    Args:
-        setup: what to run.
-        console: where progress goes; standard output if None.
-        workers: that a training will need at once.
-
     Raises:
         StorageError: it did.
     """

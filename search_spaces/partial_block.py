@@ -20,7 +20,7 @@ class PartialSuperSASE(nn.Module):
     """The mixed block on the first 1/K of the channels, and a channel shuffle after it.
 
     Xu et al., "PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search",
-    ICLR 2020, section 3.1. With K = 1 it is `SuperSASE`.
+    ICLR 2020. With K = 1 it is `SuperSASE`.
 
     Shape: (B, C, H, W) to the same.
 

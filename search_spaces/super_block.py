@@ -34,7 +34,7 @@ class Mixture:
     Args:
         edges: one `EdgeWeights` for each of `SearchSpace.variables`.
         joins: weights over (s_u, s_x) and over (g_c, g_s), two vectors of length 2 that PC-DARTS
-            learns (edge normalisation, Xu et al. 2020, eq. 5); None leaves both sides as they are.
+            learns (edge normalisation, Xu et al. 2020); None leaves both sides as they are.
     """
 
     edges: Sequence[EdgeWeights]

@@ -1,8 +1,8 @@
 """PC-DARTS: the mixed operations see a part of the channels; weights over the joins are learned.
 
 Xu et al., "PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search", ICLR
-2020: partial channels (eq. 3) and edge normalisation (eq. 4) over the two joins of the block,
-(s_u, s_x) and (g_c, g_s).
+2020: partial channel connection, and edge normalisation over the two joins of the block, (s_u, s_x)
+and (g_c, g_s).
 """
 
 from __future__ import annotations
