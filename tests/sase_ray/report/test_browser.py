@@ -31,6 +31,7 @@ def browser():
 def look_at(browser, page: Path, width: int, scheme: str):
     """Open a page; return what it complained of, what it asked for, and measurements."""
     tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    tab.set_default_timeout(120_000)  # milliseconds, for a machine with much else to do
     complaints, asked = [], []
     tab.on("console", lambda message: complaints.append(message.text))
     tab.on("pageerror", lambda error: complaints.append(str(error)))
