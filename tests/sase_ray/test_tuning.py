@@ -42,7 +42,7 @@ def tried(outcome):
 
 def learned(outcome):
     """The evaluations without names of trials and without clocks."""
-    left_out = {"trial", "train_seconds", "search_seconds"}
+    left_out = {"trial", "train_seconds", "search_seconds", "peak_memory_mib"}
     return [
         {key: value for key, value in row.items() if key not in left_out}
         for row in outcome.history.evaluations
