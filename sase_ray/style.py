@@ -116,6 +116,7 @@ class Look:
     color: str
     dash: Any
     marker: str
+    filled: bool = True
 
     @property
     def line(self) -> dict[str, Any]:
@@ -164,7 +165,11 @@ def label_of(name: str) -> str:
 
 
 def label_ends(
-    figure: Figure, ends: Sequence[tuple[Axes, float, str, Look]], size: float = 8
+    figure: Figure,
+    ends: Sequence[tuple[Axes, float, str, Look]],
+    size: float = 8,
+    *,
+    points: bool = False,
 ) -> None:
     """Write names at the right of axes, each beside the end of its line, none on another.
 
@@ -172,6 +177,7 @@ def label_ends(
         figure: of the axes, which have their final limits.
         ends: of each line its axes, its last y, its name and its look.
         size: of the text, points.
+        points: whether these are points, whose markers stand before their names, and no lines.
     """
     figure.draw_without_rendering()  # so that the axes have their sizes
     for axes in dict.fromkeys(axes for axes, *_ in ends):
@@ -181,13 +187,17 @@ def label_ends(
         places = [float(to_axes.transform((axes.get_xlim()[1], y))[1]) for y, *_ in own]
         moved = spread(places, 1.15 * size / height, 0.02, 0.98)
         for place, label, (_, name, look) in zip(places, moved, own, strict=True):
-            axes.plot(
-                [1.005, 1.035, 1.06], [place, label, label], transform=axes.transAxes,
-                clip_on=False, color=look.color, linewidth=1,
-            )  # fmt: skip
-            axes.text(
-                1.07, label, label_of(name), transform=axes.transAxes, va="center", fontsize=size
-            )
+            to: Any = {"transform": axes.transAxes, "clip_on": False}
+            colour = GRID if points else look.color
+            axes.plot([1.005, 1.035, 1.06], [place, label, label], color=colour, linewidth=1, **to)
+            if points:
+                face = look.color if look.filled else "none"
+                axes.plot(
+                    1.08, label, look.marker, color=look.color, markerfacecolor=face,
+                    markersize=0.6 * size, **to,
+                )  # fmt: skip
+            left = 1.11 if points else 1.07
+            axes.text(left, label, label_of(name), va="center", fontsize=size, **to)
 
 
 def to_svg(figure: Figure, title: str) -> str:

@@ -68,7 +68,9 @@ def looks_of(run: Run) -> dict[str, Look]:
     searched = [*run.curves["strategy"].unique(), *run.searches["strategy"].unique()]
     searched += [name for name, family in families.items() if family != BASELINE]
     found = looks(searched)
-    return found | {n: Look(MUTED, ":", "o") for n, f in families.items() if f == BASELINE}
+    return found | {
+        n: Look(MUTED, ":", "o", filled=False) for n, f in families.items() if f == BASELINE
+    }
 
 
 def accuracy_figure(run: Run) -> Figure | None:
@@ -221,7 +223,7 @@ def tradeoff_figure(run: Run, cost: str = "parameters") -> Figure | None:
         )  # fmt: skip
         for row in table.to_dict("records"):
             style = look[row["name"]]
-            face = "none" if row["family"] == BASELINE else style.color
+            face = style.color if style.filled else "none"
             axes.plot(
                 row[cost], 100 * row["test_accuracy"], style.marker, color=style.color,
                 markerfacecolor=face, markersize=6.5,
@@ -231,13 +233,18 @@ def tradeoff_figure(run: Run, cost: str = "parameters") -> Figure | None:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(_thousands)
         _lead_to_labels(
-            figure, axes, table["name"].tolist(), table[cost].tolist(), accuracy.tolist()
+            figure, axes, table["name"].tolist(), table[cost].tolist(), accuracy.tolist(), look
         )
     return figure
 
 
 def _lead_to_labels(
-    figure: Figure, axes: Axes, names: Sequence[str], xs: Sequence[float], ys: Sequence[float]
+    figure: Figure,
+    axes: Axes,
+    names: Sequence[str],
+    xs: Sequence[float],
+    ys: Sequence[float],
+    look: dict[str, Look],
 ) -> None:
     """Write the points' names at the right, each at the end of a thin line from its point."""
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
@@ -245,8 +252,8 @@ def _lead_to_labels(
     for x, y in zip(xs, ys, strict=True):
         axes.plot([x, right], [y, y], color=GRID, linewidth=0.8, zorder=0.5)
     axes.grid(axis="y", visible=False)
-    ends = [(axes, y, name, Look(GRID, "-", "")) for name, y in zip(names, ys, strict=True)]
-    label_ends(figure, ends, size=7.5)
+    ends = [(axes, y, name, look[name]) for name, y in zip(names, ys, strict=True)]
+    label_ends(figure, ends, size=7.5, points=True)
 
 
 def agreement_figure(run: Run) -> Figure | None:
