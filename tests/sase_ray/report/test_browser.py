@@ -48,6 +48,11 @@ def look_at(browser, page: Path, width: int, scheme: str):
             cut: [...document.querySelectorAll('figure.wide .scroll')].filter(
                 e => e.querySelector('table') && e.scrollWidth > e.clientWidth
                     && (innerWidth > 1000 || e.querySelector('table.facts'))).length,
+            broken: [...document.querySelectorAll('table.facts td:first-child')].map(td => {
+                const words = document.createRange();
+                words.selectNodeContents(td);
+                return td.innerText.split(' ').length < words.getClientRects().length;
+            }).filter(Boolean).length,
         })"""
     )
     tab.screenshot(path=page.with_name(f"{page.stem}-{width}-{scheme}.png"), full_page=True)
@@ -72,6 +77,7 @@ def test_the_page_on_phones_and_desks_by_day_and_night(browser, make_run, refere
                 assert measured["text"] >= 6, where
                 if page == short:
                     assert measured["cut"] == 0, f"a table is cut off: {where}"
+                    assert measured["broken"] == 0, f"a word is broken: {where}"
                 colours[scheme] = measured["colour"], measured["ink"]
     assert colours["light"] == ("rgb(255, 255, 255)", "rgb(26, 26, 26)")
     assert colours["dark"] == ("rgb(22, 24, 28)", "rgb(232, 232, 232)")
