@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from trainables.oneshot import OneShotAlgorithm, Ranking
 from trainables.protocol import TrainingProtocol
 from trainables.proxy import ProxyTrainable
 from trainables.supernet import SupernetTrainable
+
+logger = logging.getLogger(__name__)
 
 Family = Literal["black-box", "one-shot", "training-free"]
 
@@ -267,8 +270,14 @@ class OneShot(Strategy):
     def check(self, task: SearchTask) -> None:
         """Refuse a budget that does not pay for one step, and a host that the blocks do not fit."""
         algorithm, job = self.algorithm(task), task.job
-        with torch.device("meta"):
-            algorithm.build_supernet(job.network, job.space, job.seed)
+        try:
+            with torch.device("meta"):
+                algorithm.build_supernet(job.network, job.space, job.seed)
+        except UserError:
+            raise
+        except Exception:
+            # A user's operation that fails is its own search's failure, and the others go on.
+            logger.debug("the supernet cannot be built", exc_info=True)
         images = len(job.data.train) // (2 if algorithm.halves_data else 1)
         batch_size = min(algorithm.protocol.batch_size, images)
         one_step = algorithm.step_cost.samples(batch_size, 1, 1)
