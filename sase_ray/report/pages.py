@@ -17,6 +17,7 @@ from sase_ray.report.sections import sections_of
 from sase_ray.runs import Run, load_run
 from sase_ray.style import DARK, LIGHT, styled, theme, to_svg
 from search_spaces.errors import UserError, unknown_name
+from trainables.store import StorageError
 
 Format = Literal["html", "md", "latex"]
 MOST_RUNS = 8
@@ -63,6 +64,8 @@ def write_report(
             _write_figures(sections, figures, "svg" if form == "md" else "pdf")
         text = render(loaded, sections, form, figures.name)
         write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    except StorageError:  # says the same by itself
+        raise
     except (OSError, ValueError) as error:  # ValueError: of a path with a null character
         raise UserError(f"{path} cannot be written: {error}") from None
     return path

@@ -8,11 +8,12 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from sase_ray import cli, load_run
 from sase_ray.report import pages, write_report
-from sase_ray.report.parts import Shown, Table, Text
+from sase_ray.report.parts import Section, Shown, Table, Text
 from sase_ray.report.sections import sections_of
 from search_spaces.errors import UserError
 
@@ -148,6 +149,13 @@ def test_markdown_reads_no_name_as_markup(make_run, tmp_path):
     assert "<script" not in text.replace(r"\<script", "")
 
 
+def test_paragraphs_stay_apart_in_markdown_and_latex(copied):
+    said = [Text("One."), Text("Two."), Shown(Figure(), "name", "caption")]
+    for form, picture in (("md", "!["), ("latex", r"\begin{figure}")):
+        text = pages.render([load_run(copied)], [Section("key", "Title", said)], form, "figures")
+        assert "One.\n\nTwo.\n\n" + picture in text
+
+
 class Tags(HTMLParser):
     """Names of elements and attributes of a page."""
 
@@ -207,8 +215,9 @@ def test_more_strategies_than_a_page_shows(copied):
 def test_a_place_that_cannot_be_written(output, copied, tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "render", lambda *given: "")
     monkeypatch.setattr(pages, "sections_of", lambda runs: [])
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot be written") as refused:
         write_report([copied], output=tmp_path / output)
+    assert str(refused.value).count("cannot be written") == 1
 
 
 def test_a_genotype_that_is_none(copied):
