@@ -122,7 +122,6 @@ class SupernetTrainable(ResumableTrainable):
         supernet = algorithm.build_supernet(job.network, job.space, job.seed)
         place(supernet, protocol, self.device)
         self.supernet = supernet
-        self.poor = poor_operations(supernet)
         self.trainer = Trainer(
             lambda images: self.supernet(images, algorithm.mixture()),
             algorithm.weight_parameters(supernet),
@@ -229,7 +228,7 @@ class SupernetTrainable(ResumableTrainable):
         signs: dict[str, float] = {}
         if "alpha" in result:
             signs["entropy"] = mean_entropy(result["alpha"])
-            signs["poor_share"] = poor_share(result["alpha"], self.poor)
+            signs["poor_share"] = poor_share(result["alpha"], poor_operations(self.supernet))
         if len(self.sharpest):
             images, labels = self.arch_batches.first()[0]
             with evaluation_mode(self.supernet):
