@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from sase_ray.drawing import draw
@@ -31,6 +32,25 @@ def console_for_tables() -> Console:
     """Return a console that breaks no table when it is piped into a file or grep."""
     console = Console()
     return console if console.is_terminal else Console(width=240)
+
+
+def print_wide(table: Table) -> None:
+    """Print a table whole; in a terminal too narrow for it, without its last columns."""
+    console = console_for_tables()
+    for column in table.columns:
+        column.no_wrap = True
+    left_out = []
+    while len(table.columns) > 1 and _width(table, console) > console.width:
+        left_out.append(" ".join(str(table.columns.pop().header).split()))
+    console.print(table)
+    if left_out:
+        names = ", ".join(reversed(left_out))
+        say(console, f"(a wider terminal shows: {names})", style="dim")
+
+
+def _width(table: Table, console: Console) -> int:
+    unbounded = console.options.update(width=10_000)
+    return Measurement.get(console, unbounded, table).maximum
 
 
 def print_catalogue(
@@ -59,14 +79,14 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     """Print a comparison's table, what was found, and the reading."""
     table = Table(title="test accuracy in %, mean and 95% interval over independent searches")
     columns = (
-        "module by", "accuracy", "interval", "vs random", "p (Holm)", "samples", "device s",
-        "trials", "parameters", "MACs", "latency ms",
+        "module by", "accuracy", "interval", "vs\nrandom", "p\n(Holm)", "samples", "device\ns",
+        "trials", "latency\nms", "parameters", "MACs",
     )  # fmt: skip
     for column in columns:
         table.add_column(column, justify="left" if column == "module by" else "right")
     for row in comparison.table.to_dict("records"):
         table.add_row(*_cells(row))
-    console_for_tables().print(table)
+    print_wide(table)
     for outcome in comparison.outcomes:
         say(console, f"{outcome.strategy}/seed{outcome.seed} found {outcome.genotype}")
     for reason in comparison.failures.values():
@@ -93,9 +113,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{row['search_samples']:,.0f}",
         f"{row['search_seconds']:,.0f}",
         f"{row['trials']:,.0f}",
+        f"{row['latency_ms']:.2f}",
         f"{row['parameters']:,.0f}",
         f"{row['macs']:,.0f}",
-        f"{row['latency_ms']:.2f}",
     ]
 
 
@@ -117,7 +137,7 @@ def print_table_comparison(console: Console, comparison: TableComparison) -> Non
             f"{row['trials']:.0f}",
             f"{row['seconds']:,.0f}",
         )
-    console_for_tables().print(shown)
+    print_wide(shown)
     for sentence in comparison.reading:
         say(console, sentence)
     print_files(console, comparison.folder, "strategies.csv", "regret.png")
@@ -127,8 +147,8 @@ def print_reliability(console: Console, report: ReliabilityReport) -> None:
     """Print a protocol's reliability at every epoch, and the reading."""
     table = Table(title="reliability of the proxy protocol (losses in nats, accuracies in points)")
     for column in (
-        "metric", "epoch", "s a trial", "sd genotype", "sd seed", "sd noise", "ICC", "95%",
-        "ICC of all seeds", "tau", "95%", "detectable",
+        "metric", "epoch", "s a\ntrial", "sd\ngenotype", "sd\nseed", "sd\nnoise", "ICC", "95%",
+        "ICC of\nall seeds", "tau", "95%", "detectable",
     ):  # fmt: skip
         table.add_column(column, justify="left" if column == "metric" else "right")
     for row in report.table.to_dict("records"):
@@ -149,7 +169,7 @@ def print_reliability(console: Console, report: ReliabilityReport) -> None:
             f"{row['tau_low']:.2f} – {row['tau_high']:.2f}",
             format(scale * row["detectable"], form),
         )
-    console_for_tables().print(table)
+    print_wide(table)
     for sentence in report.reading:
         say(console, sentence)
     print_files(console, report.folder, "reliability.csv", "reliability.png")
