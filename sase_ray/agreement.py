@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from sase_ray.config import Config
-from sase_ray.ranks import kendall
 from sase_ray.tabular import TabularBenchmark
 from sase_ray.tuning import SearchOutcome
 from search_spaces.errors import UserError
@@ -64,6 +63,8 @@ class Truth:
 
     def rows(self, outcomes: Iterable[SearchOutcome]) -> Iterator[dict[str, Any]]:
         """Return a row a one-shot search: Kendall's tau with its 95% interval over genotypes."""
+        from sase_ray.ranks import kendall  # a second to load, in every search's process
+
         for outcome in outcomes:
             scores = next(
                 (row["scores"] for row in reversed(outcome.history.evaluations) if "scores" in row),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -13,17 +13,18 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
+from sase_ray.board import Board, Note
 from sase_ray.cluster import Slots, connected
-from sase_ray.history import Listener, reason_of
+from sase_ray.history import reason_of
 from sase_ray.journal import Journal, Past
 from sase_ray.printing import say
 from sase_ray.progress import Display
 from sase_ray.results import RunFolder
+from sase_ray.search_process import SearchProcess
 from sase_ray.setup import Setup
-from sase_ray.strategies import SearchTask, Strategy, WarmStart
+from sase_ray.strategies import Strategy
 from sase_ray.tensorboard import TensorBoardLogs
-from sase_ray.tuning import SearchOutcome, run_search, train_host_on
-from trainables.job import WarmHost
+from sase_ray.tuning import SearchOutcome, train_host_on
 from trainables.resumable import Memory
 from trainables.store import StorageError, Store
 
@@ -33,70 +34,6 @@ PROGRESS_SECONDS = 5.0
 
 MAX_RESTARTS = 5
 """How often a search whose own process died, with its node perhaps, is begun again."""
-
-Note = tuple[str, str, tuple[Any, ...]]
-"""Label of a search, what it tells of, and that."""
-
-
-class _Board:
-    """Where searches on any node pin what they see, and the driver takes it off."""
-
-    def __init__(self) -> None:
-        self.notes: list[Note] = []
-
-    def pin(self, note: Note) -> None:
-        self.notes.append(note)
-
-    def take(self) -> list[Note]:
-        taken, self.notes = self.notes, []
-        return taken
-
-
-class _Pinning(Listener):
-    """Pins what a search sees."""
-
-    def __init__(self, label: str, board: Any) -> None:
-        self.label = label
-        self.board = board
-        self.last: Any = None
-
-    def trial_began(self, trial: str) -> None:
-        self.last = self.board.pin.remote((self.label, "trial_began", (trial,)))
-
-    def evaluated(self, row: dict[str, Any]) -> None:
-        self.last = self.board.pin.remote((self.label, "evaluated", (row,)))
-
-    def trial_ended(self, trial: str, reason: str | None) -> None:
-        self.last = self.board.pin.remote((self.label, "trial_ended", (trial, reason)))
-
-    def noted(self, text: str) -> None:
-        self.last = self.board.pin.remote((self.label, "noted", (text,)))
-
-    def wait(self) -> None:
-        """Wait until all is pinned, so that the driver finds it once it knows of the end."""
-        if self.last is not None:
-            ray.get(self.last)
-
-
-class _Search:
-    """The process of one search. Being an actor, it takes its reservations along if it dies."""
-
-    def run(
-        self,
-        strategy: Strategy,
-        task: SearchTask,
-        warm: WarmStart,
-        host: WarmHost | None,
-        board: Any,
-        settings: Mapping[str, Any],
-    ) -> SearchOutcome:
-        task = replace(task, warm=warm)
-        if host is not None:
-            task = task.with_host(host)
-        listener = _Pinning(label_of(strategy.label, task.job.seed), board)
-        outcome = run_search(strategy, task, listener=listener, **settings)
-        listener.wait()
-        return outcome
 
 
 def label_of(strategy: str, seed: int) -> str:
@@ -219,7 +156,7 @@ class Searches:
         self._progress_logged = -PROGRESS_SECONDS
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # With the driver: what it hears must not be lost with another node.
-        self._board: Any = ray.remote(num_cpus=0)(_Board).options(scheduling_strategy=here).remote()
+        self._board: Any = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
 
     @classmethod
     def start(
@@ -359,11 +296,11 @@ class Searches:
             "memory": self._memory(label, past),
             "order": past.order,
         }
-        actor: Any = ray.remote(num_cpus=0)(_Search).remote()
+        actor: Any = ray.remote(num_cpus=0)(SearchProcess).remote()
         self._actors[label] = actor
         host = self._hosts[seed] if wants_host else None
         task, warm = self._references[seed], self.setup.warm_start(strategy, seed)
-        return actor.run.remote(strategy, task, warm, host, self._board, settings)
+        return actor.run.remote(label, strategy, task, warm, host, self._board, settings)
 
     def _memory(self, label: str, past: Past) -> Memory:
         minutes = self.setup.config.resources.minutes_per_trial

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,17 @@ from trainables.data import ImageData, load_dataset, make_splits, search_data
 from trainables.job import SearchJob
 from trainables.protocol import ProxyProtocol
 
+# A shell's background jobs ignore Ctrl-C, and hand that on; processes that tests start must not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 TINY_NETWORK = NetworkSpec("resnet8", 10, 1, (8, 8), {"width": 4})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that start clusters, which take longest: no worker ends on one alone."""
+    clusters = {item.path for item in items if item.get_closest_marker("ray")}
+    items.sort(key=lambda item: item.path not in clusters)
 
 
 @pytest.fixture(autouse=True)

@@ -303,7 +303,7 @@ def test_a_search_whose_own_process_is_killed_goes_on(tiny):
         deadline = time.monotonic() + 120
         while not killed and time.monotonic() < deadline:
             for pid, command in _family(os.getpid()).items():
-                if command.startswith("ray::_Search.run"):
+                if command.startswith("ray::SearchProcess.run"):
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)
                     break
@@ -311,11 +311,12 @@ def test_a_search_whose_own_process_is_killed_goes_on(tiny):
 
     killer = threading.Thread(target=kill_the_first)
     killer.start()
-    result = compare_in_full(**{**tiny, "baselines": []}, strategies=["random"], run="killed")
+    settings = {**tiny, "seeds": 1, "baselines": [], "strategies": ["random"]}
+    result = compare_in_full(**settings, run="killed")
     killer.join()
     assert len(killed) == 1
     assert result.failures == {}
-    undisturbed = compare_in_full(**{**tiny, "baselines": []}, strategies=["random"], run="other")
+    undisturbed = compare_in_full(**settings, run="other")
     tables = [
         pd.read_parquet(one.folder / "curves.parquet").drop(
             columns=["train_seconds", "search_seconds", "peak_memory_mib"]
@@ -327,7 +328,7 @@ def test_a_search_whose_own_process_is_killed_goes_on(tiny):
 
 def test_a_killed_driver_leaves_whole_files_and_a_folder_that_is_refused(tiny, command, tmp_path):
     path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump({**tiny, "run": "killed", "seeds": 6, "final": {"epochs": 9}}))
+    path.write_text(yaml.safe_dump({**tiny, "run": "killed", "final": {"epochs": 99}}))
     arguments = ["compare", "--config", str(path), "--strategies", "random"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     driver = subprocess.Popen(

@@ -27,6 +27,9 @@ from search_spaces.errors import UserError
 from search_spaces.genotype import PUBLISHED, Genotype
 from search_spaces.space import SearchSpace, describe_space, space_names
 
+pytestmark = pytest.mark.slow
+
+
 SECONDS = 5.0
 """Longer than any input takes on a busy machine, shorter than what a user would call a hang."""
 

@@ -53,6 +53,7 @@ def made_up_losses(genotypes: int, seeds: int) -> np.ndarray:
     return 0.5 + genotype + seed + noise
 
 
+@pytest.mark.slow
 def test_known_components_are_found_at_every_epoch() -> None:
     table, left_out = reliability_table(curves_of(made_up_losses(200, 5)))
     assert left_out == {}
@@ -73,6 +74,7 @@ def test_known_components_are_found_at_every_epoch() -> None:
     assert "more noise than signal" not in words
 
 
+@pytest.mark.slow
 def test_genotypes_that_diverge_are_left_out_and_counted() -> None:
     losses = made_up_losses(12, 3)
     losses[4, 0] = np.inf
@@ -84,6 +86,7 @@ def test_genotypes_that_diverge_are_left_out_and_counted() -> None:
         reliability_table(curves_of(losses, lost=tuple(range(11))))
 
 
+@pytest.mark.slow
 def test_a_trial_that_did_not_come_to_its_end_leaves_its_genotype_out() -> None:
     curves = curves_of(made_up_losses(12, 3))
     cut = (curves["genotype"] == "g07") & (curves["seed"] == 1) & (curves["epoch"] == 2)
@@ -92,6 +95,7 @@ def test_a_trial_that_did_not_come_to_its_end_leaves_its_genotype_out() -> None:
     assert table["genotypes"].unique().tolist() == [11]
 
 
+@pytest.mark.slow
 def test_last_weights_that_blew_up_cost_their_own_metric_alone() -> None:
     curves = curves_of(made_up_losses(12, 3)).assign(last_val_loss=lambda c: c["val_loss"])
     curves.loc[curves["genotype"] == "g02", "last_val_loss"] = np.inf

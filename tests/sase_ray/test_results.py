@@ -69,6 +69,7 @@ folder.write_table(sys.argv[2], [{"a": 2}])
 """
 
 
+@pytest.mark.slow
 def test_a_process_killed_in_the_middle_of_a_write_leaves_the_old_file(folder):
     for name in ("t", "other"):
         done = subprocess.run(

@@ -72,6 +72,7 @@ def test_a_run_on_other_images(run, recorded):
         resume(run(run={**recorded["run"], "splits": {"train": "other"}}))
 
 
+@pytest.mark.slow
 def test_a_study_of_genotypes_that_the_space_has_not(run, recorded):
     with pytest.raises(UserError, match="gap"):
         resume(run(run={**recorded["run"], "kind": "reliability", "genotypes": ["gap-gap"]}))

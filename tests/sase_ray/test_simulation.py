@@ -83,6 +83,7 @@ def test_a_search_takes_the_same_steps_as_under_ray_tune(
     assert steps(simulated) == steps(tuned)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trials", [1, 5, 25])
 def test_random_search_has_the_regret_of_drawing_without_replacement(trials, made_up_table) -> None:
     # P(the best of n draws has rank k of N) = C(N - k, n - 1) / C(N, n).

@@ -303,6 +303,7 @@ def _compiler():
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("genotype", COVER)
 def test_exports_for_any_batch_and_map_size(genotype: str):
     block = randomised(SASE(6, genotype, size=(7, 5))).eval()
@@ -313,6 +314,7 @@ def test_exports_for_any_batch_and_map_size(genotype: str):
         torch.testing.assert_close(exported(x), block(x))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_compiler")
 def test_compiles_to_one_graph():
     block = randomised(SASE(6)).eval()

@@ -187,6 +187,7 @@ class AllOps(nn.Module):
 KINDS = ["channel_squeeze", "channel_excite", "spatial_squeeze", "spatial_excite"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiles_without_graph_breaks(kind: str) -> None:
     ops = AllOps(kind)
@@ -197,6 +198,7 @@ def test_compiles_without_graph_breaks(kind: str) -> None:
         torch.testing.assert_close(compiled(x), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_exports_for_any_batch_and_map_size(kind: str) -> None:
     ops = AllOps(kind).eval()

@@ -504,6 +504,7 @@ CONTENTS = (
 )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=400,
     deadline=None,

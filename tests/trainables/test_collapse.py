@@ -83,6 +83,7 @@ def test_a_flat_loss_has_the_eigenvalue_zero():
     assert torch.isfinite(vector).all()
 
 
+@pytest.mark.slow
 def test_the_dominant_eigenvalue_of_a_supernet_equals_the_full_hessians(make_job):
     job = make_job()
     supernet = Supernet(job.network, job.space, seed=0).double().eval()

@@ -52,6 +52,7 @@ def run(trainable):
     return results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["darts", "darts-2nd"])
 def test_a_resumed_search_goes_on_bit_for_bit(name, make_job, tmp_path, assert_same):
     job = make_job()
@@ -71,6 +72,7 @@ def test_a_resumed_search_goes_on_bit_for_bit(name, make_job, tmp_path, assert_s
     assert_same(state(fresh), state(undisturbed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["darts", "darts-2nd"])
 @pytest.mark.parametrize("budget", [160, 479, 1000])
 def test_the_budget_is_used_up_to_the_last_whole_step(name, budget, make_job):

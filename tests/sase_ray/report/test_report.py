@@ -17,6 +17,9 @@ from sase_ray.report.parts import Section, Shown, Table, Text
 from sase_ray.report.sections import sections_of
 from search_spaces.errors import UserError
 
+pytestmark = pytest.mark.slow
+
+
 ORDER = [
     "verdict", "cost", "block", "anytime", "tradeoff", "agreement", "operations", "alpha",
     "gradcam", "again",
@@ -35,7 +38,6 @@ def figure_names(sections):
     return [p.name for s in sections for p in s.parts if isinstance(p, Shown)]
 
 
-@pytest.mark.slow
 def test_a_run_with_everything_answers_every_question_in_order(make_run):
     sections = sections_of([load_run(make_run())])
     assert [section.key for section in sections] == ORDER
@@ -48,7 +50,6 @@ def test_a_run_with_everything_answers_every_question_in_order(make_run):
     assert "peak MiB" in tables(sections)[1].head
 
 
-@pytest.mark.slow
 def test_the_reference_run_says_that_nothing_is_real(reference):
     run = load_run(reference)
     sections = sections_of([run])
@@ -114,7 +115,6 @@ def test_two_runs_of_the_same_settings_share_figures_and_have_names(make_run):
     assert figure_names(sections).count("anytime-trials") == 1
 
 
-@pytest.mark.slow
 def test_markdown_tables_have_the_numbers_and_figures_lie_beside(reference, tmp_path):
     path = write_report([reference], "md", tmp_path / "paper.md")
     text = path.read_text()
@@ -169,7 +169,6 @@ class Tags(HTMLParser):
         self.links += [v for name, v in attrs if name in {"href", "src", "xlink:href"}]
 
 
-@pytest.mark.slow
 def test_a_page_is_whole_and_asks_nobody(make_run):
     template = "{{ 7 * 7 }}{% raw %}$\\frac{1}{$"
     page = write_report(

@@ -62,6 +62,7 @@ def test_the_catalogue_has_them_all():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_SHOT)
 def test_a_resumed_search_goes_on_bit_for_bit(
     name, small_job, run_search, start_search, tmp_path, assert_same
@@ -86,6 +87,7 @@ def test_a_resumed_search_goes_on_bit_for_bit(
     assert_same(everything(fresh), everything(undisturbed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [250, 999])
 @pytest.mark.parametrize("name", ONE_SHOT)
 def test_the_budget_is_used_and_never_exceeded(name, budget, small_job, start_search, monkeypatch):
