@@ -86,7 +86,13 @@ def one_step(job: SearchJob) -> float:
 
 
 def rows() -> list[Row]:
-    ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        address="local",
+        num_cpus=WORKERS,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
     try:
         job = make_job()
         ours(job, 4)  # the first search starts worker processes
