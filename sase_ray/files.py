@@ -25,6 +25,6 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
         write(partial)
         os.replace(partial, path)
     except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error}") from None
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
         partial.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from sase_ray.files import write_whole
 from sase_ray.report.analysis import check_size, labels_of
-from sase_ray.report.parts import Section, Shown
+from sase_ray.report.parts import Section, Shown, Table
 from sase_ray.report.sections import sections_of
 from sase_ray.runs import Run, load_run
 from sase_ray.style import DARK, LIGHT, styled, theme, to_svg
@@ -22,6 +22,9 @@ from trainables.store import StorageError
 Format = Literal["html", "md", "latex"]
 MOST_RUNS = 8
 _ENDING: dict[str, str] = {"html": "html", "md": "md", "latex": "tex"}
+_LONG = 40
+"""Characters of a word, or of a cell, that no column of numbers has."""
+
 _TEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "–": "--", "−": "--", "·": r"\textperiodcentered{}", "<": r"\textless{}",
@@ -67,7 +70,8 @@ def write_report(
     except StorageError:  # says the same by itself
         raise
     except (OSError, ValueError) as error:  # ValueError: of a path with a null character
-        raise UserError(f"{path} cannot be written: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be written: {reason}") from None
     return path
 
 
@@ -91,6 +95,8 @@ def render(runs: Sequence[Run], sections: Sequence[Section], form: Format, figur
         "svg": _svg,
         "md": _markdown,
         "tex": _tex,
+        "cell": _tex_cell,
+        "columns": _tex_columns,
         "prose": _PROSE[form],
     }
     title = " and ".join(labels_of(runs)) if len(runs) < 4 else f"{len(runs)} runs"
@@ -162,6 +168,24 @@ def _markdown(text: str) -> str:
 
 def _tex(text: str) -> str:
     return "".join(_TEX.get(c, c) for c in re.sub(r"\s+", " ", str(text)))
+
+
+def _tex_cell(text: str) -> str:
+    """Escape a cell; a minus is one, and what is longer than a column may break, as a digest."""
+    words = (
+        r"\allowbreak{}".join(map(_tex, re.findall(".{1,16}", word)))
+        if len(word) > _LONG
+        else _tex(word)
+        for word in str(text).split()
+    )
+    return re.sub(r"^-(?=[0-9.])", "$-$", " ".join(words))
+
+
+def _tex_columns(table: Table) -> str:
+    """Return the columns after the first: of numbers, or one of texts."""
+    if len(table.head) == 2 and any(len(str(row[1])) > _LONG for row in table.rows):
+        return r">{\raggedright\arraybackslash}p{0.65\textwidth}"
+    return "r" * (len(table.head) - 1)
 
 
 _PROSE: dict[str, Callable[[str], Markup]] = {

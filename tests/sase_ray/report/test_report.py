@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -154,6 +156,30 @@ def test_paragraphs_stay_apart_in_markdown_and_latex(copied):
     for form, picture in (("md", "!["), ("latex", r"\begin{figure}")):
         text = pages.render([load_run(copied)], [Section("key", "Title", said)], form, "figures")
         assert "One.\n\nTwo.\n\n" + picture in text
+
+
+def test_latex_cells_have_a_minus_and_break_where_they_are_long(copied):
+    numbers = Table(["name", "difference"], [["a-b", "-0.10"]], "numbers")
+    digest = "f905cbed3cd58aae2b094e0038fae0e3c1ba9827a76dade795a0178fe82d50d2"
+    texts = Table(["", ""], [["digest", digest]], "texts")
+    sections = [Section("key", "Title", [numbers, texts])]
+    text = pages.render([load_run(copied)], sections, "latex", "figures")
+    assert r"a-b & $-$0.10 \\" in text
+    assert digest not in text
+    assert digest in text.replace(r"\allowbreak{}", "")
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex")
+def test_latex_compiles(copied, tmp_path):
+    write_report([copied], "latex", tmp_path / "report.tex")
+    (tmp_path / "paper.tex").write_text(
+        r"\documentclass{article}\usepackage{array,booktabs,graphicx}"
+        r"\begin{document}\input{report}\end{document}"
+    )
+    subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+        cwd=tmp_path, check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
 
 
 class Tags(HTMLParser):
