@@ -35,6 +35,7 @@ class Shown:
         caption: what it shows.
         wide: whether it needs the whole width of a page.
         least: width in rem, below which it is not read: a smaller screen scrolls it.
+        folded: what a page calls it, and shows it only to who opens it; None shows it at once.
     """
 
     figure: Figure
@@ -42,6 +43,7 @@ class Shown:
     caption: str
     wide: bool = False
     least: int = 0
+    folded: str | None = None
 
 
 @dataclass(frozen=True)

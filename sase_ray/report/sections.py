@@ -43,6 +43,9 @@ SAME = ("dataset", "data", "backbone", "space", "final", "metric", "budget", "se
 PANELS = 28
 """Width in rem, below which a figure of several panels is not read."""
 
+UNFOLDED = 3
+"""Strategies whose probabilities a page shows at once: the best ones."""
+
 
 def sections_of(runs: Sequence[Run]) -> list[Section]:
     """Build the report of a run, or of several beside each other."""
@@ -464,21 +467,26 @@ def _on_effects(found: Any, metric: str) -> str:
 
 
 def _alpha(run: Run) -> Iterator[Part]:
-    strategies = list(dict.fromkeys(run.alpha["strategy"]))
-    for strategy in strategies:
-        yield from _shown(
-            figures.alpha_figure(run, strategy),
-            f"alpha-{strategies.index(strategy)}",
-            f"{strategy}: probabilities of the operations, means over searches; blue: the most "
-            f"probable in the end; dotted: all alike",
-            least=PANELS,
-        )
+    best_first = list(run.strategies["name"])
+    strategies = sorted(
+        dict.fromkeys(run.alpha["strategy"]),
+        key=lambda name: best_first.index(name) if name in best_first else len(best_first),
+    )
     yield from _shown(
         figures.monitor_figure(run),
         "monitor",
         "signs of a collapse; thin: single searches",
         least=PANELS,
     )
+    for index, strategy in enumerate(strategies):
+        yield from _shown(
+            figures.alpha_figure(run, strategy),
+            f"alpha-{index}",
+            f"{strategy}: probabilities of the operations, means over searches; blue: the most "
+            f"probable in the end; dotted: all alike",
+            least=PANELS,
+            folded=f"probabilities of {strategy}" if index >= UNFOLDED else None,
+        )
 
 
 def _gradcam(run: Run) -> Iterator[Part]:

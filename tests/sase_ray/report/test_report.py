@@ -68,6 +68,14 @@ def test_the_reference_run_says_that_nothing_is_real(reference):
     for row, told in zip(run.strategies.to_dict("records"), accuracy.rows, strict=True):
         assert told[0] == row["name"]
         assert float(told[1]) == pytest.approx(100 * row["test_accuracy"], abs=0.005)
+    # Of many one-shot strategies, the best ones' probabilities are shown, the others' on demand.
+    drawn = [part for section in sections if section.key == "alpha" for part in section.parts]
+    probabilities = [p for p in drawn if isinstance(p, Shown) and p.name.startswith("alpha-")]
+    names = [part.caption.split(":")[0] for part in probabilities]
+    assert names == [name for name in run.strategies["name"] if name in names]
+    assert [p.folded is None for p in probabilities] == [True] * 3 + [False] * (len(names) - 3)
+    page = pages.render([run], sections, "html", "")
+    assert page.count("<details><summary>probabilities of ") == len(names) - 3 > 0
 
 
 def test_a_run_that_has_only_begun(copied):
