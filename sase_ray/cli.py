@@ -277,11 +277,12 @@ def latency(
     settings = _load(
         config, assignments, dataset=dataset, space=space, backbone=backbone, data_root=data_root
     )
+    from sase_ray.config import without_searches
     from sase_ray.setup import Setup
     from trainables.device import take_device
     from trainables.latency import LatencyTable
 
-    setup = Setup.of(settings)
+    setup = Setup.of(without_searches(settings))
     measured = LatencyTable.measure(setup.network, setup.space, take_device(setup.threads))
     measured.save(table)
     print_latencies(console, measured)

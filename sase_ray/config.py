@@ -16,6 +16,9 @@ from trainables.protocol import ProxyProtocol, TrainingProtocol, WholeNumber
 RANDOM_SEARCH = "random"
 """The strategy that the others are tested against."""
 
+MAX_BUDGET = 10**15
+"""In training samples; enough for any protocol."""
+
 Options = dict[str, JsonValue]
 """Options of a part, which checks them itself; plain values, as a run's config.yaml holds them."""
 
@@ -104,7 +107,7 @@ class Config(_Section):
     strategy_options: dict[str, Options] = Field(default_factory=dict)
     baselines: list[str] = ["none", "se", "eca", "cbam"]
     budget: WholeNumber = Field(
-        default=100_000, ge=1, le=10**15, description="training samples a search"
+        default=100_000, ge=1, le=MAX_BUDGET, description="training samples a search"
     )
     seeds: WholeNumber = Field(
         default=3, ge=1, le=10_000, description="independent repetitions of every search"
@@ -199,6 +202,25 @@ def load_config(
         # Validated after each source, so that an error names the source it comes from.
         _validate(merged, where)
     return _validate(merged, "configuration")
+
+
+def without_searches(config: Config, seeds: int = 1) -> Config:
+    """Return the configuration without what only a comparison's searches use.
+
+    Its parts are checked as those of the grid with a budget that is enough for any protocol.
+    """
+    return config.model_copy(
+        update={
+            "strategies": ["grid"],
+            "strategy_options": {},
+            "baselines": [],
+            "budget": MAX_BUDGET,
+            "seeds": seeds,
+            "reliability": None,
+            "agreement": None,
+            "warm_start_from": None,
+        }
+    )
 
 
 def _validate(values: Mapping[str, Any], where: str) -> Config:

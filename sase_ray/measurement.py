@@ -13,7 +13,7 @@ import pandas as pd
 from rich.console import Console
 
 from sase_ray.comparison import check_new_run
-from sase_ray.config import Config, load_config
+from sase_ray.config import Config, load_config, without_searches
 from sase_ray.records import protocol_key
 from sase_ray.reliability import icc_interval, rank_agreement, variance_components
 from sase_ray.searches import Interrupted, Searches, started
@@ -127,19 +127,6 @@ def _host_seconds(outcome: SearchOutcome) -> float:
     return max(0.0, outcome.seconds - float(of_trials))
 
 
-def without_searches(config: Config, seeds: int = 1) -> Config:
-    """Return the configuration without what only a comparison uses, to train by the grid."""
-    return config.model_copy(
-        update={
-            "strategies": ["grid"],
-            "strategy_options": {},
-            "baselines": [],
-            "reliability": None,
-            "seeds": seeds,
-        }
-    )
-
-
 class ListedStudy(GridSearch):
     """A list of genotypes trained as `grid` trains it, each looked at more closely."""
 
@@ -151,8 +138,7 @@ class ListedStudy(GridSearch):
 def study_setup(config: Config, genotypes: Sequence[str], seeds: int) -> Setup:
     """Return the setup in which every listed genotype is trained to the end with every seed."""
     plain = without_searches(config, seeds)
-    # The parts are checked with a budget that is large enough for any protocol.
-    setup = Setup.of(plain.model_copy(update={"budget": 10**15}))
+    setup = Setup.of(plain)
     job = setup.task(0).job
     budget = job.samples_of_host + len(genotypes) * job.samples_per_trial
     study = plain.model_copy(update={"budget": budget})

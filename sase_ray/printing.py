@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,7 +190,8 @@ def print_search(console: Console, report: SearchReport) -> None:
     for sentence in report.reading:
         say(console, sentence)
     shown = _shown(report.folder)
-    say(console, f"train it: sase-ray train {report.genotype} --config {shown}/config.yaml")
+    config = shlex.quote(f"{shown}/config.yaml")
+    say(console, f"train it: sase-ray train {report.genotype} --config {config}")
     print_places(console, report.folder)
 
 
@@ -234,7 +236,7 @@ def print_places(console: Console, folder: Path) -> None:
     say(
         console,
         f"\ntables:      {shown}/*.parquet{csv}\n"
-        f"TensorBoard: tensorboard --logdir {shown}/tensorboard",
+        f"TensorBoard: tensorboard --logdir {shlex.quote(f'{shown}/tensorboard')}",
     )
 
 

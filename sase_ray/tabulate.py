@@ -18,9 +18,9 @@ from pydantic import ConfigDict
 from rich.console import Console
 
 from sase_ray.cluster import Slots, connected
-from sase_ray.config import Config, load_config
+from sase_ray.config import Config, load_config, without_searches
 from sase_ray.history import Listener
-from sase_ray.measurement import ListedStudy, without_searches
+from sase_ray.measurement import ListedStudy
 from sase_ray.records import protocol_of
 from sase_ray.results import PACKAGES, hardware, package_version
 from sase_ray.setup import Setup
@@ -76,7 +76,7 @@ def tabulate(
     console = console or Console()
     deadline = time.monotonic() + 60 * minutes if minutes is not None else None
     settings = load_config(config, overrides)
-    setup = Setup.of(without_searches(settings).model_copy(update={"budget": 10**15}))
+    setup = Setup.of(without_searches(settings))
     space = setup.space
     if not 0 <= repeated <= space.size:
         raise UserError(f"space {space.name!r} has {space.size:,} genotypes, not {repeated:,}")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from sase_ray.config import Config, load_config
+from sase_ray.config import Config, load_config, without_searches
 from sase_ray.files import write_whole
 from sase_ray.printing import say
 from sase_ray.setup import FIRST_FINAL_SEED, Setup
@@ -64,8 +64,7 @@ def train(
         UserError: the module does not fit, the file exists, or the training diverged.
     """
     console = console or Console()
-    one: dict[str, Any] = {"strategies": ["random"], "strategy_options": {}, "agreement": None}
-    setup = Setup.of(load_config(config, overrides | one).model_copy(update=one))
+    setup = Setup.of(without_searches(load_config(config, overrides)))
     baseline = module in {row.name for row in baselines()}
     if not baseline:
         module = str(setup.space.parse(module))

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -114,17 +115,24 @@ class LatencyTable(BaseModel):
         except ValidationError as error:
             raise explain_validation_error(error, cls, f"latency table {path}") from None
 
-    def save(self, path: str | Path) -> None:
-        """Write the table as JSON, whole or not at all."""
+    def save(self, path: str | Path, *, keep: bool = False) -> None:
+        """Write the table as JSON, whole or not at all; to `keep` leaves a file that is there."""
         path = Path(path)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-            partial.replace(path)
+            if keep:
+                with suppress(FileExistsError):
+                    os.link(partial, path)
+            else:
+                partial.replace(path)
         except OSError as error:
             reason = error.strerror or error
             raise UserError(f"latency table {path} cannot be written: {reason}") from None
+        finally:
+            if partial.is_file():
+                partial.unlink()
 
     def check(self, spec: NetworkSpec, space: SearchSpace, device: torch.device) -> None:
         """Check that the table is of this network on this device.
@@ -185,9 +193,8 @@ def cached_latency_table(
         table = LatencyTable.load(path)
         table.check(spec, space, device)
         return table
-    table = LatencyTable.measure(spec, space, device)
-    table.save(path)
-    # Of several that measured at once, all take the one that was written last.
+    # Of several that measure at once, all take the one that was written first.
+    LatencyTable.measure(spec, space, device).save(path, keep=True)
     return LatencyTable.load(path)
 
 

@@ -60,6 +60,20 @@ def test_an_interrupted_training_goes_on(settings, tmp_path, monkeypatch):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+def test_what_only_searches_need_is_not_asked_for(settings, tmp_path):
+    one_shot = {
+        "strategies": ["fbnet", "random+rsws"],
+        "strategy_options": {"fbnet": {"latency_table": "nowhere.json"}},
+        "budget": 100,
+        "agreement": "nowhere.parquet",
+        "warm_start_from": "nowhere",
+        "reliability": "nowhere",
+    }
+    with pytest.raises(UserError):
+        Setup.of(load_config(settings | one_shot))
+    assert train(GENOTYPE, settings | one_shot, output=tmp_path / "network.pt").path.exists()
+
+
 def test_mistakes_are_told_in_a_sentence(settings, tmp_path):
     with pytest.raises(UserError, match="nonsense"):
         train("nonsense", settings, output=tmp_path / "a.pt")

@@ -189,6 +189,24 @@ def test_a_network_is_measured_once_a_device(space, quick, monkeypatch):
     assert len(quick) == 3
 
 
+def test_searches_that_measure_at_once_take_the_same_table(space, quick, monkeypatch):
+    measure = LatencyTable.measure
+    other = []
+
+    def meanwhile(*args, **options):
+        if not other:
+            other.append(None)
+            other[0] = cached_latency_table(SPEC, space, CPU)
+        return measure(*args, **options)
+
+    monkeypatch.setattr(LatencyTable, "measure", meanwhile)
+    own = cached_latency_table(SPEC, space, CPU)
+    assert len(quick) == 2
+    assert own == other[0]
+    path = cache_path(SPEC, space, CPU)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
 def test_a_cache_that_was_tampered_with_is_refused(space, quick, monkeypatch):
     table = cached_latency_table(SPEC, space, CPU)
     path = cache_path(SPEC, space, CPU)
