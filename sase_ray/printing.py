@@ -180,11 +180,14 @@ def print_search(console: Console, report: SearchReport) -> None:
     """Print the best of a search, and a drawing of its answer."""
     table = Table("rank", "genotype", report.score, title="the best of the search")
     for rank, (genotype, score) in enumerate(report.ranking[:5], start=1):
-        table.add_row(str(rank), str(genotype), f"{score:.4f}")
+        # Stages below each other, or the scores have no room.
+        table.add_row(str(rank), str(genotype).replace("+", "+\n"), f"{score:.4f}")
     table.columns[1].no_wrap = True
     table.columns[1].overflow = "fold"
     console.print(table)
     for stage in range(report.genotype.stages):
+        if report.genotype.stages > 1:
+            say(console, f"\nstage {stage}:")
         say(console, draw(report.genotype.stage(stage)))
     console.print()
     for sentence in report.reading:
