@@ -12,7 +12,7 @@ import pandas as pd
 import ray
 from rich.console import Console
 
-from sase_ray.confidence import rank_confidence
+from sase_ray.confidence import early_stops, rank_confidence
 from sase_ray.config import Config, load_config
 from sase_ray.finals import FinalTrainings
 from sase_ray.printing import say
@@ -174,6 +174,7 @@ def run_single_search(
         write_summaries(searches.folder.path)
         outcome = searches.outcomes[0]
         reading = [
+            *early_stops(searches.outcomes, setup.config.budget),
             *rank_confidence(
                 outcome, setup.space, searches.families[outcome.strategy], setup.reliability
             ),
@@ -311,8 +312,9 @@ class _Run:
             test_size=len(self.setup.final_data.test),
             dataset=self.setup.config.dataset,
         )
+        stops = early_stops(self.searches.outcomes, self.setup.config.budget)
         agreement = self.searches.write_agreement()
-        verdict = replace(verdict, reading=(*verdict.reading, *agreement))
+        verdict = replace(verdict, reading=(*verdict.reading, *stops, *agreement))
         self.folder.write_table("strategies", verdict.table.to_dict("records"), csv=True)
         write_summaries(self.folder.path)
         return verdict

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pandas as pd
 from scipy import stats
@@ -11,6 +11,7 @@ from scipy import stats
 from sase_ray.tuning import SearchOutcome
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
+from trainables.supernet import STOPPED_EARLY
 
 UNDECIDED = 1.5
 """An operation is undecided if its edge's next best has more than 1/1.5 of its probability."""
@@ -40,6 +41,23 @@ def rank_confidence(
             f"of validation loss; how far that holds for networks trained alone, "
             f"--set agreement=table measures where there is a table of truth."
         )
+
+
+def early_stops(outcomes: Iterable[SearchOutcome], budget: int) -> Iterator[str]:
+    """Say which one-shot searches ended before their budget on a sign of collapse.
+
+    Args:
+        outcomes: of all searches.
+        budget: training samples that each might have seen.
+    """
+    for outcome in outcomes:
+        last = outcome.history.evaluations[-1] if outcome.history.evaluations else {}
+        reason = str(last.get("reason") or "")
+        if reason.startswith(STOPPED_EARLY):
+            yield (
+                f"{outcome.strategy} with seed {outcome.seed} {reason}, after {outcome.samples:,} "
+                f"of {budget:,} samples; its answer is what it ranked best before that."
+            )
 
 
 def _of_trials(outcome: SearchOutcome, measured: pd.Series | None) -> Iterator[str]:

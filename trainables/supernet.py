@@ -43,7 +43,11 @@ from trainables.training import (
     train_epoch,
 )
 
+STOPPED_EARLY = "stopped early"
+"""How the reason begins, of a search that ends before its budget."""
+
 RANKING_SIZE = 20
+
 LOOKS = 10
 """How often a search is looked at for signs of collapse."""
 
@@ -168,7 +172,7 @@ class SupernetTrainable(ResumableTrainable):
             eigenvalue = result.get("dominant_eigenvalue", 0.0)
             if self.algorithm.stops_when_sharp and self.sharpness.collapsed(eigenvalue):
                 ranking = self.looks[-1 - WINDOW]
-                reason = "stopped early: the validation loss has become sharp in alpha"
+                reason = f"{STOPPED_EARLY}: the validation loss has become sharp in alpha"
                 result |= {"reason": reason}
                 done = True
         if done and not result["diverged"] and self.job.judged:

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sase_ray.confidence import rank_confidence
+from sase_ray.confidence import early_stops, rank_confidence
 from sase_ray.history import History
 from sase_ray.tuning import SearchOutcome
 from search_spaces.space import SearchSpace
+from trainables.supernet import STOPPED_EARLY
 
 SPACE = SearchSpace.load("sase_tiny")
 
@@ -55,3 +56,10 @@ def test_shared_weights_tell_their_lead():
     found = outcome([0.5, 0.6], "val_loss with shared weights (lower is better)")
     (sentence,) = rank_confidence(found, SPACE, "one-shot", None)
     assert "better than the second by 0.1000 nats" in sentence
+
+
+def test_a_search_that_stopped_early_says_so_and_others_do_not():
+    stopped = outcome([0.5], reason=f"{STOPPED_EARLY}: the loss has become sharp")
+    others = outcome([0.5], reason=""), outcome([0.5], reason="training loss is not finite")
+    (sentence,) = early_stops([*others, stopped], 9000)
+    assert "stopped early: the loss has become sharp, after 0 of 9,000 samples" in sentence
