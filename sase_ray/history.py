@@ -256,7 +256,7 @@ def reason_of(traceback: str) -> str:
     lines = traceback.strip().splitlines()
     if not lines:
         return "unknown error"
-    for own in (TrialFailedError, StorageError):
+    for own in (TrialFailedError, StorageError, UserError):
         lines[-1] = lines[-1].removeprefix(f"{own.__module__}.{own.__qualname__}: ")
     return lines[-1].strip()
 

@@ -60,10 +60,15 @@ def resume(run: str | Path, *, console: Console | None = None, **resources: Any)
     changed = [f"{p} {v}" for p, v in versions.items() if p in PACKAGES and v != package_version(p)]
     if changed:
         say(console, f"the run was begun with {', '.join(changed)}: its results may differ now")
-    if about.kind == "reliability":
-        setup = study_setup(config, about.genotypes, config.seeds)
-    else:
-        setup = Setup.of(config)
+    try:
+        if about.kind == "reliability":
+            setup = study_setup(config, about.genotypes, config.seeds)
+        else:
+            setup = Setup.of(config)
+    except UserError as error:
+        raise UserError(
+            f"{error} (paths of the run that are relative are so to the folder it was begun in)"
+        ) from None
     if setup.search_data.splits != about.splits:
         raise UserError(
             f"the images of data set {config.dataset!r} are not those that the run was begun with"

@@ -47,7 +47,6 @@ STOPPED_EARLY = "stopped early"
 """How the reason begins, of a search that ends before its budget."""
 
 RANKING_SIZE = 20
-
 LOOKS = 10
 """How often a search is looked at for signs of collapse."""
 

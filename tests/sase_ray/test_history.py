@@ -240,3 +240,8 @@ def test_ten_thousand_evaluations_are_added_in_two_seconds(trials):
         history.add(f"t{i % trials}", result(i % 40, epoch, 1 / (i + 1)))
     assert time.process_time() - started < 2
     assert len(history.evaluations) == 10_000
+
+
+def test_a_mistake_found_where_a_trial_runs_is_told_without_the_name_of_its_error():
+    text = "Traceback\n  ...\nsearch_spaces.errors.UserError: the latency table is of another"
+    assert reason_of(text) == "the latency table is of another"
