@@ -16,6 +16,9 @@ from trainables.supernet import STOPPED_EARLY
 UNDECIDED = 1.5
 """An operation is undecided if its edge's next best has more than 1/1.5 of its probability."""
 
+SMALLEST_LEAD = 5e-5
+"""In nats; a smaller one is written as none."""
+
 
 def rank_confidence(
     outcome: SearchOutcome, space: SearchSpace, family: str, measured: pd.Series | None
@@ -31,16 +34,38 @@ def rank_confidence(
     if family == "black-box":
         yield from _of_trials(outcome, measured)
         return
-    told = [row["alpha"] for row in outcome.history.evaluations if "alpha" in row]
-    if told:
-        yield from _of_alpha(outcome.genotype, told[-1], space)
-    if "loss" in outcome.score and len(outcome.ranking) > 1:
-        (_, first), (_, second) = outcome.ranking[:2]
-        yield (
-            f"With shared weights the first is better than the second by {second - first:.4f} nats "
-            f"of validation loss; how far that holds for networks trained alone, "
-            f"--set agreement=table measures where there is a table of truth."
-        )
+    alpha = _alpha_of_answer(outcome)
+    if alpha:
+        yield from _of_alpha(outcome.genotype, alpha, space)
+    if "loss" not in outcome.score:
+        return
+    if len(outcome.ranking) < 2:
+        yield "With shared weights one candidate only was judged, so nothing was compared."
+        return
+    (_, first), (_, second) = outcome.ranking[:2]
+    lead = f"better than the second by {second - first:.4f} nats of validation loss"
+    if second - first < SMALLEST_LEAD:
+        lead = "not better than the second"
+    yield (
+        f"With shared weights the first is {lead}; how far that holds for networks trained alone, "
+        f"--set agreement=table measures where there is a table of truth."
+    )
+
+
+def _alpha_of_answer(outcome: SearchOutcome) -> dict[str, list[float]] | None:
+    told = [row for row in outcome.history.evaluations if "alpha" in row]
+    if told and _stop(outcome):
+        # The answer is that of an earlier look, before alpha became what it was at the stop.
+        answer = str(outcome.genotype)
+        told = [row for row in told[:-1] if row["genotype"] == answer] or told
+    return told[-1]["alpha"] if told else None
+
+
+def _stop(outcome: SearchOutcome) -> str:
+    """Return why a search stopped early; nothing if it did not."""
+    last = outcome.history.evaluations[-1] if outcome.history.evaluations else {}
+    reason = str(last.get("reason") or "")
+    return reason if reason.startswith(STOPPED_EARLY) else ""
 
 
 def early_stops(outcomes: Iterable[SearchOutcome], budget: int) -> Iterator[str]:
@@ -51,9 +76,7 @@ def early_stops(outcomes: Iterable[SearchOutcome], budget: int) -> Iterator[str]
         budget: training samples that each might have seen.
     """
     for outcome in outcomes:
-        last = outcome.history.evaluations[-1] if outcome.history.evaluations else {}
-        reason = str(last.get("reason") or "")
-        if reason.startswith(STOPPED_EARLY):
+        if reason := _stop(outcome):
             yield (
                 f"{outcome.strategy} with seed {outcome.seed} {reason}, after {outcome.samples:,} "
                 f"of {budget:,} samples; its answer is what it ranked best before that."

@@ -66,9 +66,9 @@ def resume(run: str | Path, *, console: Console | None = None, **resources: Any)
         else:
             setup = Setup.of(config)
     except UserError as error:
-        raise UserError(
-            f"{error} (paths of the run that are relative are so to the folder it was begun in)"
-        ) from None
+        if not any(path in str(error) for path in _relative_paths(config.model_dump())):
+            raise
+        raise UserError(f"{error} (relative to the folder that the run was begun in)") from None
     if setup.search_data.splits != about.splits:
         raise UserError(
             f"the images of data set {config.dataset!r} are not those that the run was begun with"
@@ -103,3 +103,13 @@ def _read(
     else:
         path = Path(here)
     return config, about, versions, RunFolder(path.resolve(), config.storage)
+
+
+def _relative_paths(value: Any) -> list[str]:
+    """Return the texts of a configuration that look like paths from the folder that one is in."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [path for one in value for path in _relative_paths(one)]
+    is_path = isinstance(value, str) and ("/" in value or Path(value).suffix)
+    return [value] if is_path and not Path(value).is_absolute() else []

@@ -58,6 +58,28 @@ def test_shared_weights_tell_their_lead():
     assert "better than the second by 0.1000 nats" in sentence
 
 
+def test_equal_losses_and_a_lonely_candidate_are_told_as_what_they_are():
+    score = "val_loss with shared weights (lower is better)"
+    (tie,) = rank_confidence(outcome([0.5, 0.50001], score), SPACE, "one-shot", None)
+    assert "the first is not better than the second" in tie
+    (alone,) = rank_confidence(outcome([0.5], score), SPACE, "one-shot", None)
+    assert "nothing was compared" in alone
+
+
+def test_after_an_early_stop_the_probabilities_are_those_of_the_answer():
+    def alpha(chance):
+        return {v.name: [chance, 1 - chance, 0.0] for v in SPACE.variables}
+
+    found = outcome([-1.0, -2.0], "log-probability (higher is better)")
+    first, other = str(SPACE[0]), str(SPACE[1])
+    found.history.evaluations[:] = [
+        {"genotype": first, "alpha": alpha(0.9)},
+        {"genotype": other, "alpha": alpha(0.4)},
+        {"genotype": first, "alpha": alpha(0.2), "reason": f"{STOPPED_EARLY}: sharp"},
+    ]
+    assert "0.90 of 3" in next(iter(rank_confidence(found, SPACE, "one-shot", None)))
+
+
 def test_a_search_that_stopped_early_says_so_and_others_do_not():
     stopped = outcome([0.5], reason=f"{STOPPED_EARLY}: the loss has become sharp")
     others = outcome([0.5], reason=""), outcome([0.5], reason="training loss is not finite")

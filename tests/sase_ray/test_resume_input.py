@@ -67,6 +67,16 @@ def test_a_run_that_has_ended(run):
         resume(run(under_way=False))
 
 
+def test_a_relative_path_that_leads_nowhere_from_here(run, recorded, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    elsewhere = run(config={**recorded["config"], "space": "mine/space.yaml"})
+    with pytest.raises(UserError, match=r"mine/space.yaml.*\(relative to the folder that the run"):
+        resume(elsewhere)
+    with pytest.raises(UserError, match="dart") as refused:
+        resume(run(config={**recorded["config"], "strategies": ["dart"]}))
+    assert "relative" not in str(refused.value)
+
+
 def test_a_run_on_other_images(run, recorded):
     with pytest.raises(UserError, match="'digits' are not those that the run was begun with"):
         resume(run(run={**recorded["run"], "splits": {"train": "other"}}))
