@@ -28,8 +28,8 @@ from trainables.job import SearchJob
 from trainables.protocol import ProxyProtocol
 
 SEEDS = range(10)
-BUDGET = 160 * 2 * 64
-"""Samples: 160 steps of DARTS with batches of 64."""
+BUDGET = 80 * 2 * 128
+"""Samples: 80 steps of DARTS with batches of 128."""
 
 SHORT = 5120
 """Samples of a short training, one epoch, by which uniform sampling would judge one genotype."""
@@ -37,7 +37,7 @@ SHORT = 5120
 # So few steps ask for higher rates of the architecture than the papers' of thousands. The weights
 # begin near their best; small steps leave them there.
 OPTIONS = {
-    "batch_size": 64,
+    "batch_size": 128,
     "lr": 0.01,
     "alpha_lr": 0.1,
     "controller_lr": 0.02,
