@@ -173,6 +173,15 @@ def _reachable(host: str, port: str) -> bool:
     return True
 
 
+def _init(address: str) -> None:
+    ray.init(
+        address=address,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": QUIET},
+    )
+
+
 def _connect(address: str | None) -> None:
     os.environ.update(QUIET)
     # A job on a cluster finds the cluster in the environment. Without one, a cluster of our own,
@@ -184,12 +193,14 @@ def _connect(address: str | None) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": QUIET},
-        )
+        try:
+            _init(address)
+        except Exception as error:
+            # A busy machine may take longer to start a cluster than the 30 s that Ray waits.
+            if address != "local" or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            _init(address)
     # Ray has no exception of its own for a cluster that does not come up.
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -276,3 +276,22 @@ def test_ray_job_submit_runs_a_comparison_on_the_cluster(head, tiny, tmp_path):
     assert yaml.safe_load((folder / "config.yaml").read_text())["hardware"]["cpus"] == 2
     assert "test accuracy in %" in done.stdout
     assert "No strategy" not in done.stdout
+
+
+def test_a_cluster_of_our_own_that_is_slow_to_start_gets_another_chance(monkeypatch):
+    slow = Exception("The current node timed out during startup. This could happen because")
+    tries = []
+
+    def init(address):
+        tries.append(address)
+        if len(tries) < 2:
+            raise slow
+
+    monkeypatch.setattr(cluster, "_init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    cluster._connect(None)
+    assert tries == ["local", "local"]
+    tries.clear()
+    monkeypatch.setattr(cluster, "_check_reachable", lambda address: None)
+    with pytest.raises(UserError, match=r"no Ray cluster at .*timed out during startup"):
+        cluster._connect("10.0.0.1:6379")

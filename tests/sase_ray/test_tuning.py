@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from ray import PlacementGroupID
+from ray.util import placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 
 from sase_ray.history import Listener
 from sase_ray.searches import check_storage
@@ -29,7 +32,12 @@ def search(tmp_path, monkeypatch):
         finally:
             assert not storage.exists() or not list(storage.iterdir())
 
-    return run
+    yield run
+    # Tune may leave a reservation behind that came while it ended. A search of a run is an actor,
+    # which takes its reservations along; here they would be this process's, for all tests.
+    for name, row in placement_group_table().items():
+        if row["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(name)))
 
 
 def tried(outcome):
