@@ -17,9 +17,8 @@ from typing import Any
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
-import ray
 from ray import tune
-from trials import IMAGES, WORKERS, make_job
+from trials import IMAGES, WORKERS, make_job, start_ray
 
 from sase_ray.strategies import Plan, SearchTask
 from sase_ray.strategies.random import RandomSearch
@@ -51,13 +50,7 @@ class NoOpSearch(RandomSearch):
 
 
 def main(trials: int) -> None:
-    ray.init(
-        address="local",
-        num_cpus=WORKERS,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    start_ray()
     task = SearchTask(make_job(), trials * IMAGES)
     with tempfile.TemporaryDirectory() as storage:
         started = time.perf_counter()

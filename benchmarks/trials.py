@@ -85,7 +85,8 @@ def one_step(job: SearchJob) -> float:
     return (time.perf_counter() - started) / 10
 
 
-def rows() -> list[Row]:
+def start_ray() -> None:
+    """Start a cluster of our own, of as many CPUs as there are workers."""
     ray.init(
         address="local",
         num_cpus=WORKERS,
@@ -93,6 +94,10 @@ def rows() -> list[Row]:
         log_to_driver=False,
         logging_level="ERROR",
     )
+
+
+def rows() -> list[Row]:
+    start_ray()
     try:
         job = make_job()
         ours(job, 4)  # the first search starts worker processes

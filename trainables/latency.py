@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -122,11 +121,16 @@ class LatencyTable(BaseModel):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-            if keep:
-                with suppress(FileExistsError):
-                    os.link(partial, path)
-            else:
+            if not keep:
                 partial.replace(path)
+                return
+            try:
+                os.link(partial, path)  # alone fails where the file exists
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without hard links
+                if not path.exists():
+                    partial.replace(path)
         except OSError as error:
             reason = error.strerror or error
             raise UserError(f"latency table {path} cannot be written: {reason}") from None

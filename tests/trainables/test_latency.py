@@ -216,3 +216,16 @@ def test_a_cache_that_was_tampered_with_is_refused(space, quick, monkeypatch):
     path.write_text("{")
     with pytest.raises(UserError, match=path.name):
         cached_latency_table(SPEC, space, CPU)
+
+
+def test_a_file_system_without_hard_links_keeps_tables_too(table, tmp_path, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("trainables.latency.os.link", refuse)
+    path = tmp_path / "table.json"
+    table.save(path, keep=True)
+    assert LatencyTable.load(path) == table
+    table.model_copy(update={"host": 2 * table.host}).save(path, keep=True)
+    assert LatencyTable.load(path) == table
+    assert not list(tmp_path.glob(".*.partial"))
