@@ -102,7 +102,7 @@ def _statistics(x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
         largest = found.get("maximum")
         largest = x.amax(SPACE, keepdim=True) if largest is None else largest
         peak = torch.maximum(largest, -x.amin(SPACE, keepdim=True))
-        fourth = (x / _or_one(peak)).square_().square_()
+        fourth = (x * (1 / _or_one(peak))).square_().square_()
         found["p_norm"] = peak * fourth.sum(SPACE, keepdim=True).pow_(0.25)
     return found
 
@@ -125,22 +125,29 @@ def _write_gradient(
     if "third_moment" in given:
         quadratic = 3 * given["third_moment"] / n
         constant = constant - quadratic * found["squares"] / n
+    polynomial = quadratic is not None or linear is not None
     if quadratic is not None:
         deviation = x - mean
-        slopes = torch.zeros_like(mean) if linear is None else linear
-        torch.addcmul(constant, deviation, torch.addcmul(slopes, deviation, quadratic), out=out)
+        torch.mul(deviation, quadratic, out=out)
+        if linear is not None:
+            out.add_(linear)
+        out.mul_(deviation).add_(constant)
     elif linear is not None:
-        torch.addcmul(constant - linear * mean, x, linear, out=out)
-    else:
-        out.copy_(constant.expand_as(out))
-    if "p_norm" in given:
-        share = x / _or_one(found["p_norm"])
-        out.addcmul_((share * share).mul_(share), given["p_norm"])
+        torch.mul(x, linear, out=out).add_(constant - linear * mean)
     if "maximum" in given:
         # Tied maxima share the gradient.
-        largest = torch.empty_like(x)
+        largest = torch.empty_like(x) if polynomial else out
         torch.eq(x, found["maximum"], out=largest)
-        out.addcmul_(largest, given["maximum"] / largest.sum(SPACE, keepdim=True))
+        share = given["maximum"] / largest.sum(SPACE, keepdim=True)
+        if polynomial:
+            out.addcmul_(largest, share)
+        else:
+            out.mul_(share).add_(constant)
+    elif not polynomial:
+        out.copy_(constant.expand_as(out))
+    if "p_norm" in given:
+        share = x * (1 / _or_one(found["p_norm"]))
+        out.addcmul_((share * share).mul_(share), given["p_norm"])
 
 
 def _or_one(x: Tensor) -> Tensor:

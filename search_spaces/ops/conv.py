@@ -12,6 +12,10 @@ from torch.nn.grad import conv2d_weight
 
 from search_spaces.ops.fused import constant, is_traced
 
+SMALL = 2**14
+"""Values up to which torch's own gradients of a depthwise convolution are the faster ones, whatever
+the kernel (on a CPU)."""
+
 
 class Conv2d(nn.Conv2d):
     """Convolution without bias, stride 1, that computes in the dtype of its input.
@@ -99,7 +103,11 @@ def convolve_map(x: Tensor, weight: Tensor) -> Tensor:
     if is_traced(x):
         return F.conv2d(x, weight, padding=_margins(weight))
     # With one channel the strides may claim to be channels-last, which is slow.
-    convolved: Tensor = _MapConvolution.apply(x.flatten(1).view(x.shape), weight)
+    x = x.flatten(1).view(x.shape)
+    taps = weight.shape[2] * weight.shape[3]
+    if len(weight) == 1 and len(x) and (taps <= 9 or x.numel() <= SMALL):
+        return _depthwise(x, weight)
+    convolved: Tensor = _MapConvolution.apply(x, weight)
     return convolved
 
 
@@ -143,11 +151,10 @@ def _places(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
 
 
 class _MapConvolution(torch.autograd.Function):
-    """Convolution of one-channel maps that keeps their size.
+    """Convolution of one-channel maps that keeps their size, with several or with large kernels.
 
     On a CPU, torch's convolutions are slow where there is one channel, those of the backward pass
-    up to ten times slower than the forward pass (measured: `benchmarks/NOTES.md`). With the batch
-    taken for the channels of a depthwise convolution they are fast.
+    up to ten times slower than the forward pass (measured: `benchmarks/NOTES.md`).
     """
 
     generate_vmap_rule = True
@@ -170,33 +177,21 @@ class _MapConvolution(torch.autograd.Function):
             # A convolution with the flipped kernel.
             in_x = _depthwise(gradient, weight.flip(2, 3)).sum(1, keepdim=True)
         if ctx.needs_input_grad[1]:
-            in_weight = _weight_gradient(x, weight, gradient)
+            in_weight = conv2d_weight(x, weight.shape, gradient, padding=_margins(weight))
         return in_x, in_weight
 
 
 def _depthwise(x: Tensor, weight: Tensor) -> Tensor:
-    """Convolve each of K maps with its own kernel: (B, K, H, W) to the same."""
+    """Convolve each of K maps with its own kernel: (B, K, H, W) to the same.
+
+    The batch is taken for the channels of a depthwise convolution, which is fast where torch's
+    convolution of one channel is slow.
+    """
     batch, maps, *size = x.shape
     kernels = weight.expand(batch, *weight.shape).flatten(0, 1)
     stacked = x.reshape(1, batch * maps, *size)
     convolved = F.conv2d(stacked, kernels, padding=_margins(weight), groups=batch * maps)
     return convolved.view_as(x)
-
-
-def _weight_gradient(x: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
-    kernels, _, height, width = weight.shape
-    if kernels > 1 or height * width > 9 or not len(x):
-        return conv2d_weight(x, weight.shape, gradient, padding=_margins(weight))
-    batch, _, *size = x.shape
-    stacked = (batch, 1, height, width)
-    own = conv2d_weight(
-        x.reshape(1, batch, *size),
-        stacked,
-        gradient.reshape(1, batch, *size),
-        padding=_margins(weight),
-        groups=batch,
-    )
-    return own.sum(0, keepdim=True)
 
 
 def _margins(weight: Tensor) -> tuple[int, int]:

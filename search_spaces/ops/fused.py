@@ -94,16 +94,15 @@ def root(total: Tensor, p: int, floor: Tensor | None = None) -> Tensor:
 class _Root(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, total: Tensor, p: int, floor: Tensor | None) -> Tensor:
-        ctx.p = p
-        lowest = 0 if floor is None else floor.clamp(min=0)
         # A comparison with what is no number is false, and keeps it.
-        y = total.masked_fill(total <= lowest, 0).pow_(1 / p)
-        ctx.save_for_backward(y)
+        zero = total <= (0 if floor is None else floor.clamp(min=0))
+        y = total.masked_fill(zero, 0).sqrt_()
+        y = y.sqrt_() if p == 4 else y
+        ctx.p = p
+        ctx.save_for_backward(total, y)
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (y,) = ctx.saved_tensors
-        zero = y == 0
-        slope = y.masked_fill(zero, 1).pow(1 - ctx.p) * gradient
-        return slope.masked_fill(zero, 0) / ctx.p, None, None
+        total, y = ctx.saved_tensors
+        return gradient * y / (ctx.p * total.masked_fill(y == 0, 1)), None, None

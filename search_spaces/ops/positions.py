@@ -58,27 +58,23 @@ def measure_positions(x: Tensor, maps: Sequence[GatedMap]) -> list[dict[str, Ten
         maps: each with its gate.
     """
     cubed = any(max(NEEDS[name], default=0) > 2 for map_ in maps for name in map_.wanted)
-    scale = _scale(x) if cubed else None
-    sums = _Sums(x if scale is None else x * scale, maps)
-    results = []
-    for index, map_ in enumerate(maps):
-        found = sums.statistics(index, map_.wanted)
-        if scale is not None:
-            found = {n: v / scale ** DEGREE[n] for n, v in found.items()}
-        results.append(found)
-    return results
+    # Looking at a value stops an accelerator, and a tracer cannot.
+    if not cubed or (x.device.type == "cpu" and not is_traced(x)):
+        sums = _Sums(x, maps)
+        if not cubed or sums.are_safe():
+            return [sums.statistics(index, map_.wanted) for index, map_ in enumerate(maps)]
+    scale = _scale(x)
+    sums = _Sums(x * scale, maps)
+    return [
+        {n: v / scale ** DEGREE[n] for n, v in sums.statistics(index, map_.wanted).items()}
+        for index, map_ in enumerate(maps)
+    ]
 
 
-def _scale(x: Tensor) -> Tensor | None:
-    """Return a power of two by which x is near 1, or None where its powers are safe as they are."""
+def _scale(x: Tensor) -> Tensor:
+    """Return a power of two by which x is near 1."""
     low, high = torch.aminmax(x.detach()) if x.numel() else (x.new_zeros(()), x.new_zeros(()))
-    peak = torch.maximum(-low, high)
-    # Only where looking at the value does not stop an accelerator or a tracer.
-    if x.device.type == "cpu" and not is_traced(x):
-        if not 1 / SAFE < float(peak) < SAFE:  # also if it is no number
-            return _power_of_two(peak)
-        return None
-    return _power_of_two(peak)
+    return _power_of_two(torch.maximum(-low, high))
 
 
 def _power_of_two(peak: Tensor) -> Tensor:
@@ -107,6 +103,8 @@ class _Sums:
         for power, own in enumerate(found[:POWERS], 1):
             if own is not None:
                 self.found[power] = own.split(1, 1)
+                if power in (2, 4):
+                    self.even = (power, own.detach())
 
     def _ask(self, map_: GatedMap) -> None:
         needed = {power for name in map_.wanted for power in NEEDS[name]}
@@ -119,6 +117,11 @@ class _Sums:
             places[power] = len(self.rows[power])
             self.rows[power].append((gate**power if power > 1 else gate).flatten(1))
         self.places.append(places)
+
+    def are_safe(self) -> bool:
+        """Return whether no power of the map has overflowed or vanished, by the largest sum."""
+        power, sums = self.even
+        return sums.numel() > 0 and SAFE**-power < float(sums.amax()) < SAFE**power
 
     def _sum(self, index: int, power: int) -> Tensor:
         return self.found[power][self.places[index][power]]
@@ -219,8 +222,12 @@ class _PositionSums(torch.autograd.Function):
         in_others: list[list[Tensor]] = [[] for _ in others]
         for part in chunks(x):
             own, here = flat[part], _of(given, part)
-            for power, values in _powers(own, given[:POWERS]):
-                in_others[power - 1].append(torch.bmm(_only(here[power - 1]), values.mT))
+            wanted = [
+                gradient if needed else None
+                for gradient, needed in zip(here[:POWERS], ctx.needs_input_grad[1:], strict=False)
+            ]
+            for power, values in _powers(own, wanted):
+                in_others[power - 1].append(torch.bmm(_only(wanted[power - 1]), values.mT))
             total = _horner(own, _of(weights, part), here[:POWERS], in_x[part])
             for place, (gate, largest) in enumerate(zip(gates, maxima, strict=True), POWERS):
                 if (gradient := here[place]) is None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search_spaces.ops.fused import chunks, differentiable, is_traced
+from search_spaces.ops.fused import differentiable, is_traced
 
 
 def recalibrate(x: Tensor, channel_gate: Tensor, spatial_gate: Tensor) -> Tensor:
@@ -25,22 +25,14 @@ def _plain_recalibrate(x: Tensor, channel_gate: Tensor, spatial_gate: Tensor) ->
     return (((1 + channel_gate) + spatial_gate) * x).to(x.dtype)
 
 
-def _write(x: Tensor, channel_gate: Tensor, spatial_gate: Tensor, out: Tensor) -> None:
-    factor = (1 + channel_gate) + spatial_gate
-    if x.dtype == factor.dtype:
-        torch.mul(factor, x, out=out)
-    else:
-        out.copy_(factor.mul_(x))
-
-
 class _Recalibrate(torch.autograd.Function):
+    """`_plain_recalibrate`, each result written over the factor that it is made of."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, channel_gate: Tensor, spatial_gate: Tensor) -> Tensor:
         ctx.save_for_backward(x, channel_gate, spatial_gate)
-        out = torch.empty_like(x)
-        for part in chunks(x):
-            _write(x[part], channel_gate[part], spatial_gate[part], out[part])
-        return out
+        out = torch.empty_like(x, dtype=channel_gate.dtype)  # in the memory format of x
+        return torch.add(1 + channel_gate, spatial_gate, out=out).mul_(x).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -53,11 +45,8 @@ class _Recalibrate(torch.autograd.Function):
                 [gradient],
             )
         x, channel_gate, spatial_gate = inputs
-        in_x, in_channel, in_spatial = map(torch.empty_like, inputs)
-        for part in chunks(x):
-            own = gradient[part]
-            _write(own, channel_gate[part], spatial_gate[part], in_x[part])
-            product = own.to(channel_gate.dtype) * x[part]
-            in_channel[part] = product.sum((2, 3), keepdim=True)
-            in_spatial[part] = product.sum(1, keepdim=True)
-        return in_x, in_channel, in_spatial
+        product = gradient.to(channel_gate.dtype) * x
+        in_channel = product.sum((2, 3), keepdim=True)
+        in_spatial = product.sum(1, keepdim=True)
+        in_x = torch.add(1 + channel_gate, spatial_gate, out=product).mul_(gradient)
+        return in_x.to(x.dtype), in_channel, in_spatial

@@ -60,7 +60,8 @@ class SecondOrder(nn.Module):
         mean, variance = norm.running_mean, norm.running_var
         if mean is not None and variance is not None and not norm.uses_batch(count):
             stored = (mean.to(x.dtype), variance.to(x.dtype))
-        centred = x - x.mean(2, keepdim=True)
+        # Of a difference, torch would negate the whole gradient for the sake of the mean's.
+        centred = x + -x.mean(2, keepdim=True)
         rows, mean, variance = _NormalisedRows.apply(centred, weight, stored, norm.eps)
         if stored is None:
             norm.observe(mean, variance, count)

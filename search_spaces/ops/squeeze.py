@@ -104,7 +104,8 @@ class FeatureMap:
             waiting = [m for m in self._both() if m._reads_normalised and m._normalised is None]
             mean = self.over_space["mean"]
             factors = [m._inverse_deviation() for m in waiting]
-            found = normalised_sums(self.features - mean, factors)
+            # Of a difference, torch would negate the whole gradient for the sake of the mean's.
+            found = normalised_sums(self.features + -mean, factors)
             for map_, sums in zip(waiting, found, strict=True):
                 map_._normalised = sums
         assert self._normalised is not None

@@ -78,16 +78,17 @@ def gradients(output: Tensor, x: Tensor, named: dict[str, nn.Parameter]) -> dict
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("genotype", GENOTYPES, ids=str)
 def test_one_hot_weights_are_exactly_the_discrete_block(genotype: Genotype, training: bool):
-    original = super_block()
+    original = super_block().double()
     for name, mixture in mixtures(genotype).items():
         block = copy.deepcopy(original).train(training)
         discrete = block.extract(genotype).train(training)
         assert type(discrete) is SASE
         assert discrete.genotype == genotype
-        x = torch.randn(3, 6, 7, 5, generator=torch.Generator().manual_seed(2)).requires_grad_()
+        x = torch.randn(3, 6, 7, 5, generator=torch.Generator().manual_seed(2)).double()
+        x.requires_grad_()
         mixed, single = block(x, mixture), discrete(x)
         # All operations of an edge share statistics, rounded otherwise than one's own.
-        off = 1e-3 if name == "vectors" else 0.0
+        off = 1e-9 if name == "vectors" else 0.0
 
         def same(a: Tensor, b: Tensor, message: object, off: float = off) -> None:
             size = float(b.detach().abs().max())
