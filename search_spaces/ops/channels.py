@@ -48,8 +48,9 @@ def _plain(x: Tensor, names: tuple[str, ...]) -> tuple[Tensor, ...]:
 class _Measure(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, names: tuple[str, ...]) -> tuple[Tensor, ...]:
-        parts = [_statistics(x[part], names) for part in chunks(x)]
-        found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        parts = [_sums(x[part], names) for part in chunks(x)]
+        sums = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        found = sums | _from_sums(sums, names, count(x, SPACE))
         ctx.save_for_backward(x, *found.values())
         ctx.found, ctx.names = tuple(found), names
         ctx.set_materialize_grads(False)
@@ -68,86 +69,106 @@ class _Measure(torch.autograd.Function):
         if given.keys() <= {"mean"}:
             return (given["mean"] / count(x, SPACE)).expand_as(x), None
         found = dict(zip(ctx.found, saved, strict=True))
+        terms = _terms(found, given, count(x, SPACE))
         in_x = torch.empty_like(x)
         for part in chunks(x):
-            _write_gradient(x[part], _of(found, part), _of(given, part), in_x[part])
+            _write_gradient(x[part], {n: term[part] for n, term in terms.items()}, in_x[part])
         return in_x, None
 
 
-def _of(tensors: dict[str, Tensor], part: slice) -> dict[str, Tensor]:
-    return {name: tensor[part] for name, tensor in tensors.items()}
-
-
-def _statistics(x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
-    """Return the statistics asked for, and those that the backward pass needs besides."""
-    n = count(x, SPACE)
+def _sums(x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return what takes a pass over the map."""
     found = {"mean": x.mean(SPACE, keepdim=True)}
-    if "maximum" in names:
+    if "maximum" in names or "p_norm" in names:
         found["maximum"] = x.amax(SPACE, keepdim=True)
     if "standard_deviation" in names or "third_moment" in names:
-        deviation = x - found["mean"]
+        deviation = x + -found["mean"]  # faster than a difference: `benchmarks/NOTES.md`
         power = deviation * deviation
         found["squares"] = power.sum(SPACE, keepdim=True)
-        found["standard_deviation"] = (found["squares"] / max(n - 1, 1)).sqrt_()
         if "third_moment" in names:
             found["third_moment"] = power.mul_(deviation).mean(SPACE, keepdim=True)
-    if "root_mean_square" in names:
-        squares = (
-            found["squares"] / n + found["mean"].square()
-            if "squares" in found
-            else (x * x).mean(SPACE, keepdim=True)
-        )
-        found["root_mean_square"] = squares.sqrt_()
+    elif "root_mean_square" in names:
+        found["mean_square"] = (x * x).mean(SPACE, keepdim=True)
     if "p_norm" in names:
-        largest = found.get("maximum")
-        largest = x.amax(SPACE, keepdim=True) if largest is None else largest
-        peak = torch.maximum(largest, -x.amin(SPACE, keepdim=True))
-        fourth = (x * (1 / _or_one(peak))).square_().square_()
-        found["p_norm"] = peak * fourth.sum(SPACE, keepdim=True).pow_(0.25)
+        found["peak"] = torch.maximum(found["maximum"], -x.amin(SPACE, keepdim=True))
+        fourth = (x * (1 / _or_one(found["peak"]))).square_().square_()
+        found["fourth"] = fourth.sum(SPACE, keepdim=True)
     return found
 
 
-def _write_gradient(
-    x: Tensor, found: dict[str, Tensor], given: dict[str, Tensor], out: Tensor
-) -> None:
-    """Write the gradient in x: c0 + c1 d + c2 d^2, d = x - mean, and what is no polynomial."""
-    n = count(x, SPACE)
-    mean = found["mean"]
-    constant, linear, quadratic = torch.zeros_like(mean), None, None
-    if "mean" in given:
-        constant = constant + given["mean"] / n
+def _from_sums(sums: dict[str, Tensor], names: tuple[str, ...], n: int) -> dict[str, Tensor]:
+    """Return the other statistics; n is the number of positions."""
+    found = {}
+    if "standard_deviation" in names:
+        found["standard_deviation"] = (sums["squares"] / max(n - 1, 1)).sqrt_()
+    if "root_mean_square" in names:
+        if "squares" in sums:
+            mean_square = sums["squares"] / n + sums["mean"].square()
+        else:
+            mean_square = sums["mean_square"]
+        found["root_mean_square"] = mean_square.sqrt()
+    if "p_norm" in names:
+        found["p_norm"] = sums["peak"] * sums["fourth"].sqrt().sqrt_()
+    return found
+
+
+def _terms(found: dict[str, Tensor], given: dict[str, Tensor], n: int) -> dict[str, Tensor]:
+    """Return what the gradient in x is made of, each (B, C, 1, 1).
+
+    It is c0 + c1 d + c2 d^2, d = x - mean; to which `in_maximum` is added where x is `maximum`, and
+    `in_p_norm` times the cube of x / p_norm.
+    """
+    terms = {"minus_mean": -found["mean"]}
     if "root_mean_square" in given:
-        linear = given["root_mean_square"] * _inverse(found["root_mean_square"]) / n
-        constant = constant + linear * mean
+        terms["c1"] = given["root_mean_square"] * _inverse(found["root_mean_square"]) / n
+        terms["c0"] = terms["c1"] * found["mean"]
     if "standard_deviation" in given:
         slope = given["standard_deviation"] * _inverse(found["standard_deviation"]) / max(n - 1, 1)
-        linear = slope if linear is None else linear + slope
+        terms["c1"] = terms["c1"] + slope if "c1" in terms else slope
     if "third_moment" in given:
-        quadratic = 3 * given["third_moment"] / n
-        constant = constant - quadratic * found["squares"] / n
-    polynomial = quadratic is not None or linear is not None
-    if quadratic is not None:
-        deviation = x - mean
-        torch.mul(deviation, quadratic, out=out)
-        if linear is not None:
-            out.add_(linear)
-        out.mul_(deviation).add_(constant)
-    elif linear is not None:
-        torch.mul(x, linear, out=out).add_(constant - linear * mean)
+        terms["c2"] = 3 * given["third_moment"] / n
+        constant = terms["c2"] * found["squares"] / -n
+        terms["c0"] = terms["c0"] + constant if "c0" in terms else constant
+    if "mean" in given:
+        constant = given["mean"] / n
+        terms["c0"] = terms["c0"] + constant if "c0" in terms else constant
     if "maximum" in given:
+        terms |= {"maximum": found["maximum"], "in_maximum": given["maximum"]}
+    if "p_norm" in given:
+        terms |= {"inverse_p_norm": 1 / _or_one(found["p_norm"]), "in_p_norm": given["p_norm"]}
+    return terms
+
+
+def _write_gradient(x: Tensor, terms: dict[str, Tensor], out: Tensor) -> None:
+    """Write the gradient in x, as `_terms` says, with as few passes as can be."""
+    begun = True
+    if "c2" in terms:
+        deviation = x + terms["minus_mean"]
+        torch.mul(deviation, terms["c2"], out=out)
+        if "c1" in terms:
+            out.add_(terms["c1"])
+        out.mul_(deviation)
+    elif "c1" in terms:
+        torch.add(x, terms["minus_mean"], out=out).mul_(terms["c1"])
+    else:
+        begun = False
+    if "maximum" in terms:
         # Tied maxima share the gradient.
-        largest = torch.empty_like(x) if polynomial else out
-        torch.eq(x, found["maximum"], out=largest)
-        share = given["maximum"] / largest.sum(SPACE, keepdim=True)
-        if polynomial:
+        largest = torch.empty_like(x) if begun else out
+        torch.eq(x, terms["maximum"], out=largest)
+        share = terms["in_maximum"] / largest.sum(SPACE, keepdim=True)
+        if begun:
             out.addcmul_(largest, share)
         else:
-            out.mul_(share).add_(constant)
-    elif not polynomial:
-        out.copy_(constant.expand_as(out))
-    if "p_norm" in given:
-        share = x * (1 / _or_one(found["p_norm"]))
-        out.addcmul_((share * share).mul_(share), given["p_norm"])
+            out.mul_(share)
+            begun = True
+    if not begun:
+        out.zero_()
+    if "c0" in terms:
+        out.add_(terms["c0"])
+    if "in_p_norm" in terms:
+        share = x * terms["inverse_p_norm"]
+        out.addcmul_((share * share).mul_(share), terms["in_p_norm"])
 
 
 def _or_one(x: Tensor) -> Tensor:

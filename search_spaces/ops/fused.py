@@ -94,9 +94,10 @@ def root(total: Tensor, p: int, floor: Tensor | None = None) -> Tensor:
 class _Root(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, total: Tensor, p: int, floor: Tensor | None) -> Tensor:
-        # A comparison with what is no number is false, and keeps it.
-        zero = total <= (0 if floor is None else floor.clamp(min=0))
-        y = total.masked_fill(zero, 0).sqrt_()
+        if floor is None:
+            y = total.clamp(min=0).sqrt_()
+        else:  # a comparison with what is no number is false, and keeps it
+            y = total.masked_fill(total <= floor.clamp(min=0), 0).sqrt_()
         y = y.sqrt_() if p == 4 else y
         ctx.p = p
         ctx.save_for_backward(total, y)
@@ -105,4 +106,6 @@ class _Root(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         total, y = ctx.saved_tensors
-        return gradient * y / (ctx.p * total.masked_fill(y == 0, 1)), None, None
+        # Where y is 0, so is the slope, whatever it is divided by.
+        positive = total.clamp(min=torch.finfo(total.dtype).tiny)
+        return gradient * y / (ctx.p * positive), None, None

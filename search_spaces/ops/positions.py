@@ -109,13 +109,15 @@ class _Sums:
     def _ask(self, map_: GatedMap) -> None:
         needed = {power for name in map_.wanted for power in NEEDS[name]}
         if map_.gate is None:
-            gate = self.x.new_ones((1, 1, 1, 1)).expand(*self.x.shape[:2], 1, 1)
+            weights = [self.x.new_ones((1, 1)).expand(self.x.shape[:2])] * POWERS
         else:
-            gate = map_.gate
+            first = map_.gate.flatten(1)
+            square = first * first  # as products, and not powers, for the sake of time
+            weights = [first, square, square * first, square * square]
         places = {}
         for power in needed:
             places[power] = len(self.rows[power])
-            self.rows[power].append((gate**power if power > 1 else gate).flatten(1))
+            self.rows[power].append(weights[power - 1])
         self.places.append(places)
 
     def are_safe(self) -> bool:
@@ -197,15 +199,18 @@ class _PositionSums(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         weights, gates = others[:POWERS], others[POWERS:]
         flat = x.flatten(2)
-        sums: list[list[Tensor]] = [[] for _ in others]
+        batch, _, positions = flat.shape
+        sums = [None if w is None else x.new_empty(batch, w.shape[1], positions) for w in weights]
+        maxima = [x.new_empty(batch, 1, positions) for _ in gates]
         for part in chunks(x):
             own = flat[part]
             for power, values in _powers(own, weights):
-                sums[power - 1].append(torch.bmm(_only(weights[power - 1])[part], values))
-            for place, gate in enumerate(gates, POWERS):
+                place = power - 1
+                torch.bmm(_only(weights[place])[part], values, out=_only(sums[place])[part])
+            for gate, largest in zip(gates, maxima, strict=True):
                 gated = own if gate is None else own * gate[part].flatten(2)
-                sums[place].append(gated.amax(1, keepdim=True))
-        found = [torch.cat(own).unflatten(2, x.shape[2:]) if own else None for own in sums]
+                torch.amax(gated, 1, keepdim=True, out=largest[part])
+        found = [y if y is None else y.unflatten(2, x.shape[2:]) for y in (*sums, *maxima)]
         ctx.save_for_backward(x, *others, *found[POWERS:])
         return tuple(found)
 

@@ -104,7 +104,7 @@ class FeatureMap:
             waiting = [m for m in self._both() if m._reads_normalised and m._normalised is None]
             mean = self.over_space["mean"]
             factors = [m._inverse_deviation() for m in waiting]
-            # Of a difference, torch would negate the whole gradient for the sake of the mean's.
+            # As a sum: see `benchmarks/NOTES.md`.
             found = normalised_sums(self.features + -mean, factors)
             for map_, sums in zip(waiting, found, strict=True):
                 map_._normalised = sums
