@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.ops import statistics
-from search_spaces.ops.fused import is_traced
+from search_spaces.ops.channels import groups_of
 from search_spaces.ops.grid import Affine
 from search_spaces.ops.registry import register_op
 from search_spaces.ops.second_order import SecondOrder
@@ -30,7 +30,6 @@ from search_spaces.ops.squeeze import FeatureMap, MeanAnd, Squeeze
 from search_spaces.ops.statistics import full_precision
 
 KIND = "channel_squeeze"
-COV_REDUCTION = 4
 
 
 @register_op(KIND, "gap", source="SE, Hu et al. 2018")
@@ -144,6 +143,8 @@ class Cov(Squeeze):
     The covariance is between the D channels, over the N positions.
     """
 
+    over_space = frozenset({"groups"})
+
     def __init__(
         self,
         channels: int,
@@ -154,17 +155,10 @@ class Cov(Squeeze):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(channels, size)
-        self.variables = max(1, channels // COV_REDUCTION)
         self.second_order = SecondOrder(
-            self.variables, channels, affine=affine, device=device, dtype=dtype
+            groups_of(channels), channels, affine=affine, device=device, dtype=dtype
         )
 
     def squeeze(self, features: FeatureMap) -> Tensor:
         """Squeeze to (B, C, 1, 1)."""
-        x = features.tensor.flatten(2)
-        if not is_traced(x) and x.shape[1] % self.variables == 0:
-            groups = x.unflatten(1, (self.variables, -1))
-            pooled = groups.sum(2) / groups.shape[2]  # the same, and faster
-        else:
-            pooled = F.adaptive_avg_pool1d(x.mT, self.variables).mT
-        return self.second_order(pooled)
+        return self.second_order(features.over_space["groups"].flatten(2))

@@ -1,4 +1,4 @@
-"""Statistics of the channels of a map, several at once, with one backward pass for all of them.
+"""Statistics of the channels of a map and averages of it, with one backward pass for all of them.
 
 The formulas are those of `statistics`; here they share what they have in common (the mean, the
 deviations from it), keep only the map itself for the backward pass, and touch the whole map as
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from search_spaces.ops import statistics
@@ -27,22 +28,67 @@ PLAIN: dict[str, Callable[[Tensor, Axes], Tensor]] = {
     "root_mean_square": statistics.root_mean_square,
     "p_norm": lambda x, dim: statistics.p_norm(x, dim, 4),
 }
+"""Statistics of each channel, (B, C, 1, 1)."""
+
+GRID = 8
+GROUP = 4
+
+
+def average_grid(x: Tensor) -> Tensor:
+    """Return x averaged to 8 x 8 positions, (B, C, 8, 8)."""
+    return F.adaptive_avg_pool2d(x, GRID)
+
+
+def average_groups(x: Tensor) -> Tensor:
+    """Return x averaged to D = max(1, C // 4) channels, (B, D, H, W)."""
+    groups = F.adaptive_avg_pool1d(x.flatten(2).mT, groups_of(x.shape[1])).mT
+    return groups.unflatten(2, x.shape[2:])
+
+
+def groups_of(channels: int) -> int:
+    """Return D, the number of groups of channels."""
+    return max(1, channels // GROUP)
+
+
+AVERAGES: dict[str, Callable[[Tensor], Tensor]] = {"grid": average_grid, "groups": average_groups}
+"""Averages of a map."""
 
 
 def measure_channels(x: Tensor, wanted: Names) -> dict[str, Tensor]:
-    """Return statistics (B, C, 1, 1) of each channel of x.
+    """Return statistics of each channel of x, and averages of x.
 
     Args:
         x: (B, C, H, W), float32 or float64.
-        wanted: keys of `PLAIN`.
+        wanted: keys of `PLAIN` and of `AVERAGES`.
     """
-    names = tuple(name for name in PLAIN if name in wanted)
-    found = _plain(x, names) if is_traced(x) else _Measure.apply(x, names)
-    return dict(zip(names, found, strict=True))
+    names = tuple(name for name in (*PLAIN, *AVERAGES) if name in wanted)
+    if is_traced(x):
+        return dict(zip(names, _plain(x, names), strict=True))
+    even = tuple(name for name in names if _is_even(name, x))
+    uneven = tuple(name for name in names if name not in even)
+    found = dict(zip(uneven, _plain(x, uneven), strict=True))
+    return found | dict(zip(even, _Measure.apply(x, even), strict=True)) if even else found
 
 
 def _plain(x: Tensor, names: tuple[str, ...]) -> tuple[Tensor, ...]:
-    return tuple(PLAIN[name](x, SPACE) for name in names)
+    return tuple(PLAIN[name](x, SPACE) if name in PLAIN else AVERAGES[name](x) for name in names)
+
+
+def _is_even(name: str, x: Tensor) -> bool:
+    """Return whether the parts that are averaged are of one size."""
+    if name == "grid":
+        return x.shape[2] % GRID == 0 and x.shape[3] % GRID == 0
+    return name != "groups" or x.shape[1] % groups_of(x.shape[1]) == 0
+
+
+def _rows_of_cells(x: Tensor) -> Tensor:
+    """View x (B, C, H, W) as (B, C, 8, H / 8, W)."""
+    return x.unflatten(2, (GRID, -1))
+
+
+def _grouped(x: Tensor) -> Tensor:
+    """View x (B, C, H, W) as (B, D, C / D, H, W)."""
+    return x.unflatten(1, (groups_of(x.shape[1]), -1))
 
 
 class _Measure(torch.autograd.Function):
@@ -78,7 +124,9 @@ class _Measure(torch.autograd.Function):
 
 def _sums(x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
     """Return what takes a pass over the map."""
-    found = {"mean": x.mean(SPACE, keepdim=True)}
+    found = {}
+    if not AVERAGES.keys() >= set(names):
+        found["mean"] = x.mean(SPACE, keepdim=True)
     if "maximum" in names or "p_norm" in names:
         found["maximum"] = x.amax(SPACE, keepdim=True)
     if "standard_deviation" in names or "third_moment" in names:
@@ -93,6 +141,12 @@ def _sums(x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
         found["peak"] = torch.maximum(found["maximum"], -x.amin(SPACE, keepdim=True))
         fourth = (x * (1 / _or_one(found["peak"]))).square_().square_()
         found["fourth"] = fourth.sum(SPACE, keepdim=True)
+    if "grid" in names:
+        rows = _rows_of_cells(x).sum(3).unflatten(3, (GRID, -1))
+        found["grid"] = rows.sum(4) * (GRID**2 / (x.shape[2] * x.shape[3]))
+    if "groups" in names:
+        groups = _grouped(x)
+        found["groups"] = groups.sum(2) / groups.shape[2]
     return found
 
 
@@ -113,12 +167,14 @@ def _from_sums(sums: dict[str, Tensor], names: tuple[str, ...], n: int) -> dict[
 
 
 def _terms(found: dict[str, Tensor], given: dict[str, Tensor], n: int) -> dict[str, Tensor]:
-    """Return what the gradient in x is made of, each (B, C, 1, 1).
+    """Return what the gradient in x is made of, each (B, C, 1, 1) but for that of averages.
 
     It is c0 + c1 d + c2 d^2, d = x - mean; to which `in_maximum` is added where x is `maximum`, and
-    `in_p_norm` times the cube of x / p_norm.
+    `in_p_norm` times the cube of x / p_norm, and those of averages to what they are averages of.
     """
-    terms = {"minus_mean": -found["mean"]}
+    terms = {name: given[name] for name in AVERAGES if name in given}
+    if "mean" in found:
+        terms["minus_mean"] = -found["mean"]
     if "root_mean_square" in given:
         terms["c1"] = given["root_mean_square"] * _inverse(found["root_mean_square"]) / n
         terms["c0"] = terms["c1"] * found["mean"]
@@ -169,6 +225,14 @@ def _write_gradient(x: Tensor, terms: dict[str, Tensor], out: Tensor) -> None:
     if "in_p_norm" in terms:
         share = x * terms["inverse_p_norm"]
         out.addcmul_((share * share).mul_(share), terms["in_p_norm"])
+    if "grid" in terms:
+        rows = _rows_of_cells(out)
+        share = terms["grid"] * (GRID**2 / (out.shape[2] * out.shape[3]))
+        spread = share.unsqueeze(4).expand(*share.shape, out.shape[3] // GRID).flatten(3)
+        rows.add_(spread.unsqueeze(3))
+    if "groups" in terms:
+        groups = _grouped(out)
+        groups.add_((terms["groups"] / groups.shape[2]).unsqueeze(2))
 
 
 def _or_one(x: Tensor) -> Tensor:

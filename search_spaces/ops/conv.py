@@ -13,8 +13,8 @@ from torch.nn.grad import conv2d_weight
 from search_spaces.ops.fused import constant, is_traced
 
 SMALL = 2**14
-"""Values up to which torch's own gradients of a depthwise convolution are the faster ones, whatever
-the kernel (on a CPU)."""
+"""Values up to which, on a CPU, torch's plain convolution is the fastest where no gradient is
+needed, and its own gradients of a depthwise one where one is, whatever the kernel."""
 
 
 class Conv2d(nn.Conv2d):
@@ -100,12 +100,14 @@ def convolve_map(x: Tensor, weight: Tensor) -> Tensor:
         x: the map.
         weight: (K, 1, h, w), in the dtype of x.
     """
-    if is_traced(x):
+    small = x.numel() <= SMALL
+    needs_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if is_traced(x) or (small and not needs_gradient):
         return F.conv2d(x, weight, padding=_margins(weight))
     # With one channel the strides may claim to be channels-last, which is slow.
     x = x.flatten(1).view(x.shape)
     taps = weight.shape[2] * weight.shape[3]
-    if len(weight) == 1 and len(x) and (taps <= 9 or x.numel() <= SMALL):
+    if len(weight) == 1 and len(x) and (taps <= 9 or small):
         return _depthwise(x, weight)
     convolved: Tensor = _MapConvolution.apply(x, weight)
     return convolved

@@ -30,8 +30,8 @@ DEGREE = {"mean": 1, "maximum": 1, "standard_deviation": 1, "third_moment": 3, "
 """With which power of the map they grow."""
 
 POWERS = 4
-SAFE = 2.0**20
-"""Fourth powers of values up to this and down to its inverse neither overflow nor vanish."""
+SAFE = (2.0**-20, 2.0**30)
+"""Between which the powers of a value neither vanish nor overflow."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ class _Sums:
     def are_safe(self) -> bool:
         """Return whether no power of the map has overflowed or vanished, by the largest sum."""
         power, sums = self.even
-        return sums.numel() > 0 and SAFE**-power < float(sums.amax()) < SAFE**power
+        low, high = SAFE
+        return sums.numel() > 0 and low**power < float(sums.amax()) < high**power
 
     def _sum(self, index: int, power: int) -> Tensor:
         return self.found[power][self.places[index][power]]

@@ -20,11 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from search_spaces.ops.channels import GRID
 from search_spaces.ops.fused import root
 from search_spaces.ops.grid import GridAffine
 from search_spaces.ops.registry import register_op
 from search_spaces.ops.second_order import SecondOrder
-from search_spaces.ops.squeeze import GRID, FeatureMap, MeanAnd, Squeeze, spread_from_grid
+from search_spaces.ops.squeeze import FeatureMap, MeanAnd, Squeeze, spread_from_grid
 
 KIND = "spatial_squeeze"
 
@@ -132,6 +133,8 @@ class Cov(Squeeze):
 
     The covariance is between the 64 positions, over the C channels.
     """
+
+    over_space = frozenset({"grid"})
 
     def __init__(
         self,

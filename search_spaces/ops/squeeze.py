@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.ops.channels import SPACE, Names, measure_channels
+from search_spaces.ops.channels import GRID, SPACE, Names, measure_channels
 from search_spaces.ops.fused import is_traced
 from search_spaces.ops.positions import GatedMap, measure_positions, normalised_sums
 from search_spaces.ops.statistics import count, full_precision
 
-GRID = 8
 LAYER_NORM_EPS = 1e-5
 
 
@@ -45,7 +44,6 @@ class FeatureMap:
         self._over_channels: dict[str, Tensor] | None = None
         self._reads_normalised = False
         self._normalised: tuple[Tensor, Tensor] | None = None
-        self._grid: Tensor | None = None
 
     def gated(self, gate: Tensor) -> FeatureMap:
         """Return the map gate * x."""
@@ -80,7 +78,7 @@ class FeatureMap:
 
     @property
     def over_space(self) -> dict[str, Tensor]:
-        """Statistics (B, C, 1, 1) of the channels of the map *without its gate*."""
+        """Statistics of the channels and averages of the map *without its gate*."""
         plain = self.plain
         if plain._over_space is None:
             plain._over_space = measure_channels(self.features, plain._space_names)
@@ -124,20 +122,7 @@ class FeatureMap:
         """The map averaged to 8 x 8 positions, (B, C, 8, 8)."""
         if self.gate is not None:
             return self.gate * self.plain.grid
-        if self._grid is None:
-            self._grid = average_to_grid(self.features)
-        return self._grid
-
-
-def average_to_grid(x: Tensor) -> Tensor:
-    """Return adaptive average pooling to 8 x 8, fast where the cells are of one size."""
-    b, c, height, width = x.shape
-    if is_traced(x) or height % GRID or width % GRID:
-        return F.adaptive_avg_pool2d(x, GRID)
-    # Sums, for the gradient of a mean would be divided at every position.
-    rows = x.reshape(b, c, GRID, height // GRID, width).sum(3)
-    sums = rows.view(b, c, GRID, GRID, width // GRID).sum(4)
-    return sums / (height * width / GRID**2)
+        return self.over_space["grid"]
 
 
 def spread_from_grid(cells: Tensor, size: tuple[int, int]) -> Tensor:
@@ -162,10 +147,10 @@ class Squeeze(nn.Module):
     """
 
     over_space: ClassVar[Names] = frozenset()
-    """Keys of `measure_channels` that it reads of each channel."""
+    """What it reads of `measure_channels`."""
 
     over_channels: ClassVar[Names] = frozenset()
-    """Keys of `measure_positions` that it reads of each position."""
+    """What it reads of `measure_positions`."""
 
     reads_normalised: ClassVar[bool] = False
     """Whether it reads the normalised map; `over_space` has its mean and standard deviation."""
