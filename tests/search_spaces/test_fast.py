@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces import super_block
@@ -187,14 +188,34 @@ def test_gradients_of_gradients() -> None:
         maps = [positions.GatedMap(frozenset(positions.NEEDS), g) for g in (None, gate)]
         return tuple(v for found in positions.measure_positions(x, maps) for v in found.values())
 
+    def averaged(x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(channels.measure_channels(x, frozenset(channels.AVERAGES)).values())
+
     spatial = torch.rand(2, 1, 3, 5, dtype=torch.float64, requires_grad=True)
+    cells = torch.randn(1, 2, 8, 8, dtype=torch.float64, requires_grad=True)
     for function, inputs in (
         (measured, (x,)),
+        (averaged, (cells,)),
         (positioned, (x, gate)),
         (recalibrate, (x, gate, spatial)),
     ):
         assert torch.autograd.gradcheck(function, inputs)
         assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 12, 16), (2, 8, 16, 24), (1, 3, 8, 8), (3, 6, 7, 5)])
+def test_averages_are_those_of_adaptive_pooling(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    found = channels.measure_channels(x, frozenset({"grid", "groups", "mean"}))
+    groups = F.adaptive_avg_pool3d(x, (max(1, shape[1] // 4), *shape[2:]))
+    pooled = {"grid": F.adaptive_avg_pool2d(x, 8), "groups": groups, "mean": x.mean((2, 3), True)}
+    for name, expected in pooled.items():
+        torch.testing.assert_close(found[name], expected)
+    ours, theirs = (
+        torch.autograd.grad(sum(y.cos().sum() for y in values.values()), x)
+        for values in (found, pooled)
+    )
+    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
@@ -218,19 +239,19 @@ def test_second_gradients_of_a_whole_block(training: bool) -> None:
 
 
 def test_parts_of_a_batch_are_put_together_as_the_whole(monkeypatch) -> None:
-    x = torch.randn(5, 4, 6, 6, dtype=torch.float64)
-    block = SuperSASE(4, SPACE, size=(6, 6), dtype=torch.float64)
+    x = torch.randn(5, 4, 8, 8, dtype=torch.float64)
+    block = SuperSASE(4, SPACE, size=(8, 8), dtype=torch.float64)
     alpha = weights("softmax", torch.Generator().manual_seed(0), torch.float64)
     whole = values_and_gradients(lambda b, x, a: b(x, a), copy.deepcopy(block), x, alpha)
-    monkeypatch.setattr(fused, "CHUNK", 2 * 4 * 6 * 6)  # two samples at a time, one left over
+    monkeypatch.setattr(fused, "CHUNK", 2 * 4 * 8 * 8)  # two samples at a time, one left over
     parts = values_and_gradients(lambda b, x, a: b(x, a), block, x, alpha)
     compare(whole, parts, rtol=1e-12, atol=1e-12)
 
 
 def test_channels_last_has_the_same_gradients(monkeypatch) -> None:
-    monkeypatch.setattr(fused, "CHUNK", 2 * 4 * 8 * 6)
-    x = torch.randn(5, 4, 8, 6, dtype=torch.float64)
-    block = SuperSASE(4, SPACE, size=(8, 6), dtype=torch.float64)
+    monkeypatch.setattr(fused, "CHUNK", 2 * 4 * 8 * 16)
+    x = torch.randn(5, 4, 8, 16, dtype=torch.float64)
+    block = SuperSASE(4, SPACE, size=(8, 16), dtype=torch.float64)
     alpha = weights("softmax", torch.Generator().manual_seed(0), torch.float64)
 
     def run(b: nn.Module, x: Tensor, a: list[Tensor], memory_format: torch.memory_format) -> Tensor:
