@@ -236,9 +236,10 @@ def _write_gradient(x: Tensor, terms: dict[str, Tensor], out: Tensor) -> None:
 
 
 def _or_one(x: Tensor) -> Tensor:
-    return torch.where(x > 0, x, 1.0)
+    """Return x, and 1 where it is 0 or so small that 1 / x would overflow."""
+    return torch.where(x > torch.finfo(x.dtype).tiny, x, 1.0)
 
 
 def _inverse(x: Tensor) -> Tensor:
-    """Return 1 / x, and 0 where x is 0."""
-    return torch.where(x > 0, 1 / _or_one(x), 0.0)
+    """Return 1 / x, and 0 where x is 0 or next to it."""
+    return torch.where(x > torch.finfo(x.dtype).tiny, 1 / _or_one(x), 0.0)

@@ -78,7 +78,8 @@ def _scale(x: Tensor) -> Tensor:
 
 
 def _power_of_two(peak: Tensor) -> Tensor:
-    usable = (peak > 0) & peak.isfinite()
+    # What is next to 0 has no inverse that is finite.
+    usable = (peak > torch.finfo(peak.dtype).tiny) & peak.isfinite()
     return torch.where(usable, torch.exp2(-torch.log2(torch.where(usable, peak, 1.0)).ceil()), 1.0)
 
 

@@ -175,6 +175,21 @@ def test_finite_and_close_where_cancellation_threatens(case: str) -> None:
             assert error <= precision * size**degree, name
 
 
+@pytest.mark.parametrize("size", [1e-37, 1e-39, 1e-44])
+@pytest.mark.parametrize("gated", [False, True])
+def test_numbers_next_to_zero_stay_finite(size: float, gated: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    x = (torch.randn(2, 8, 8, 8, generator=generator).relu() * size).requires_grad_()
+    gate = torch.rand(2, 8, 1, 1, generator=generator) if gated else None
+    (found,) = positions.measure_positions(
+        x, [positions.GatedMap(frozenset(positions.NEEDS), gate)]
+    )
+    found |= channels.measure_channels(x, frozenset({*channels.PLAIN, *channels.AVERAGES}))
+    (gradient,) = torch.autograd.grad(sum(y.sum() for y in found.values()), x)
+    for name, value in {**found, "gradient": gradient}.items():
+        assert value.isfinite().all(), name
+
+
 def test_gradients_of_gradients() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 4, 3, 5, dtype=torch.float64, requires_grad=True)
