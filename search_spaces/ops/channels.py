@@ -173,21 +173,25 @@ def _terms(found: dict[str, Tensor], given: dict[str, Tensor], n: int) -> dict[s
     `in_p_norm` times the cube of x / p_norm, and those of averages to what they are averages of.
     """
     terms = {name: given[name] for name in AVERAGES if name in given}
+
+    def add(name: str, term: Tensor) -> None:
+        terms[name] = terms[name] + term if name in terms else term
+
     if "mean" in found:
         terms["minus_mean"] = -found["mean"]
-    if "root_mean_square" in given:
-        terms["c1"] = given["root_mean_square"] * _inverse(found["root_mean_square"]) / n
-        terms["c0"] = terms["c1"] * found["mean"]
+    if "root_mean_square" in given:  # its slope is in x, which is d + mean
+        slope = given["root_mean_square"] * _inverse(found["root_mean_square"]) / n
+        add("c1", slope)
+        add("c0", slope * found["mean"])
     if "standard_deviation" in given:
-        slope = given["standard_deviation"] * _inverse(found["standard_deviation"]) / max(n - 1, 1)
-        terms["c1"] = terms["c1"] + slope if "c1" in terms else slope
+        deviation = found["standard_deviation"]
+        add("c1", given["standard_deviation"] * _inverse(deviation) / max(n - 1, 1))
     if "third_moment" in given:
-        terms["c2"] = 3 * given["third_moment"] / n
-        constant = terms["c2"] * found["squares"] / -n
-        terms["c0"] = terms["c0"] + constant if "c0" in terms else constant
+        slope = 3 * given["third_moment"] / n
+        add("c2", slope)
+        add("c0", slope * found["squares"] / -n)
     if "mean" in given:
-        constant = given["mean"] / n
-        terms["c0"] = terms["c0"] + constant if "c0" in terms else constant
+        add("c0", given["mean"] / n)
     if "maximum" in given:
         terms |= {"maximum": found["maximum"], "in_maximum": given["maximum"]}
     if "p_norm" in given:

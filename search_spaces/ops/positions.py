@@ -95,7 +95,8 @@ class _Sums:
         with_maximum = [index for index, map_ in enumerate(maps) if "maximum" in map_.wanted]
         weights = [torch.stack(rows, 1) if rows else None for rows in self.rows.values()]
         gates = [maps[index].gate for index in with_maximum]
-        self.found: dict[int, tuple[Tensor, ...]] = {}
+        self.found: dict[int, Tensor] = {}
+        self.split: dict[int, tuple[Tensor, ...]] = {}
         self.maxima: dict[int, Tensor] = {}
         if not gates and all(weight is None for weight in weights):
             return
@@ -103,9 +104,8 @@ class _Sums:
         self.maxima = {i: _only(y) for i, y in zip(with_maximum, found[POWERS:], strict=True)}
         for power, own in enumerate(found[:POWERS], 1):
             if own is not None:
-                self.found[power] = own.split(1, 1)
-                if power in (2, 4):
-                    self.even = (power, own.detach())
+                self.found[power] = own
+                self.split[power] = own.split(1, 1)
 
     def _ask(self, map_: GatedMap) -> None:
         needed = {power for name in map_.wanted for power in NEEDS[name]}
@@ -123,12 +123,13 @@ class _Sums:
 
     def are_safe(self) -> bool:
         """Return whether no power of the map has overflowed or vanished, by the largest sum."""
-        power, sums = self.even
+        power = 4 if 4 in self.found else 2  # a sum of an odd power may be small by chance
+        sums = self.found[power].detach()
         low, high = SAFE
         return sums.numel() > 0 and low**power < float(sums.amax()) < high**power
 
     def _sum(self, index: int, power: int) -> Tensor:
-        return self.found[power][self.places[index][power]]
+        return self.split[power][self.places[index][power]]
 
     def statistics(self, index: int, wanted: Names) -> dict[str, Tensor]:
         """Return the statistics of one map."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import inspect
+import math
 import sys
 from pathlib import Path
 
@@ -216,6 +217,29 @@ def test_gradients_of_gradients() -> None:
     ):
         assert torch.autograd.gradcheck(function, inputs)
         assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (7, 7), (1, 5)], ids=str)
+@pytest.mark.parametrize("kernels", [1, 3])
+@pytest.mark.parametrize("shape", [(2, 1, 9, 7), (20, 1, 32, 32)], ids=["small", "large"])
+def test_maps_are_convolved_alike_in_every_way(
+    shape: tuple[int, ...], kernels: int, kernel: tuple[int, int]
+) -> None:
+    assert (math.prod(shape) > conv.SMALL) == (shape[0] == 20)
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(kernels, 1, *kernel, dtype=torch.float64, requires_grad=True)
+    expected = F.conv2d(x, weight, padding=(kernel[0] // 2, kernel[1] // 2))
+    convolved = conv.convolve_map(x, weight)
+    torch.testing.assert_close(convolved, expected)
+    with torch.no_grad():
+        torch.testing.assert_close(conv.convolve_map(x, weight), expected)
+    sign = torch.randn_like(expected)
+    for ours, theirs in zip(
+        torch.autograd.grad(convolved, (x, weight), sign),
+        torch.autograd.grad(expected, (x, weight), sign),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("shape", [(2, 9, 12, 16), (2, 8, 16, 24), (1, 3, 8, 8), (3, 6, 7, 5)])
