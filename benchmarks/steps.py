@@ -18,6 +18,7 @@ from search_spaces.network import NetworkSpec, Supernet
 from search_spaces.space import SearchSpace
 from search_spaces.super_block import Mixture
 from trainables.data import SearchData
+from trainables.graphs import GraphedNetwork
 from trainables.job import SearchJob
 from trainables.protocol import ProxyProtocol, TrainingProtocol
 from trainables.training import Trainer
@@ -48,21 +49,39 @@ def rows() -> list[Row]:
     def place(network: nn.Module) -> nn.Module:
         return placed(network, TrainingProtocol(), device)
 
-    def mixed(supernet: nn.Module) -> Callable[[Tensor], Tensor]:
+    def mixed(supernet: nn.Module | GraphedNetwork) -> Callable[[Tensor], Tensor]:
         return lambda x: supernet(x, Mixture([a.softmax(0) for a in alpha]))
 
-    networks = {
+    networks: dict[str, Callable[[Tensor], Tensor]] = {
         "host": place(spec.build()),
         "discrete": place(spec.with_genotype(PUBLISHED)),
         "supernet": mixed(place(Supernet(spec, space))),
         "plain supernet": mixed(place(Supernet(spec, space, block=plain_forms().PlainSuperSASE))),
     }
+    if device.type == "cuda":
+        networks |= {
+            "host as graphs": GraphedNetwork(place(spec.build())),
+            "discrete as graphs": GraphedNetwork(place(spec.with_genotype(PUBLISHED))),
+            "supernet as graphs": mixed(GraphedNetwork(place(Supernet(spec, space)))),
+        }
     seconds = in_turn(
         {name: step(network, images, labels) for name, network in networks.items()},
         device,
         repeats=15,
     )
     detail = ", ".join(f"{name} {1e3 * value:.1f} ms" for name, value in seconds.items())
+    graphed = [
+        Row(
+            f"{what} step as CUDA graphs",
+            "host as CUDA graphs",
+            seconds[f"{what} as graphs"] / seconds["host as graphs"],
+            target,
+            "at most",
+            detail,
+        )
+        for what, target in (("supernet", 2.5), ("discrete", 1.35))
+        if f"{what} as graphs" in seconds
+    ]
     return [
         Row(
             "supernet step",
@@ -81,6 +100,7 @@ def rows() -> list[Row]:
             "at most",
             detail,
         ),
+        *graphed,
         second_order(space, spec, images, labels),
     ]
 

@@ -28,6 +28,8 @@ from trainables.protocol import ProxyProtocol
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+pytest_plugins = ["tests.graph_stand_in"]
+
 TINY_NETWORK = NetworkSpec("resnet8", 10, 1, (8, 8), {"width": 4})
 
 

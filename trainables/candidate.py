@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from search_spaces.genotype import Genotype
 from trainables.data import SearchData
+from trainables.graphs import as_graphs
 from trainables.job import SearchJob
 from trainables.training import Trainer, place, train_epoch, training_batches
 from trainables.warm_host import insert_into_host
@@ -42,7 +43,9 @@ class Candidate:
         self.model = place(model, job.protocol, device)
         self.batches = training_batches(data, job.protocol, seed, device)
         steps = len(self.batches) * job.protocol.epochs
-        self.trainer = Trainer(self.model, self._parameters(), job.protocol, steps, device)
+        parameters = self._parameters()
+        forward = as_graphs(self.model, job.protocol, device)
+        self.trainer = Trainer(forward, parameters, job.protocol, steps, device)
         decay = job.protocol.averaging
         average = get_ema_multi_avg_fn(decay)
         self.average = (

@@ -18,6 +18,7 @@ from trainables.checkpoint import Checkpoints
 from trainables.data import Batches, FinalData
 from trainables.device import take_device
 from trainables.gradcam import class_activations, write_activations
+from trainables.graphs import as_graphs
 from trainables.protocol import TrainingProtocol
 from trainables.resumable import NOTE
 from trainables.store import Store
@@ -100,7 +101,8 @@ def train_final(
     parts: Iterable[Batch] = batches
     if team is None:
         torch.manual_seed(job.seed)
-        trainer = Trainer(model, model.parameters(), protocol, steps, device)
+        forward = as_graphs(model, protocol, device)
+        trainer = Trainer(forward, model.parameters(), protocol, steps, device)
     else:
         torch.manual_seed(team.seed(job.seed))
         trainer = team.trainer(model, protocol, steps, device)

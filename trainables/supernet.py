@@ -24,6 +24,7 @@ from trainables.collapse import (
 )
 from trainables.data import Batches
 from trainables.device import take_device
+from trainables.graphs import as_graphs
 from trainables.job import SearchJob
 from trainables.memory import PeakMemory
 from trainables.oneshot import OneShotAlgorithm, Ranking
@@ -125,8 +126,9 @@ class SupernetTrainable(ResumableTrainable):
         supernet = algorithm.build_supernet(job.network, job.space, job.seed)
         place(supernet, protocol, self.device)
         self.supernet = supernet
+        forward = as_graphs(supernet, protocol, self.device)
         self.trainer = Trainer(
-            lambda images: self.supernet(images, algorithm.mixture()),
+            lambda images: forward(images, algorithm.mixture()),
             algorithm.weight_parameters(supernet),
             protocol,
             self.total_steps,

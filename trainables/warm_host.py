@@ -13,6 +13,7 @@ from torch import nn
 
 from trainables.checkpoint import Checkpoints
 from trainables.device import take_device
+from trainables.graphs import as_graphs
 from trainables.job import SearchJob, WarmHost
 from trainables.store import Store
 from trainables.training import (
@@ -46,7 +47,9 @@ def train_host(job: SearchJob, kept: Store | None = None) -> WarmHost:
     model = place(job.network.build(seed=job.seed), protocol, device)
     batches = training_batches(job.data.to(device), protocol, job.seed, device)
     torch.manual_seed(job.seed)
-    trainer = Trainer(model, model.parameters(), protocol, len(batches) * protocol.epochs, device)
+    forward = as_graphs(model, protocol, device)
+    steps = len(batches) * protocol.epochs
+    trainer = Trainer(forward, model.parameters(), protocol, steps, device)
     for _ in range(protocol.epochs):
         train_epoch(trainer, batches)
     state = {name: value.cpu() for name, value in model.state_dict().items()}

@@ -1,0 +1,118 @@
+"""Training passes as CUDA graphs: what launches thousands of small kernels, launched as one.
+
+A supernet's pass launches some 8,500 kernels, most of which take a GPU less time than Python takes
+to ask for them. A graph is recorded once for each kind of pass and then replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.super_block import Mixture
+from trainables.protocol import TrainingProtocol
+from trainables.training import random_state, set_random_state
+
+MOST_GRAPHS = 4
+"""Kinds of pass of one network that are kept, each with the memory of its activations."""
+
+
+def as_graphs(
+    network: nn.Module, protocol: TrainingProtocol, device: torch.device
+) -> nn.Module | GraphedNetwork:
+    """Return the network, or what replays its passes where the protocol asks for it."""
+    return GraphedNetwork(network) if protocol.cuda_graphs and device.type == "cuda" else network
+
+
+class GraphedNetwork:
+    """A network or supernet whose training passes are CUDA graphs; called as the network is.
+
+    A pass is recorded when its kind, i.e. the shapes of its inputs, is met first; running
+    statistics are afterwards as before. What is not a training pass with tensors alone (in
+    evaluation mode, without gradients, of a mixture that leaves operations out), and any kind
+    beyond the first `MOST_GRAPHS`, runs as it would without graphs.
+
+    Logits and the gradients of the network's parameters lie in memory that the next pass writes
+    over. There are no gradients of gradients.
+
+    Args:
+        network: on a GPU, without hooks. Which of its parameters need a gradient may not change.
+
+    Raises:
+        RuntimeError: at a call, when the network does what a graph cannot, such as looking at a
+            number on the device.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self._passes: dict[tuple[object, ...], Callable[..., Tensor]] = {}
+
+    def __call__(self, images: Tensor, mixture: Mixture | None = None) -> Tensor:
+        """Return the logits (B, classes) of images (B, C, H, W)."""
+        weights = [] if mixture is None else mixture.tensors()
+        if weights is not None and self.network.training and torch.is_grad_enabled():
+            inputs = [images, *weights]
+            kind = tuple(_kind(tensor) for tensor in inputs)
+            if kind not in self._passes and len(self._passes) < MOST_GRAPHS:
+                self._passes[kind] = _record(self.network, mixture, inputs)
+            if kind in self._passes:
+                return self._passes[kind](*inputs)
+        own = (images,) if mixture is None else (images, mixture)
+        logits: Tensor = self.network(*own)
+        return logits
+
+
+def _kind(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.requires_grad
+
+
+class _Pass(nn.Module):
+    """A network as a function of tensors alone."""
+
+    def __init__(self, network: nn.Module, mixture: Mixture | None) -> None:
+        super().__init__()
+        self.network = network
+        self.mixture = mixture
+
+    def forward(self, images: Tensor, *weights: Tensor) -> Tensor:
+        if self.mixture is None:
+            logits: Tensor = self.network(images)
+        else:
+            logits = self.network(images, self.mixture.with_tensors(weights))
+        return logits
+
+
+def _record(
+    network: nn.Module, mixture: Mixture | None, inputs: Sequence[Tensor]
+) -> Callable[..., Tensor]:
+    examples = tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in inputs)
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    device = inputs[0].device
+    drawn = random_state(device)
+    # What autocast keeps of one pass would be missing in the next one's graph.
+    precision = torch.autocast(
+        device.type,
+        torch.get_autocast_dtype(device.type),
+        enabled=torch.is_autocast_enabled(device.type),
+        cache_enabled=False,
+    )
+    try:
+        with precision:
+            recorded = torch.cuda.make_graphed_callables(
+                _Pass(network, mixture), examples, allow_unused_input=True
+            )
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"this network cannot be recorded as CUDA graphs (set cuda_graphs to false): {error}"
+        ) from error
+    # As they were before the passes that precede the recording.
+    set_random_state(drawn, device)
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
+    return cast(Callable[..., Tensor], recorded)
