@@ -1,6 +1,6 @@
 """Training passes as CUDA graphs: what launches thousands of small kernels, launched as one.
 
-A supernet's pass launches some 8,500 kernels, most of which take a GPU less time than Python takes
+A supernet's pass launches some 8,000 kernels, most of which take a GPU less time than Python takes
 to ask for them. A graph is recorded once for each kind of pass and then replayed.
 """
 

@@ -130,6 +130,15 @@ class Fc(nn.Module):
         """Excite (B, C, 1, 1)."""
         return mix_channels(F.relu(mix_channels(z, self.reduce.weight)), self.expand.weight)
 
+    @staticmethod
+    def together(operations: Sequence[Fc], z: Tensor) -> Tensor:
+        """Excite (B, C, 1, 1) by O operations at once: (B, O, C)."""
+        reduce = torch.cat([op.reduce.weight for op in operations]).to(z.dtype)
+        expand = torch.stack([op.expand.weight.flatten(1) for op in operations]).to(z.dtype)
+        hidden = F.relu(F.linear(z.flatten(1), reduce.flatten(1)))
+        hidden = hidden.unflatten(1, (len(operations), -1)).transpose(0, 1)
+        return torch.bmm(hidden, expand.mT).transpose(0, 1)
+
 
 @register_op(KIND, "affine", source="SASE, published code")
 class ChannelAffine(nn.Module):
@@ -151,3 +160,10 @@ class ChannelAffine(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Excite (B, C, 1, 1)."""
         return self.scale(z).sigmoid()
+
+    @staticmethod
+    def together(operations: Sequence[ChannelAffine], z: Tensor) -> Tensor:
+        """Excite (B, C, 1, 1) by O operations at once: (B, O, C)."""
+        weight = torch.stack([op.scale.weight.flatten() for op in operations]).to(z.dtype)
+        bias = torch.stack([op.scale.bias.flatten() for op in operations]).to(z.dtype)
+        return torch.addcmul(bias, weight, z.flatten(1).unsqueeze(1)).sigmoid()

@@ -1,4 +1,4 @@
-"""Shared by the fused operations: parts of a batch, tracing, constants, gradients, roots."""
+"""Shared by the fused operations: parts of a batch, tracing, constants, gradients."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-from search_spaces.ops import statistics
 
 CHUNK = 2**18
 """Values that are worked on at a time on a CPU, to keep the peak memory down."""
@@ -74,38 +72,3 @@ def differentiable(
     leaves = [x for x, need in zip(inputs, needed, strict=True) if need and x is not None]
     found = iter(torch.autograd.grad(outputs, leaves, given, create_graph=True, allow_unused=True))
     return tuple(next(found) if need else None for need in needed)
-
-
-def root(total: Tensor, p: int, floor: Tensor | None = None) -> Tensor:
-    """Return total^(1/p), and 0 with gradient 0 where total is not above 0, or not above `floor`.
-
-    Args:
-        total: of any shape.
-        p: 2 or 4.
-        floor: what is left of a true 0 by the rounding of the sums that `total` comes from.
-    """
-    if is_traced(total):
-        kept = total if floor is None else torch.where(total > floor, total, 0.0)
-        return statistics.root(kept, p)
-    found: Tensor = _Root.apply(total, p, floor)
-    return found
-
-
-class _Root(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, total: Tensor, p: int, floor: Tensor | None) -> Tensor:
-        if floor is None:
-            y = total.clamp(min=0).sqrt_()
-        else:  # a comparison with what is no number is false, and keeps it
-            y = total.masked_fill(total <= floor.clamp(min=0), 0).sqrt_()
-        y = y.sqrt_() if p == 4 else y
-        ctx.p = p
-        ctx.save_for_backward(total, y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        total, y = ctx.saved_tensors
-        # Where y is 0, so is the slope, whatever it is divided by.
-        positive = total.clamp(min=torch.finfo(total.dtype).tiny)
-        return gradient * y / (ctx.p * positive), None, None

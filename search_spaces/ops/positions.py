@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from search_spaces.ops.channels import Names
-from search_spaces.ops.fused import chunks, differentiable, is_traced, root
+from search_spaces.ops.formulas import FORMULAS, apply_formulas
+from search_spaces.ops.fused import chunks, differentiable, is_traced
 
 NEEDS = {
     "mean": (1,),
@@ -62,12 +63,11 @@ def measure_positions(x: Tensor, maps: Sequence[GatedMap]) -> list[dict[str, Ten
     if not cubed or (x.device.type == "cpu" and not is_traced(x)):
         sums = _Sums(x, maps)
         if not cubed or sums.are_safe():
-            return [sums.statistics(index, map_.wanted) for index, map_ in enumerate(maps)]
+            return sums.statistics()
     scale = _scale(x)
-    sums = _Sums(x * scale, maps)
     return [
-        {n: v / scale ** DEGREE[n] for n, v in sums.statistics(index, map_.wanted).items()}
-        for index, map_ in enumerate(maps)
+        {name: value / scale ** DEGREE[name] for name, value in statistics.items()}
+        for statistics in _Sums(x * scale, maps).statistics()
     ]
 
 
@@ -88,6 +88,7 @@ class _Sums:
 
     def __init__(self, x: Tensor, maps: Sequence[GatedMap]) -> None:
         self.x = x
+        self.maps = maps
         self.rows: dict[int, list[Tensor]] = {1: [], 2: [], 3: [], 4: []}
         self.places: list[dict[int, int]] = []
         for map_ in maps:
@@ -96,16 +97,13 @@ class _Sums:
         weights = [torch.stack(rows, 1) if rows else None for rows in self.rows.values()]
         gates = [maps[index].gate for index in with_maximum]
         self.found: dict[int, Tensor] = {}
-        self.split: dict[int, tuple[Tensor, ...]] = {}
         self.maxima: dict[int, Tensor] = {}
         if not gates and all(weight is None for weight in weights):
             return
         found = _sums(x, *weights, *gates)
         self.maxima = {i: _only(y) for i, y in zip(with_maximum, found[POWERS:], strict=True)}
-        for power, own in enumerate(found[:POWERS], 1):
-            if own is not None:
-                self.found[power] = own
-                self.split[power] = own.split(1, 1)
+        sums = enumerate(found[:POWERS], 1)
+        self.found = {power: own for power, own in sums if own is not None}
 
     def _ask(self, map_: GatedMap) -> None:
         needed = {power for name in map_.wanted for power in NEEDS[name]}
@@ -128,32 +126,28 @@ class _Sums:
         low, high = SAFE
         return sums.numel() > 0 and low**power < float(sums.amax()) < high**power
 
-    def _sum(self, index: int, power: int) -> Tensor:
-        return self.split[power][self.places[index][power]]
+    def statistics(self) -> list[dict[str, Tensor]]:
+        """Return the statistics of each map; maps that want the same share their formulas."""
+        statistics: list[dict[str, Tensor]] = [{} for _ in self.maps]
+        for wanted in dict.fromkeys(map_.wanted for map_ in self.maps):
+            alike = [index for index, map_ in enumerate(self.maps) if map_.wanted == wanted]
+            names = tuple(name for name in FORMULAS if name in wanted)
+            powers = {power for name in names for power in NEEDS[name]}
+            sums = [self._rows(alike, power) if power in powers else None for power in self.rows]
+            for name, rows in zip(names, apply_formulas(names, self.x.shape[1], sums), strict=True):
+                for index, row in zip(alike, rows.split(1, 1), strict=True):
+                    statistics[index][name] = row
+        for index, largest in self.maxima.items():
+            statistics[index]["maximum"] = largest
+        return statistics
 
-    def statistics(self, index: int, wanted: Names) -> dict[str, Tensor]:
-        """Return the statistics of one map."""
-        n = self.x.shape[1]
-        eps = torch.finfo(self.x.dtype).eps
-        found: dict[str, Tensor] = {}
-        if "maximum" in wanted:
-            found["maximum"] = self.maxima[index]
-        if {"mean", "standard_deviation", "third_moment"} & wanted:
-            found["mean"] = mean = self._sum(index, 1) / n
-        if {"standard_deviation", "third_moment"} & wanted:
-            squares = self._sum(index, 2)
-            mean_squares = mean * mean
-        if "standard_deviation" in wanted:
-            deviations = squares - n * mean_squares
-            # What rounding leaves of a true 0 is taken for 0.
-            floor = (8 * eps) * squares.detach()
-            found["standard_deviation"] = root(deviations, 2, floor) / max(n - 1, 1) ** 0.5
-        if "third_moment" in wanted:
-            cubes = self._sum(index, 3)
-            found["third_moment"] = cubes / n + mean * (2 * mean_squares - (3 / n) * squares)
-        if "p_norm" in wanted:
-            found["p_norm"] = root(self._sum(index, 4), 4)
-        return found
+    def _rows(self, indices: Sequence[int], power: int) -> Tensor:
+        """Return the sums of some maps, (B, maps, H, W)."""
+        places = [self.places[index][power] for index in indices]
+        found = self.found[power]
+        if places == list(range(found.shape[1])):
+            return found
+        return torch.cat([found[:, place : place + 1] for place in places], 1)
 
 
 def normalised_sums(centred: Tensor, factors: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from search_spaces.ops.channels import GRID
-from search_spaces.ops.fused import root
+from search_spaces.ops.formulas import norm_of_affine
 from search_spaces.ops.grid import GridAffine
 from search_spaces.ops.registry import register_op
 from search_spaces.ops.second_order import SecondOrder
@@ -64,12 +64,7 @@ class L2Norm(Squeeze):
         """Squeeze to (B, 1, H, W)."""
         x = features.features
         a, b = self.scale.at((x.shape[2], x.shape[3]), x.dtype)
-        linear, squares = features.normalised
-        # sum (a y + b)^2; what cancellation leaves of a true 0 is taken for 0.
-        quadratic, constant = a.square() * squares, b.square() * x.shape[1]
-        total = quadratic + 2 * a * b * linear + constant
-        rounding = 4 * torch.finfo(x.dtype).eps * (quadratic + constant).detach()
-        return root(total, 2, rounding)
+        return norm_of_affine(a, b, x.shape[1], *features.normalised)
 
 
 @register_op(KIND, "pnorm", source="SASE, published code")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from search_spaces import super_block
 from search_spaces.block import SASE
-from search_spaces.ops import channels, conv, fused, positions
+from search_spaces.ops import channels, conv, formulas, fused, positions, statistics
 from search_spaces.ops.recalibrate import recalibrate
 from search_spaces.ops.squeeze import FeatureMap
 from search_spaces.space import SearchSpace
@@ -207,6 +207,14 @@ def test_gradients_of_gradients() -> None:
     def averaged(x: Tensor) -> tuple[Tensor, ...]:
         return tuple(channels.measure_channels(x, frozenset(channels.AVERAGES)).values())
 
+    def normed(*inputs: Tensor) -> Tensor:
+        a, b, *sums = inputs
+        return formulas.norm_of_affine(a, b, 4, *sums)
+
+    scale, shift = torch.rand(2, 3, 5, dtype=torch.float64).requires_grad_().unbind()
+    y = torch.randn(2, 4, 3, 5, dtype=torch.float64)
+    linear, squares = y.sum(1, keepdim=True), y.square().sum(1, keepdim=True)
+    linear.requires_grad_(), squares.requires_grad_()
     spatial = torch.rand(2, 1, 3, 5, dtype=torch.float64, requires_grad=True)
     cells = torch.randn(1, 2, 8, 8, dtype=torch.float64, requires_grad=True)
     for function, inputs in (
@@ -214,9 +222,36 @@ def test_gradients_of_gradients() -> None:
         (averaged, (cells,)),
         (positioned, (x, gate)),
         (recalibrate, (x, gate, spatial)),
+        (normed, (scale, shift, linear, squares)),
     ):
         assert torch.autograd.gradcheck(function, inputs)
         assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("other", [None, "mean", "third_moment"])
+@pytest.mark.parametrize("name", list(positions.NEEDS))
+def test_positions_of_two_maps_that_want_different_things(name: str, other: str | None) -> None:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(2, 5, 3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    gate = torch.rand(2, 5, 1, 1, generator=generator, dtype=torch.float64, requires_grad=True)
+    wanted = [frozenset({name}), frozenset({other} if other else ())]
+    maps = [positions.GatedMap(wanted[0], gate), positions.GatedMap(wanted[1])]
+    found = positions.measure_positions(x, maps)
+    plain = {**channels.PLAIN, "p_norm": lambda x, dim: statistics.p_norm(x, dim, 4)}
+    expected = [
+        {n: plain[n](map_, (1,)) for n in names}
+        for names, map_ in zip(wanted, (gate * x, x), strict=True)
+    ]
+    assert [set(own) for own in found] == [set(own) for own in expected]
+    for own, right in zip(found, expected, strict=True):
+        for n, value in own.items():
+            torch.testing.assert_close(value, right[n], rtol=1e-10, atol=1e-10)
+            given = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+            slopes = [
+                torch.autograd.grad(v, (x, gate), given, retain_graph=True, materialize_grads=True)
+                for v in (value, right[n])
+            ]
+            torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("kernel", [(3, 3), (7, 7), (1, 5)], ids=str)
