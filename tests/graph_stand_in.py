@@ -37,7 +37,7 @@ class RecordedGraph(TorchDispatchMode):
 
     def replay(self) -> None:
         self.replays += 1
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
             for operation, args, kwargs, result in self.operations:
                 again = operation(*args, **kwargs)
                 for written, value in zip(tree_leaves(result), tree_leaves(again), strict=True):

@@ -70,39 +70,42 @@ def _kind(tensor: Tensor) -> tuple[object, ...]:
 
 
 class _Pass(nn.Module):
-    """A network as a function of tensors alone."""
+    """A network as a function of tensors alone, in the precision of where it was made."""
 
-    def __init__(self, network: nn.Module, mixture: Mixture | None) -> None:
+    def __init__(self, network: nn.Module, mixture: Mixture | None, device: torch.device) -> None:
         super().__init__()
         self.network = network
         self.mixture = mixture
+        # What autocast keeps of one pass would be missing in the next one's graph.
+        self.precision = torch.autocast(
+            device.type,
+            torch.get_autocast_dtype(device.type),
+            enabled=torch.is_autocast_enabled(device.type),
+            cache_enabled=False,
+        )
 
     def forward(self, images: Tensor, *weights: Tensor) -> Tensor:
-        if self.mixture is None:
-            logits: Tensor = self.network(images)
-        else:
-            logits = self.network(images, self.mixture.with_tensors(weights))
+        with self.precision:
+            if self.mixture is None:
+                logits: Tensor = self.network(images)
+            else:
+                logits = self.network(images, self.mixture.with_tensors(weights))
         return logits
 
 
 def _record(
     network: nn.Module, mixture: Mixture | None, inputs: Sequence[Tensor]
 ) -> Callable[..., Tensor]:
+    device = inputs[0].device
+    own_pass = _Pass(network, mixture, device)
     examples = tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in inputs)
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    device = inputs[0].device
     drawn = random_state(device)
-    # What autocast keeps of one pass would be missing in the next one's graph.
-    precision = torch.autocast(
-        device.type,
-        torch.get_autocast_dtype(device.type),
-        enabled=torch.is_autocast_enabled(device.type),
-        cache_enabled=False,
-    )
     try:
-        with precision:
+        # The backward pass is recorded here too, and is not run under autocast.
+        with torch.autocast(device.type, enabled=False):
             recorded = torch.cuda.make_graphed_callables(
-                _Pass(network, mixture), examples, allow_unused_input=True
+                own_pass, examples, allow_unused_input=True
             )
     except torch.OutOfMemoryError:
         raise

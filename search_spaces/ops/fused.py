@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -32,11 +32,12 @@ def is_traced(x: Tensor) -> bool:
 def constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Keep the tensors that a function makes from its hashable arguments.
 
-    They are made as ordinary tensors even in inference mode, whose own could not be used in
-    training, and are not kept while a compiler traces with stand-ins.
+    For good, since a CUDA graph reads them wherever they lie. They are made as ordinary tensors
+    even in inference mode, whose own could not be used in training, and are not kept while a
+    compiler traces with stand-ins.
     """
 
-    @lru_cache(maxsize=256)
+    @cache
     def kept(*args: Any) -> Tensor:
         with torch.inference_mode(False):
             return make(*args)

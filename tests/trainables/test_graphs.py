@@ -75,6 +75,23 @@ def test_weights_of_the_mixture_reach_the_graph_and_have_their_gradients(
     assert_same(twin.state_dict(), supernet.state_dict())
 
 
+@pytest.mark.parametrize("enabled", [False, True])
+def test_both_passes_have_the_precision_of_autocast(enabled, pretended_graphs, assert_same):
+    """The backward pass runs outside of it, and must be recorded so."""
+    network = SPEC.with_genotype(PUBLISHED)
+    twin = copy.deepcopy(network)
+    gradients = []
+    for own, forward in ((network, network), (twin, GraphedNetwork(twin))):
+        for images, labels in batches(2):
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                logits = forward(images)
+            assert logits.dtype == (torch.bfloat16 if enabled else torch.float32)
+            own.zero_grad()
+            F.cross_entropy(logits.float(), labels).backward()
+        gradients.append({name: p.grad for name, p in own.named_parameters()})
+    assert_same(*gradients)
+
+
 def test_each_kind_of_pass_has_its_graph_up_to_a_number(pretended_graphs):
     network = SPEC.build()
     graphed = GraphedNetwork(network)
