@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from sase_ray import records
-from sase_ray.config import Config
+from sase_ray.config import Config, load_config
 from sase_ray.records import (
     measured_reliability,
     protocol_key,
@@ -31,10 +31,24 @@ def config(**values) -> Config:
         {"final": {"epochs": 77}},
         {"data": {"root": "/somewhere"}},
         {"resources": {"cpus_per_trial": 2}},
+        {"proxy": {"epochs": 3, "cuda_graphs": True}},
     ],
 )
 def test_what_a_trial_does_not_depend_on_leaves_the_protocol_the_same(other) -> None:
     assert protocol_key(config()) == protocol_key(config(**other))
+
+
+@pytest.mark.parametrize("dataset", ["digits", "fashion_mnist"])
+def test_the_reliability_of_the_presets_is_known(dataset) -> None:
+    """A setting that is new must not make another protocol of them, or they are measured again."""
+    preset = load_config(None, {"dataset": dataset})
+    known = measured_reliability(preset)
+    assert known is not None
+    assert known["epoch"] == preset.proxy.epochs
+    assert 0 < known["icc_low"] < known["icc"] < known["icc_high"] < 1
+    graphs = preset.proxy.warm_host.model_copy(update={"cuda_graphs": True})
+    proxy = preset.proxy.model_copy(update={"warm_host": graphs, "cuda_graphs": True})
+    assert protocol_key(preset.model_copy(update={"proxy": proxy})) == known["protocol"]
 
 
 @pytest.mark.parametrize(
