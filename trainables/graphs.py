@@ -6,6 +6,7 @@ to ask for them. A graph is recorded once for each kind of pass and then replaye
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -30,16 +31,17 @@ def as_graphs(
 class GraphedNetwork:
     """A network or supernet whose training passes are CUDA graphs; called as the network is.
 
-    A pass is recorded when its kind, i.e. the shapes of its inputs, is met first; running
-    statistics are afterwards as before. What is not a training pass with tensors alone (in
-    evaluation mode, without gradients, of a mixture that leaves operations out), and any kind
-    beyond the first `MOST_GRAPHS`, runs as it would without graphs.
+    A pass is recorded when its kind, i.e. the shapes of its inputs and the precision, is met first.
+    Torch runs it three times for that; running statistics are afterwards as before. What is not a
+    training pass with tensors alone (in evaluation mode, without gradients, of a mixture that
+    leaves operations out), and any kind beyond the first `MOST_GRAPHS`, runs as it would without.
 
     Logits and the gradients of the network's parameters lie in memory that the next pass writes
     over. There are no gradients of gradients.
 
     Args:
-        network: on a GPU, without hooks. Which of its parameters need a gradient may not change.
+        network: on a GPU, without hooks in its parts. Which of its parameters need a gradient, and
+            which of its parts are in evaluation mode, may not change.
 
     Raises:
         RuntimeError: at a call, when the network does what a graph cannot, such as looking at a
@@ -55,7 +57,7 @@ class GraphedNetwork:
         weights = [] if mixture is None else mixture.tensors()
         if weights is not None and self.network.training and torch.is_grad_enabled():
             inputs = [images, *weights]
-            kind = tuple(_kind(tensor) for tensor in inputs)
+            kind = (*_precision(images.device), *(_kind(tensor) for tensor in inputs))
             if kind not in self._passes and len(self._passes) < MOST_GRAPHS:
                 self._passes[kind] = _record(self.network, mixture, inputs)
             if kind in self._passes:
@@ -69,6 +71,10 @@ def _kind(tensor: Tensor) -> tuple[object, ...]:
     return tensor.shape, tensor.stride(), tensor.dtype, tensor.requires_grad
 
 
+def _precision(device: torch.device) -> tuple[bool, torch.dtype]:
+    return torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
+
+
 class _Pass(nn.Module):
     """A network as a function of tensors alone, in the precision of where it was made."""
 
@@ -77,12 +83,8 @@ class _Pass(nn.Module):
         self.network = network
         self.mixture = mixture
         # What autocast keeps of one pass would be missing in the next one's graph.
-        self.precision = torch.autocast(
-            device.type,
-            torch.get_autocast_dtype(device.type),
-            enabled=torch.is_autocast_enabled(device.type),
-            cache_enabled=False,
-        )
+        enabled, dtype = _precision(device)
+        self.precision = torch.autocast(device.type, dtype, enabled=enabled, cache_enabled=False)
 
     def forward(self, images: Tensor, *weights: Tensor) -> Tensor:
         with self.precision:
@@ -96,9 +98,12 @@ class _Pass(nn.Module):
 def _record(
     network: nn.Module, mixture: Mixture | None, inputs: Sequence[Tensor]
 ) -> Callable[..., Tensor]:
+    gc.collect()  # memory of graphs that are no longer used, which older versions of torch keep
     device = inputs[0].device
-    own_pass = _Pass(network, mixture, device)
     examples = tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in inputs)
+    # Not the mixture itself, which would keep the graph that it was made by.
+    own_mixture = None if mixture is None else mixture.with_tensors(examples[1:])
+    own_pass = _Pass(network, own_mixture, device)
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     drawn = random_state(device)
     try:
@@ -110,6 +115,9 @@ def _record(
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
+        # A recording that ran out of memory may also fail to end.
+        if isinstance(error.__context__, torch.OutOfMemoryError):
+            raise error.__context__ from None
         raise RuntimeError(
             f"this network cannot be recorded as CUDA graphs (set cuda_graphs to false): {error}"
         ) from error

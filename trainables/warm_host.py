@@ -47,7 +47,7 @@ def train_host(job: SearchJob, kept: Store | None = None) -> WarmHost:
     model = place(job.network.build(seed=job.seed), protocol, device)
     batches = training_batches(job.data.to(device), protocol, job.seed, device)
     torch.manual_seed(job.seed)
-    forward = as_graphs(model, protocol, device)
+    forward = as_graphs(model, protocol if protocol.cuda_graphs else job.protocol, device)
     steps = len(batches) * protocol.epochs
     trainer = Trainer(forward, model.parameters(), protocol, steps, device)
     for _ in range(protocol.epochs):

@@ -67,8 +67,10 @@ def differentiable(
     pairs = [
         (output, gradient)
         for output, gradient in zip(plain(*inputs), gradients, strict=True)
-        if output is not None and gradient is not None
+        if output is not None and gradient is not None and output.requires_grad
     ]
+    if not pairs:
+        return (None,) * len(needed)
     outputs, given = zip(*pairs, strict=True)
     leaves = [x for x, need in zip(inputs, needed, strict=True) if need and x is not None]
     found = iter(torch.autograd.grad(outputs, leaves, given, create_graph=True, allow_unused=True))

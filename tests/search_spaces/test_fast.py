@@ -228,6 +228,28 @@ def test_gradients_of_gradients() -> None:
         assert torch.autograd.gradgradcheck(function, inputs)
 
 
+@pytest.mark.parametrize("kind", [SASE, SuperSASE])
+def test_gradients_of_gradients_of_the_parameters_alone(kind: type) -> None:
+    """The map itself needs none, as in a block behind a frozen host."""
+    torch.manual_seed(0)
+    x = torch.randn(3, 8, 8, 8, dtype=torch.float64)
+    alpha = weights("random", torch.Generator().manual_seed(0), torch.float64)
+    block = SASE(8) if kind is SASE else SuperSASE(8, SPACE)
+    block = stirred(block.double(), torch.Generator().manual_seed(1))
+    inner = dict(block.named_parameters())
+    run = block if kind is SASE else lambda x: block(x, alpha)
+    reference = plain_block if kind is SASE else lambda b, x: plain_super_block(b, x, alpha)
+    found = []
+    for y in (run(x), reference(block, x)):
+        first = torch.autograd.grad(
+            y.square().sum(), inner.values(), create_graph=True, materialize_grads=True
+        )
+        total = sum(g.square().sum() for g in first)
+        found.append(torch.autograd.grad(total, inner.values(), materialize_grads=True))
+    for name, own, other in zip(inner, *found, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-6, atol=1e-8, msg=name)
+
+
 @pytest.mark.parametrize("other", [None, "mean", "third_moment"])
 @pytest.mark.parametrize("name", list(positions.NEEDS))
 def test_positions_of_two_maps_that_want_different_things(name: str, other: str | None) -> None:

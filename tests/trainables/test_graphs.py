@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -133,13 +134,40 @@ def test_what_waits_for_the_device_is_refused_in_words(pretended_graphs):
         GraphedNetwork(Looks())(torch.ones(2, 3))
 
 
-def test_memory_that_runs_out_is_told_as_such(monkeypatch):
+@pytest.mark.parametrize("then", [None, "capture_end"])
+def test_memory_that_runs_out_is_told_as_such(then, monkeypatch):
+    """The trial goes on with twice the share, and must learn of it."""
+
     def no_memory(*_, **__):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        finally:
+            if then:
+                raise RuntimeError(then)
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", no_memory)
     with pytest.raises(torch.OutOfMemoryError):
         GraphedNetwork(SPEC.build())(batches(1)[0][0])
+
+
+def test_a_pass_in_another_precision_has_a_graph_of_its_own(pretended_graphs):
+    network = SPEC.build()
+    graphed = GraphedNetwork(network)
+    images, _ = batches(1)[0]
+    for enabled, dtype in ((True, torch.bfloat16), (False, torch.float32), (True, torch.bfloat16)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            assert graphed(images).dtype == dtype
+    assert len(pretended_graphs) == 4
+
+
+def test_graphs_do_not_keep_what_made_the_mixture(pretended_graphs):
+    alpha = torch.zeros(7, requires_grad=True)
+    graphed = GraphedNetwork(Supernet(SPEC, SPACE))
+    made = alpha.softmax(0)
+    kept = weakref.ref(made)
+    graphed(batches(1)[0][0], Mixture([made] * 6)).sum().backward()
+    del made
+    assert kept() is None
 
 
 @pytest.mark.parametrize(
@@ -175,6 +203,17 @@ def test_a_trial_trains_as_without_graphs(make_job, monkeypatch, pretended_graph
         monkeypatch.setattr(module, "as_graphs", lambda network, *_: GraphedNetwork(network))
     assert_same(run(), expected)
     assert len(pretended_graphs) == 2 * (1 + 2)  # the host, and a candidate a seed
+
+
+@pytest.mark.parametrize(("of_proxy", "of_host"), [(True, False), (False, True), (False, False)])
+def test_a_warm_host_has_graphs_where_the_proxy_has(of_proxy, of_host, make_job, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        warm_host, "as_graphs", lambda network, protocol, _: asked.append(protocol) or network
+    )
+    warm = TrainingProtocol(epochs=1, batch_size=16, cuda_graphs=of_host)
+    warm_host.train_host(make_job(warm_host=warm, cuda_graphs=of_proxy))
+    assert asked[0].cuda_graphs == (of_proxy or of_host)
 
 
 @pytest.mark.gpu
