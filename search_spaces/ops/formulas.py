@@ -14,9 +14,6 @@ from torch import Tensor
 from search_spaces.ops import statistics
 from search_spaces.ops.fused import differentiable, is_traced
 
-FORMULAS = ("mean", "standard_deviation", "third_moment", "p_norm")
-"""Statistics that are made of sums of powers."""
-
 Sums = Sequence[Tensor | None]
 
 
@@ -26,7 +23,7 @@ def apply_formulas(names: tuple[str, ...], n: int, sums: Sums) -> tuple[Tensor, 
     A standard deviation that may be the rounding of a true 0 is taken for 0.
 
     Args:
-        names: of `FORMULAS`.
+        names: of `mean`, `standard_deviation`, `third_moment` and `p_norm`.
         n: number of values that were summed.
         sums: of the first to the fourth power; None where no statistic needs it.
     """

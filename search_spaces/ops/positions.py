@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from search_spaces.ops.channels import Names
-from search_spaces.ops.formulas import FORMULAS, apply_formulas
+from search_spaces.ops.formulas import apply_formulas
 from search_spaces.ops.fused import chunks, differentiable, is_traced
 
 NEEDS = {
@@ -131,7 +131,7 @@ class _Sums:
         statistics: list[dict[str, Tensor]] = [{} for _ in self.maps]
         for wanted in dict.fromkeys(map_.wanted for map_ in self.maps):
             alike = [index for index, map_ in enumerate(self.maps) if map_.wanted == wanted]
-            names = tuple(name for name in FORMULAS if name in wanted)
+            names = tuple(name for name, powers in NEEDS.items() if powers and name in wanted)
             powers = {power for name in names for power in NEEDS[name]}
             sums = [self._rows(alike, power) if power in powers else None for power in self.rows]
             for name, rows in zip(names, apply_formulas(names, self.x.shape[1], sums), strict=True):
