@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from trainables.device import best_device, keep_freed_memory
+from trainables.hardware.device import best_device, keep_freed_memory
 
 THREADS = 2
 

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from search_spaces.genotype import PUBLISHED
 from search_spaces.network import NetworkSpec
-from trainables.protocol import TrainingProtocol
-from trainables.training import place
+from trainables.training.loop import place
+from trainables.training.protocol import TrainingProtocol
 
 
 def rows() -> list[Row]:

@@ -11,8 +11,8 @@ from search_spaces.network import NetworkSpec
 from trainables.data.augment import Augmentation, Normalisation
 from trainables.data.batches import Batches
 from trainables.data.dataset import LabelledImages
-from trainables.protocol import TrainingProtocol
-from trainables.training import Trainer, train_epoch
+from trainables.training.loop import Trainer, train_epoch
+from trainables.training.protocol import TrainingProtocol
 
 IMAGES, BATCH, WORKERS = 4096, 64, 2
 

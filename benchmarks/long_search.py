@@ -20,10 +20,10 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 from ray import tune
 from trials import IMAGES, WORKERS, make_job, start_ray
 
+from sase_ray.execution.one_search import run_search
 from sase_ray.strategies import Plan, SearchTask
-from sase_ray.strategies.random import RandomSearch
-from sase_ray.tuning import run_search
-from trainables.proxy import ProxyTrainable
+from sase_ray.strategies.black_box.random import RandomSearch
+from trainables.proxy.trainable import ProxyTrainable
 
 
 class NoOp(ProxyTrainable):

@@ -12,16 +12,16 @@ import ray
 import torch
 from harness import Row, prepare
 
+from sase_ray.execution.one_search import TrialResources, run_search
 from sase_ray.strategies import SearchTask, make_strategy
-from sase_ray.tuning import TrialResources, run_search
 from search_spaces.network import NetworkSpec
 from search_spaces.space import SearchSpace
 from trainables.data.augment import Augmentation, Normalisation
 from trainables.data.dataset import LabelledImages
 from trainables.data.splits import SearchData
-from trainables.job import SearchJob
-from trainables.protocol import ProxyProtocol
-from trainables.proxy import ProxyTrainable
+from trainables.proxy.trainable import ProxyTrainable
+from trainables.search_job import SearchJob
+from trainables.training.protocol import ProxyProtocol
 
 SHARES = (1, 2, 4, 8)
 

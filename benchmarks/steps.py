@@ -11,18 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sase_ray.strategies import OneShot, SearchTask
-from sase_ray.strategies.darts import DARTS
-from sase_ray.strategies.darts_2nd import SecondOrderDARTS
+from sase_ray.strategies.one_shot.darts import DARTS
+from sase_ray.strategies.one_shot.darts_2nd import SecondOrderDARTS
 from search_spaces.genotype import PUBLISHED
 from search_spaces.network import NetworkSpec, Supernet
 from search_spaces.space import SearchSpace
 from search_spaces.super_block import Mixture
 from trainables.data import SearchData
-from trainables.graphs import GraphedNetwork
-from trainables.job import SearchJob
-from trainables.protocol import ProxyProtocol, TrainingProtocol
-from trainables.training import Trainer
-from trainables.training import place as placed
+from trainables.search_job import SearchJob
+from trainables.training.cuda_graphs import GraphedNetwork
+from trainables.training.loop import Trainer
+from trainables.training.loop import place as placed
+from trainables.training.protocol import ProxyProtocol, TrainingProtocol
 
 BATCH = 64
 

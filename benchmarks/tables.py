@@ -10,9 +10,9 @@ from pathlib import Path
 
 from harness import Row
 
-from sase_ray.history import History
-from sase_ray.results import RunFolder
-from sase_ray.tuning import SearchOutcome
+from sase_ray.execution.one_search import SearchOutcome
+from sase_ray.results.folder import RunFolder
+from sase_ray.results.history import History
 from search_spaces.space import SearchSpace
 
 EPOCHS = 3

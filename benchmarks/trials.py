@@ -13,14 +13,14 @@ import ray
 from harness import Row
 from ray import tune
 
+from sase_ray.execution.one_search import run_search
 from sase_ray.strategies import SearchTask, make_strategy
-from sase_ray.tuning import run_search
 from search_spaces.network import NetworkSpec
 from search_spaces.space import SearchSpace
 from trainables.data import load_dataset, make_splits, search_data
-from trainables.job import SearchJob
-from trainables.protocol import ProxyProtocol
-from trainables.proxy import ProxyTrainable
+from trainables.proxy.trainable import ProxyTrainable
+from trainables.search_job import SearchJob
+from trainables.training.protocol import ProxyProtocol
 
 IMAGES, WORKERS = 32, 2
 

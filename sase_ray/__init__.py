@@ -4,13 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sase_ray.comparison import Comparison, SearchReport, compare, search
+    from sase_ray.commands.compare import Comparison, SearchReport, compare, search
+    from sase_ray.commands.compare_on_table import TableComparison, compare_on_table
+    from sase_ray.commands.reliability import ReliabilityReport, measure_reliability
+    from sase_ray.commands.tabulate import tabulate
     from sase_ray.config import Config, load_config
-    from sase_ray.measurement import ReliabilityReport, measure_reliability
-    from sase_ray.runs import Run, load_run
-    from sase_ray.table_comparison import TableComparison, compare_on_table
-    from sase_ray.tabular import TabularBenchmark
-    from sase_ray.tabulate import tabulate
+    from sase_ray.results.load import Run, load_run
+    from sase_ray.tabular_benchmark.benchmark import TabularBenchmark
     from search_spaces import SASE, Genotype, SearchSpace, UserError, register_op
 
 _PLACES = {
@@ -19,20 +19,20 @@ _PLACES = {
     "SearchSpace": "search_spaces",
     "UserError": "search_spaces",
     "register_op": "search_spaces",
-    "Comparison": "sase_ray.comparison",
-    "SearchReport": "sase_ray.comparison",
-    "compare": "sase_ray.comparison",
-    "search": "sase_ray.comparison",
+    "Comparison": "sase_ray.commands.compare",
+    "SearchReport": "sase_ray.commands.compare",
+    "compare": "sase_ray.commands.compare",
+    "search": "sase_ray.commands.compare",
     "Config": "sase_ray.config",
     "load_config": "sase_ray.config",
-    "ReliabilityReport": "sase_ray.measurement",
-    "measure_reliability": "sase_ray.measurement",
-    "Run": "sase_ray.runs",
-    "load_run": "sase_ray.runs",
-    "TableComparison": "sase_ray.table_comparison",
-    "compare_on_table": "sase_ray.table_comparison",
-    "TabularBenchmark": "sase_ray.tabular",
-    "tabulate": "sase_ray.tabulate",
+    "ReliabilityReport": "sase_ray.commands.reliability",
+    "measure_reliability": "sase_ray.commands.reliability",
+    "Run": "sase_ray.results.load",
+    "load_run": "sase_ray.results.load",
+    "TableComparison": "sase_ray.commands.compare_on_table",
+    "compare_on_table": "sase_ray.commands.compare_on_table",
+    "TabularBenchmark": "sase_ray.tabular_benchmark.benchmark",
+    "tabulate": "sase_ray.commands.tabulate",
 }
 
 __all__ = [

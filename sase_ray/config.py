@@ -10,8 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from search_spaces.errors import UserError, explain_validation_error, shorten
-from search_spaces.reading import parse_yaml, read_yaml_mapping
-from trainables.protocol import ProxyProtocol, TrainingProtocol, WholeNumber
+from search_spaces.user_files import parse_yaml, read_yaml_mapping
+from trainables.training.protocol import ProxyProtocol, TrainingProtocol, WholeNumber
 
 RANDOM_SEARCH = "random"
 """The strategy that the others are tested against."""

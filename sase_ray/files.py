@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainables.store import StorageError
+from trainables.persistence.store import StorageError
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:

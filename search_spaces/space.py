@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from search_spaces.errors import UserError, explain_validation_error, unknown_name
 from search_spaces.genotype import EDGES, Genotype
-from search_spaces.reading import read_text, read_yaml_mapping
+from search_spaces.user_files import read_text, read_yaml_mapping
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from search_spaces.block import DEFAULT_SIZE, SASE, Edge, Join, attend, evaluate
 from search_spaces.errors import unknown_name
 from search_spaces.genotype import EDGE_KINDS, EDGES, Genotype
 from search_spaces.ops import build_op, load_operations
-from search_spaces.ops.fused import constant
+from search_spaces.ops.kernels.autograd import constant
 from search_spaces.ops.squeeze import FeatureMap
 from search_spaces.space import SearchSpace
 

@@ -21,8 +21,8 @@ from search_spaces.network import NetworkSpec
 from search_spaces.ops import registry
 from search_spaces.space import SearchSpace
 from trainables.data import ImageData, load_dataset, make_splits, search_data
-from trainables.job import SearchJob
-from trainables.protocol import ProxyProtocol
+from trainables.search_job import SearchJob
+from trainables.training.protocol import ProxyProtocol
 
 # A shell's background jobs ignore Ctrl-C, and hand that on; processes that tests start must not.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

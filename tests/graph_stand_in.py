@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from search_spaces.ops import positions
+from search_spaces.ops.kernels import position_statistics as positions
 
 LOOKS_AT_NUMBERS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal"}
 

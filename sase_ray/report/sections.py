@@ -12,11 +12,8 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from sase_ray.config import RANDOM_SEARCH, load_config
-from sase_ray.ranks import FEWEST_BLOCKS, Kendall, smallest_signed_rank_p_value
-from sase_ray.records import measured_reliability, reliability_sentences, repeated_scores
-from sase_ray.report import figures
-from sase_ray.report.analysis import (
+from sase_ray.analysis.main_effects import FEWEST, main_effects, trained_genotypes
+from sase_ray.analysis.outcomes import (
     BASELINE,
     combine,
     is_better_small,
@@ -26,13 +23,20 @@ from sase_ray.report.analysis import (
     rank_tests,
     winner_of,
 )
-from sase_ray.report.block import draw_block
-from sase_ray.report.gradcam import gradcam_figure
-from sase_ray.report.operations import FEWEST, main_effects, trained_genotypes
-from sase_ray.report.parts import Code, Part, Section, Shown, Table, Text
-from sase_ray.runs import Run
-from sase_ray.statistics import ALPHA
-from sase_ray.table import judge
+from sase_ray.analysis.proxy_reliability import (
+    measured_reliability,
+    reliability_sentences,
+    repeated_scores,
+)
+from sase_ray.analysis.verdict import judge
+from sase_ray.config import RANDOM_SEARCH, load_config
+from sase_ray.figures import outcomes
+from sase_ray.figures.block import draw_block
+from sase_ray.figures.gradcam import gradcam_figure
+from sase_ray.report.document import Code, Part, Section, Shown, Table, Text
+from sase_ray.results.load import Run
+from sase_ray.statistics.paired_tests import ALPHA
+from sase_ray.statistics.rank_tests import FEWEST_BLOCKS, Kendall, smallest_signed_rank_p_value
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
 
@@ -142,12 +146,12 @@ def _verdict(runs: Sequence[Run], together: Run, alike: list[str]) -> list[Part]
         return parts
     caption = "test accuracy, mean and 95% interval; dots are single searches"
     if "dataset" in alike:
-        parts += _shown(figures.accuracy_figure(together), "accuracy", caption)
+        parts += _shown(outcomes.accuracy_figure(together), "accuracy", caption)
     else:  # on one axis they would only show which data set is easier
         for i, (run, label) in enumerate(zip(runs, labels_of(runs), strict=True)):
-            parts += _shown(figures.accuracy_figure(run), f"accuracy-{i}", f"{label}: {caption}")
+            parts += _shown(outcomes.accuracy_figure(run), f"accuracy-{i}", f"{label}: {caption}")
     parts += _shown(
-        figures.rank_figure(together),
+        outcomes.rank_figure(together),
         "ranks",
         f"mean ranks, 1 is best; joined: not told apart by Nemenyi's test at {ALPHA:.0%}",
     )
@@ -276,7 +280,7 @@ def _cost(run: Run) -> Iterator[Part]:
     if table.empty:
         return
     yield from _shown(
-        figures.cost_figure(run), "cost", "device-seconds of every search (dots) and their mean"
+        outcomes.cost_figure(run), "cost", "device-seconds of every search (dots) and their mean"
     )
     memory = table["peak_memory_mib"].notna().any()
     head = ["strategy", "samples", "device-s", "trials"] + (["peak MiB"] if memory else [])
@@ -339,7 +343,7 @@ def _anytime(run: Run) -> Iterator[Part]:
     drawn = [
         part
         for against, text in caption.items()
-        for part in _shown(figures.anytime_figure(run, against), f"anytime-{against}", text)
+        for part in _shown(outcomes.anytime_figure(run, against), f"anytime-{against}", text)
     ]
     if drawn:
         yield Text(
@@ -361,7 +365,7 @@ def _tradeoff(run: Run) -> Iterator[Part]:
     first = "test accuracy {}; the line joins the Pareto front, hollow: hand-designed modules"
     for i, (cost, text) in enumerate(captions.items()):
         yield from _shown(
-            figures.tradeoff_figure(run, cost),
+            outcomes.tradeoff_figure(run, cost),
             f"tradeoff-{cost}",
             first.format(text) if i == 0 else text,
         )
@@ -372,7 +376,7 @@ def _agreement(run: Run) -> Iterator[Part]:
     if np.isfinite(found.tau):
         yield Text(_on_agreement(found))
         yield from _shown(
-            figures.agreement_figure(run),
+            outcomes.agreement_figure(run),
             "agreement",
             "answers of the searches that train genotypes",
         )
@@ -426,14 +430,14 @@ def _operations(run: Run) -> Iterator[Part]:
     else:
         yield Text(_on_effects(found, metric_of(run)))
     yield from _shown(
-        figures.shares_figure(run),
+        outcomes.shares_figure(run),
         "shares",
         f"operations of the best quarter of {number} trained genotypes, with 95% Wilson intervals, "
         f"beside those of all",
         least=PANELS,
     )
     yield from _shown(
-        figures.effects_figure(run),
+        outcomes.effects_figure(run),
         "effects",
         "main effects with 95% intervals, each on its own; blue: without 0",
         least=PANELS,
@@ -473,14 +477,14 @@ def _alpha(run: Run) -> Iterator[Part]:
         key=lambda name: best_first.index(name) if name in best_first else len(best_first),
     )
     yield from _shown(
-        figures.monitor_figure(run),
+        outcomes.monitor_figure(run),
         "monitor",
         "signs of a collapse; thin: single searches",
         least=PANELS,
     )
     for index, strategy in enumerate(strategies):
         yield from _shown(
-            figures.alpha_figure(run, strategy),
+            outcomes.alpha_figure(run, strategy),
             f"alpha-{index}",
             f"{strategy}: probabilities of the operations, means over searches; blue: the most "
             f"probable in the end; dotted: all alike",

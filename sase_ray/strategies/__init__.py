@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from typing import Any
 
 from pydantic import ValidationError
 
-from sase_ray.strategies.base import BlackBox, OneShot, Plan, SearchTask, Strategy, WarmStart
+from sase_ray.strategies.contract import BlackBox, OneShot, Plan, SearchTask, Strategy, WarmStart
 from search_spaces.errors import UserError, explain_validation_error, unknown_name
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
 @cache
 def strategies() -> Mapping[str, type[Strategy]]:
     """Return the strategies by name, in the order of their names."""
-    for module in iter_modules(__path__, f"{__name__}."):
+    for module in walk_packages(__path__, f"{__name__}."):
         import_module(module.name)
     found: dict[str, type[Strategy]] = {}
     pending = list(Strategy.__subclasses__())

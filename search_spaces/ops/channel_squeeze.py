@@ -21,13 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.ops import statistics
-from search_spaces.ops.channels import groups_of
-from search_spaces.ops.grid import Affine
+from search_spaces.ops.kernels import reference_statistics
+from search_spaces.ops.kernels.channel_statistics import groups_of
+from search_spaces.ops.kernels.reference_statistics import full_precision
+from search_spaces.ops.layers.resized_affine import Affine
+from search_spaces.ops.layers.second_order import SecondOrder
 from search_spaces.ops.registry import register_op
-from search_spaces.ops.second_order import SecondOrder
 from search_spaces.ops.squeeze import FeatureMap, MeanAnd, Squeeze
-from search_spaces.ops.statistics import full_precision
 
 KIND = "channel_squeeze"
 
@@ -78,7 +78,7 @@ class L2NormIN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Squeeze (B, C, H, W) to (B, C, 1, 1)."""
         normalised = F.layer_norm(x, x.shape[2:])  # as InstanceNorm2d, which refuses 1x1 maps
-        return statistics.p_norm(self.scale(normalised), (2, 3), 2)
+        return reference_statistics.p_norm(self.scale(normalised), (2, 3), 2)
 
 
 @register_op(KIND, "pnorm", source="SASE, published code")

@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.ops.conv import MapConv2d, convolve_map, stack_kernels
-from search_spaces.ops.grid import GridAffine
+from search_spaces.ops.kernels.reference_statistics import full_precision
+from search_spaces.ops.layers.conv import MapConv2d, convolve_map, stack_kernels
+from search_spaces.ops.layers.resized_affine import GridAffine
 from search_spaces.ops.registry import register_op
-from search_spaces.ops.statistics import full_precision
 
 KIND = "spatial_excite"
 

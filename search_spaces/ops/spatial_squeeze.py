@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from search_spaces.ops.channels import GRID
-from search_spaces.ops.formulas import norm_of_affine
-from search_spaces.ops.grid import GridAffine
+from search_spaces.ops.kernels.channel_statistics import GRID
+from search_spaces.ops.kernels.position_formulas import norm_of_affine
+from search_spaces.ops.layers.resized_affine import GridAffine
+from search_spaces.ops.layers.second_order import SecondOrder
 from search_spaces.ops.registry import register_op
-from search_spaces.ops.second_order import SecondOrder
 from search_spaces.ops.squeeze import FeatureMap, MeanAnd, Squeeze, spread_from_grid
 
 KIND = "spatial_squeeze"

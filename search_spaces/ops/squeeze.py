@@ -9,10 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.ops.channels import GRID, SPACE, Names, measure_channels
-from search_spaces.ops.fused import is_traced
-from search_spaces.ops.positions import GatedMap, measure_positions, normalised_sums
-from search_spaces.ops.statistics import count, full_precision
+from search_spaces.ops.kernels.autograd import is_traced
+from search_spaces.ops.kernels.channel_statistics import GRID, SPACE, Names, measure_channels
+from search_spaces.ops.kernels.position_statistics import (
+    GatedMap,
+    measure_positions,
+    normalised_sums,
+)
+from search_spaces.ops.kernels.reference_statistics import count, full_precision
 
 LAYER_NORM_EPS = 1e-5
 

@@ -22,7 +22,7 @@ from packaging.specifiers import SpecifierSet
 from ray.autoscaler._private.util import prepare_config, validate_config
 from typer.testing import CliRunner
 
-from sase_ray import cli
+from sase_ray.cli import app
 from sase_ray.config import load_config
 from sase_ray.strategies import make_strategy
 
@@ -117,7 +117,7 @@ def test_the_kuberay_job_runs_a_comparison_that_is_understood(tmp_path):
     objects, spec = _kuberay("kuberay-job.yaml")
     python, dash_m, package, *arguments = shlex.split(objects["RayJob"]["spec"]["entrypoint"])
     assert (python, dash_m, package) == ("python", "-m", "sase_ray")
-    assert CliRunner().invoke(cli.app, [*arguments, "--help"]).exit_code == 0
+    assert CliRunner().invoke(app.app, [*arguments, "--help"]).exit_code == 0
     command, option, path = arguments
     assert (command, option) == ("compare", "--config")
     pod = spec["headGroupSpec"]["template"]["spec"]
@@ -181,8 +181,8 @@ def test_the_image_has_the_python_and_the_ray_that_the_project_needs():
 def test_the_image_says_how_it_is_used():
     (command,) = re.findall(r"^CMD (.+)$", _dockerfile(), re.MULTILINE)
     name, *arguments = yaml.safe_load(command)
-    assert PROJECT["scripts"][name] == "sase_ray.cli:main"
-    assert CliRunner().invoke(cli.app, arguments).exit_code == 0
+    assert PROJECT["scripts"][name] == "sase_ray.cli.app:main"
+    assert CliRunner().invoke(app.app, arguments).exit_code == 0
     # `ray up` and KubeRay start a shell in the image.
     assert "\nENTRYPOINT" not in _dockerfile()
 

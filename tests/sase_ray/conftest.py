@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sase_ray.tabular import TabularBenchmark
+from sase_ray.tabular_benchmark.benchmark import TabularBenchmark
 from search_spaces.space import SearchSpace, describe_space
 
 ROOT = Path(__file__).parents[2]

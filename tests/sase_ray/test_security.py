@@ -13,17 +13,17 @@ import pytest
 import torch
 import yaml
 
+from sase_ray.commands.compare_on_table import compare_on_table
 from sase_ray.config import Config, load_config
-from sase_ray.results import RunFolder
-from sase_ray.setup import Setup
+from sase_ray.execution.experiment import Setup
+from sase_ray.results.folder import RunFolder
 from sase_ray.strategies import strategies
-from sase_ray.table_comparison import compare_on_table
-from sase_ray.tabular import TabularBenchmark, write_benchmark
+from sase_ray.tabular_benchmark.benchmark import TabularBenchmark, write_benchmark
 from search_spaces.baselines import baselines
 from search_spaces.errors import UserError
 from search_spaces.genotype import EDGES, Genotype
 from search_spaces.space import SearchSpace
-from trainables.checkpoint import load_state
+from trainables.persistence.checkpoint import load_state
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("sase_ray", "trainables", "search_spaces")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from search_spaces.block import SASE
 from search_spaces.genotype import EDGE_KINDS, EDGES
-from search_spaces.ops import statistics
-from search_spaces.ops.grid import resize_grid
+from search_spaces.ops.kernels import reference_statistics as statistics
+from search_spaces.ops.layers.resized_affine import resize_grid
 from search_spaces.super_block import EdgeWeights, Mixture, SuperSASE
 
 Plain = Callable[[nn.Module, Tensor], Tensor]

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from search_spaces.genotype import PUBLISHED
 from search_spaces.network import NetworkSpec, Supernet
-from search_spaces.ops import fused
+from search_spaces.ops.kernels import autograd
 from search_spaces.space import SearchSpace
 from search_spaces.super_block import Mixture
 
@@ -41,7 +41,7 @@ class Crossings(TorchDispatchMode):
 @pytest.fixture
 def on_device(monkeypatch):
     """Let tensors on `meta` take the way of those on a GPU."""
-    is_traced = fused.is_traced
+    is_traced = autograd.is_traced
     for name, module in list(sys.modules.items()):
         if name.startswith("search_spaces.") and hasattr(module, "is_traced"):
             monkeypatch.setattr(module, "is_traced", lambda _: is_traced(torch.empty(0)))

@@ -14,8 +14,9 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
-from sase_ray.report import figures, sections
-from sase_ray.table import judge
+from sase_ray.analysis.verdict import judge
+from sase_ray.figures import outcomes as figures
+from sase_ray.report import sections
 from search_spaces.genotype import EDGES
 from search_spaces.space import SearchSpace
 

@@ -13,9 +13,10 @@ import pytest
 from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
-from sase_ray import cli, load_run
-from sase_ray.report import pages, write_report
-from sase_ray.report.parts import Section, Shown, Table, Text
+from sase_ray import load_run
+from sase_ray.cli import app
+from sase_ray.report import render, write_report
+from sase_ray.report.document import Section, Shown, Table, Text
 from sase_ray.report.sections import sections_of
 from search_spaces.errors import UserError
 
@@ -74,7 +75,7 @@ def test_the_reference_run_says_that_nothing_is_real(reference):
     names = [part.caption.split(":")[0] for part in probabilities]
     assert names == [name for name in run.strategies["name"] if name in names]
     assert [p.folded is None for p in probabilities] == [True] * 3 + [False] * (len(names) - 3)
-    page = pages.render([run], sections, "html", "")
+    page = render.render([run], sections, "html", "")
     assert page.count("<details><summary>probabilities of ") == len(names) - 3 > 0
 
 
@@ -162,7 +163,7 @@ def test_markdown_reads_no_name_as_markup(make_run, tmp_path):
 def test_paragraphs_stay_apart_in_markdown_and_latex(copied):
     said = [Text("One."), Text("Two."), Shown(Figure(), "name", "caption")]
     for form, picture in (("md", "!["), ("latex", r"\begin{figure}")):
-        text = pages.render([load_run(copied)], [Section("key", "Title", said)], form, "figures")
+        text = render.render([load_run(copied)], [Section("key", "Title", said)], form, "figures")
         assert "One.\n\nTwo.\n\n" + picture in text
 
 
@@ -171,7 +172,7 @@ def test_latex_cells_have_a_minus_and_break_where_they_are_long(copied):
     digest = "f905cbed3cd58aae2b094e0038fae0e3c1ba9827a76dade795a0178fe82d50d2"
     texts = Table(["", ""], [["digest", digest]], "texts")
     sections = [Section("key", "Title", [numbers, texts])]
-    text = pages.render([load_run(copied)], sections, "latex", "figures")
+    text = render.render([load_run(copied)], sections, "latex", "figures")
     assert r"a-b & $-$0.10 \\" in text
     assert digest not in text
     assert digest in text.replace(r"\allowbreak{}", "")
@@ -246,8 +247,8 @@ def test_more_strategies_than_a_page_shows(copied):
 
 @pytest.mark.parametrize("output", ["missing/report.html", "a\0b.html", "x" * 300 + ".html"])
 def test_a_place_that_cannot_be_written(output, copied, tmp_path, monkeypatch):
-    monkeypatch.setattr(pages, "render", lambda *given: "")
-    monkeypatch.setattr(pages, "sections_of", lambda runs: [])
+    monkeypatch.setattr(render, "render", lambda *given: "")
+    monkeypatch.setattr(render, "sections_of", lambda runs: [])
     with pytest.raises(UserError, match="cannot be written") as refused:
         write_report([copied], output=tmp_path / output)
     assert str(refused.value).count("cannot be written") == 1
@@ -263,9 +264,9 @@ def test_a_genotype_that_is_none(copied):
 def test_the_command(reference, tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
-    monkeypatch.setattr("sase_ray.report.pages.sections_of", lambda runs: [])
+    monkeypatch.setattr("sase_ray.report.render.sections_of", lambda runs: [])
     page = tmp_path / "page.html"
-    done = CliRunner().invoke(cli.app, ["report", str(reference), "--output", str(page), "--open"])
+    done = CliRunner().invoke(app.app, ["report", str(reference), "--output", str(page), "--open"])
     assert done.exit_code == 0, done.output
     assert "report:" in done.output
     assert page.exists()

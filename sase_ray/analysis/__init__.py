@@ -1,0 +1,1 @@
+"""The numbers of a comparison: verdicts, effects, regrets, how well rankings agree."""

@@ -1,0 +1,133 @@
+"""What is known of a protocol's reliability: measured before, or on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sase_ray.config import Config
+from sase_ray.statistics.variance_components import Scores, icc_interval, variance_components
+from search_spaces.errors import UserError, shorten
+from search_spaces.space import SearchSpace, describe_space
+
+BUNDLED = Path(str(resources.files("sase_ray"))) / "protocols" / "reliability.csv"
+MOST_ROWS = 100_000
+NUMBERS = dict.fromkeys(("epoch", "genotypes", "seeds", "icc", "icc_low", "icc_high"), "float64")
+"""Columns of a reliability table that are read, but for the protocol and the metric."""
+FEWEST = 3
+"""Genotypes that must have been trained by the same seeds for a word on the way."""
+
+
+def protocol_of(config: Config) -> dict[str, Any]:
+    """Return the part of a configuration that a trial's result depends on, but for the space."""
+    what = config.model_dump(
+        mode="json", include={"dataset": True, "data": True, "backbone": True, "proxy": True}
+    )
+    del what["data"]["root"]  # the same images, wherever they lie
+    for protocol in (what["proxy"], what["proxy"]["warm_host"]):
+        if protocol is not None:
+            del protocol["cuda_graphs"]  # the same numbers, sooner
+    return what
+
+
+def protocol_key(config: Config) -> str:
+    """Return a name of what a reliability holds for: data, space, host and proxy protocol."""
+    described = describe_space(SearchSpace.load(config.space))
+    space = {k: v for k, v in described.items() if k not in {"name", "source"}}
+    text = json.dumps(protocol_of(config) | {"space": space}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def measured_reliability(config: Config) -> pd.Series | None:
+    """Return the reliability table's row for the metric and the last epoch, if it is known.
+
+    Looked up in the folder or file that `config.reliability` names, else among the bundled
+    protocols.
+
+    Raises:
+        UserError: the named file is missing, is no such table, or is of another protocol.
+    """
+    key = protocol_key(config)
+    if config.reliability is None:
+        table = _read_reliability(BUNDLED) if BUNDLED.exists() else None
+        if table is None or key not in set(table["protocol"]):
+            return None
+    else:
+        path = Path(config.reliability)
+        path = path / "reliability.csv" if os.path.isdir(path) else path
+        table = _read_reliability(path)
+        if key not in set(table["protocol"]):
+            raise UserError(
+                f"reliability: {path} was measured for another protocol, space, host or data"
+            )
+    own = table[(table["protocol"] == key) & (table["metric"] == config.metric)]
+    return own.sort_values("epoch").iloc[-1] if len(own) else None
+
+
+def _read_reliability(path: Path) -> pd.DataFrame:
+    try:
+        # Never decompressed: a small file could fill the memory.
+        table = pd.read_csv(path, compression=None, nrows=MOST_ROWS)
+        return table.astype(dict.fromkeys(("protocol", "metric"), "str") | NUMBERS)
+    except (OSError, ValueError, KeyError, OverflowError) as error:
+        raise UserError(
+            f"reliability: {path} is not a table of `sase-ray reliability` ({shorten(str(error))})"
+        ) from None
+
+
+def repeated_scores(trials: pd.DataFrame, metric: str) -> Scores | None:
+    """Return the scores (genotype, seed) of genotypes that all seeds have trained to the end.
+
+    Args:
+        trials: `genotype`, `seed`, `status`, and the metric, of black-box searches.
+
+    Returns:
+        None where there are fewer than `FEWEST`, or only one seed.
+    """
+    finished = trials[trials["status"] == "finished"]
+    table = finished.pivot_table(index="genotype", columns="seed", values=metric).dropna()
+    if min(len(table) / FEWEST, table.shape[1] / 2) < 1:
+        return None
+    return table.to_numpy(dtype=float)
+
+
+def reliability_sentences(
+    config: Config, measured: pd.Series | None, scores: Scores | None, run: str
+) -> Iterable[str]:
+    """Say how reliable the proxy protocol is that the searches ran with.
+
+    Args:
+        config: of the comparison.
+        measured: of `measured_reliability`.
+        scores: of `repeated_scores`.
+        run: the run's folder, to say how it can be measured.
+    """
+    if measured is not None:
+        icc, low, high = (float(measured[key]) for key in ("icc", "icc_low", "icc_high"))
+        how = f"{measured['genotypes']:.0f} genotypes with {measured['seeds']:.0f} seeds each"
+    elif scores is not None:
+        icc = variance_components(scores).icc()
+        low, high = icc_interval(scores)
+        how = f"from the {len(scores)} genotypes that {scores.shape[1]} searches trained alike"
+    else:
+        yield (
+            "How reliable the proxy protocol is has not been measured: "
+            f"`sase-ray reliability --config {run}/config.yaml --run {Path(run).name}-reliability` "
+            f"does."
+        )
+        return
+    yield (
+        f"Reliability of the proxy protocol: one trial ranks genotypes by {config.metric} with an "
+        f"ICC of {icc:.2f} (95% interval {low:.2f} to {high:.2f}; {how})."
+    )
+    if high < 0.5:
+        yield "The searches ranked mostly luck: no strategy can do much better than chance on it."
+    elif icc < 0.5:
+        yield "Below 0.5 a trial is more noise than signal: the searches may have ranked luck."

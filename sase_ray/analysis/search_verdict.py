@@ -1,0 +1,123 @@
+"""How sure a search can be that its answer is better than what it ranked second."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import pandas as pd
+from scipy import stats
+
+from sase_ray.execution.one_search import SearchOutcome
+from search_spaces.genotype import Genotype
+from search_spaces.space import SearchSpace
+from trainables.one_shot.trainable import STOPPED_EARLY
+
+UNDECIDED = 1.5
+"""An operation is undecided if its edge's next best has more than 1/1.5 of its probability."""
+
+SMALLEST_LEAD = 5e-5
+"""In nats; a smaller one is written as none."""
+
+
+def rank_confidence(
+    outcome: SearchOutcome, space: SearchSpace, family: str, measured: pd.Series | None
+) -> Iterator[str]:
+    """Say what the first rank of a search is worth, in sentences.
+
+    Args:
+        outcome: of the search.
+        space: what it searched.
+        family: of its strategy.
+        measured: the row of the proxy protocol's reliability, if that is known.
+    """
+    if family == "black-box":
+        yield from _of_trials(outcome, measured)
+        return
+    alpha = _alpha_of_answer(outcome)
+    if alpha:
+        yield from _of_alpha(outcome.genotype, alpha, space)
+    if "loss" not in outcome.score:
+        return
+    if len(outcome.ranking) < 2:
+        yield "With shared weights one candidate only was judged, so nothing was compared."
+        return
+    (_, first), (_, second) = outcome.ranking[:2]
+    lead = f"better than the second by {second - first:.4f} nats of validation loss"
+    if second - first < SMALLEST_LEAD:
+        lead = "not better than the second"
+    yield (
+        f"With shared weights the first is {lead}; how far that holds for networks trained alone, "
+        f"--set agreement=table measures where there is a table of truth."
+    )
+
+
+def _alpha_of_answer(outcome: SearchOutcome) -> dict[str, list[float]] | None:
+    told = [row for row in outcome.history.evaluations if "alpha" in row]
+    if told and _stop(outcome):
+        # The answer is that of an earlier look, before alpha became what it was at the stop.
+        answer = str(outcome.genotype)
+        told = [row for row in told[:-1] if row["genotype"] == answer] or told
+    return told[-1]["alpha"] if told else None
+
+
+def _stop(outcome: SearchOutcome) -> str:
+    """Return why a search stopped early; nothing if it did not."""
+    last = outcome.history.evaluations[-1] if outcome.history.evaluations else {}
+    reason = str(last.get("reason") or "")
+    return reason if reason.startswith(STOPPED_EARLY) else ""
+
+
+def early_stops(outcomes: Iterable[SearchOutcome], budget: int) -> Iterator[str]:
+    """Say which one-shot searches ended before their budget on a sign of collapse.
+
+    Args:
+        outcomes: of all searches.
+        budget: training samples that each might have seen.
+    """
+    for outcome in outcomes:
+        if reason := _stop(outcome):
+            yield (
+                f"{outcome.strategy} with seed {outcome.seed} {reason}, after {outcome.samples:,} "
+                f"of {budget:,} samples; its answer is what it ranked best before that."
+            )
+
+
+def _of_trials(outcome: SearchOutcome, measured: pd.Series | None) -> Iterator[str]:
+    if len(outcome.ranking) < 2:
+        yield "There was one trial only, so nothing was compared."
+        return
+    (_, first), (_, second) = outcome.ranking[:2]
+    noise = float(measured.get("sd_residual", math.nan)) if measured is not None else math.nan
+    if not math.isfinite(noise) or not noise:
+        yield (
+            "How much of the first's lead over the second is luck is not known, as the noise of "
+            "this proxy protocol has not been measured: `sase-ray reliability` does."
+        )
+        return
+    lead = abs(first - second)
+    luck = float(2 * stats.norm.sf(lead / (noise * 2**0.5)))
+    yield (
+        f"The first leads the second by {lead:.4f} in {outcome.history.metric}; one trial has a "
+        f"noise of {noise:.4f}, so that two equal genotypes would differ by as much in "
+        f"{luck:.0%} of all cases."
+    )
+
+
+def _of_alpha(
+    genotype: Genotype, alpha: dict[str, list[float]], space: SearchSpace
+) -> Iterator[str]:
+    shares, undecided = [], []
+    for variable, op in zip(space.variables, genotype.ops, strict=True):
+        row = alpha[variable.name]
+        own = row[variable.choices.index(op)]
+        shares.append(f"{variable.name} {own:.2f} of {len(row)}")
+        others = [p for choice, p in zip(variable.choices, row, strict=True) if choice != op]
+        if others and own < UNDECIDED * max(others):
+            undecided.append(variable.name)
+    yield f"Probabilities of the chosen operations (and among how many): {', '.join(shares)}."
+    if undecided:
+        yield (
+            f"Undecided, the next best being more than 1/{UNDECIDED:g} as probable: "
+            f"{', '.join(undecided)}."
+        )

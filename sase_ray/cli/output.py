@@ -1,0 +1,248 @@
+"""What the commands print: tables, sentences, and where the files are."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
+
+from sase_ray.figures.block_text import draw
+
+if TYPE_CHECKING:  # so that a command that only lists needs not load torch
+    from sase_ray.cluster.job_client import Job
+    from sase_ray.commands.compare import Comparison, SearchReport
+    from sase_ray.commands.compare_on_table import TableComparison
+    from sase_ray.commands.reliability import ReliabilityReport
+    from sase_ray.commands.train import Trained
+    from trainables.one_shot.latency_table import LatencyTable
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Print text as it is: no markup read in it, no line broken."""
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def console_for_tables() -> Console:
+    """Return a console that breaks no table when it is piped into a file or grep."""
+    console = Console()
+    return console if console.is_terminal else Console(width=240)
+
+
+def print_wide(table: Table) -> None:
+    """Print a table whole; in a terminal too narrow for it, without its last columns."""
+    console = console_for_tables()
+    for column in table.columns:
+        column.no_wrap = True
+    left_out = []
+    while len(table.columns) > 1 and _width(table, console) > console.width:
+        left_out.append(" ".join(str(table.columns.pop().header).split()))
+    console.print(table)
+    if left_out:
+        names = ", ".join(reversed(left_out))
+        say(console, f"(a wider terminal shows: {names})", style="dim")
+
+
+def _width(table: Table, console: Console) -> int:
+    unbounded = console.options.update(width=10_000)
+    return Measurement.get(console, unbounded, table).maximum
+
+
+def print_catalogue(
+    head: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None
+) -> None:
+    """Print rows of texts."""
+    table = Table(*head, title=title)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console_for_tables().print(table)
+
+
+def print_report(console: Console, report: Comparison | SearchReport | ReliabilityReport) -> None:
+    """Print what a run came to, whatever it was."""
+    from sase_ray.commands.compare import Comparison, SearchReport
+
+    if isinstance(report, Comparison):
+        print_comparison(console, report)
+    elif isinstance(report, SearchReport):
+        print_search(console, report)
+    else:
+        print_reliability(console, report)
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """Print a comparison's table, what was found, and the reading."""
+    table = Table(title="test accuracy in %, mean and 95% interval over independent searches")
+    columns = (
+        "module by", "accuracy", "interval", "vs\nrandom", "p\n(Holm)", "samples", "device\ns",
+        "trials", "latency\nms", "parameters", "MACs",
+    )  # fmt: skip
+    for column in columns:
+        table.add_column(column, justify="left" if column == "module by" else "right")
+    for row in comparison.table.to_dict("records"):
+        table.add_row(*_cells(row))
+    print_wide(table)
+    for outcome in comparison.outcomes:
+        say(console, f"{outcome.strategy}/seed{outcome.seed} found {outcome.genotype}")
+    for reason in comparison.failures.values():
+        say(console, f"failed: {reason}", style="red")
+    console.print()
+    for sentence in comparison.reading:
+        say(console, sentence)
+    print_places(console, comparison.folder)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    def number(value: float, form: str) -> str:
+        return "" if value != value else format(value, form)
+
+    interval = ""
+    if row["ci_low"] == row["ci_low"]:
+        interval = f"{100 * max(0, row['ci_low']):.2f} – {100 * min(1, row['ci_high']):.2f}"
+    return [
+        row["name"],
+        f"{100 * row['test_accuracy']:.2f}",
+        interval,
+        number(100 * row["difference"], "+.2f"),
+        number(row["p_holm"], ".3f") + ("*" if row["significant"] else ""),
+        f"{row['search_samples']:,.0f}",
+        f"{row['search_seconds']:,.0f}",
+        f"{row['trials']:,.0f}",
+        f"{row['latency_ms']:.2f}",
+        f"{row['parameters']:,.0f}",
+        f"{row['macs']:,.0f}",
+    ]
+
+
+def print_table_comparison(console: Console, comparison: TableComparison) -> None:
+    """Print the regrets of strategies on a table of truth, and the reading."""
+    loss = comparison.metric == "val_loss"
+    scale, form = (1, ".4f") if loss else (100, ".2f")
+    unit = "nats of test cross-entropy" if loss else "points of test accuracy"
+    shown = Table(title=f"regret in {unit}, mean and 95% interval; * not told apart from the best")
+    for column in ("strategy", "regret", "interval", "median", "mean rank", "trials", "device s"):
+        shown.add_column(column, justify="left" if column == "strategy" else "right")
+    for i, row in enumerate(comparison.table.to_dict("records")):
+        shown.add_row(
+            row["name"],
+            format(scale * row["regret"], form),
+            f"{scale * row['ci_low']:{form}} – {scale * row['ci_high']:{form}}",
+            format(scale * row["median"], form),
+            f"{row['mean_rank']:.2f}" + ("*" if row["tied"] and i else ""),
+            f"{row['trials']:.0f}",
+            f"{row['seconds']:,.0f}",
+        )
+    print_wide(shown)
+    for sentence in comparison.reading:
+        say(console, sentence)
+    print_files(console, comparison.folder, "strategies.csv", "regret.png")
+
+
+def print_reliability(console: Console, report: ReliabilityReport) -> None:
+    """Print a protocol's reliability at every epoch, and the reading."""
+    table = Table(title="reliability of the proxy protocol (losses in nats, accuracies in points)")
+    for column in (
+        "metric", "epoch", "s a\ntrial", "sd\ngenotype", "sd\nseed", "sd\nnoise", "ICC", "95%",
+        "ICC of\nall seeds", "tau", "95%", "detectable",
+    ):  # fmt: skip
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for row in report.table.to_dict("records"):
+        loss = row["metric"].endswith("loss")
+        scale, form = (1, ".4f") if loss else (100, ".2f")
+        spreads = [
+            format(scale * row[key], form) for key in ("sd_genotype", "sd_seed", "sd_residual")
+        ]
+        table.add_row(
+            row["metric"],
+            str(row["epoch"]),
+            f"{row['seconds']:.1f}",
+            *spreads,
+            f"{row['icc']:.2f}",
+            f"{row['icc_low']:.2f} – {row['icc_high']:.2f}",
+            f"{row['icc_k']:.2f}",
+            f"{row['tau']:.2f}",
+            f"{row['tau_low']:.2f} – {row['tau_high']:.2f}",
+            format(scale * row["detectable"], form),
+        )
+    print_wide(table)
+    for sentence in report.reading:
+        say(console, sentence)
+    print_files(console, report.folder, "reliability.csv", "reliability.png")
+
+
+def print_search(console: Console, report: SearchReport) -> None:
+    """Print the best of a search, and a drawing of its answer."""
+    table = Table("rank", "genotype", report.score, title="the best of the search")
+    for rank, (genotype, score) in enumerate(report.ranking[:5], start=1):
+        # Stages below each other, or the scores have no room.
+        table.add_row(str(rank), str(genotype).replace("+", "+\n"), f"{score:.4f}")
+    table.columns[1].no_wrap = True
+    table.columns[1].overflow = "fold"
+    console.print(table)
+    for stage in range(report.genotype.stages):
+        if report.genotype.stages > 1:
+            say(console, f"\nstage {stage}:")
+        say(console, draw(report.genotype.stage(stage)))
+    console.print()
+    for sentence in report.reading:
+        say(console, sentence)
+    shown = _shown(report.folder)
+    config = shlex.quote(f"{shown}/config.yaml")
+    say(console, f"train it: sase-ray train {report.genotype} --config {config}")
+    print_places(console, report.folder)
+
+
+def print_latencies(console: Console, table: LatencyTable) -> None:
+    """Print what every operation costs on a device."""
+    shown = Table(title=f"ms of {table.batch_size} images on {table.device}")
+    shown.add_column("edge")
+    shown.add_column("operation")
+    shown.add_column("ms", justify="right")
+    for edge, operations in table.operations.items():
+        for name, ms in sorted(operations.items(), key=lambda item: item[1]):
+            shown.add_row(edge, name, f"{ms:.3f}")
+    console_for_tables().print(shown)
+    say(console, f"the host without attention: {table.host:.3f} ms")
+
+
+def print_trained(console: Console, trained: Trained) -> None:
+    """Say what a trained network does, and where it is."""
+    say(
+        console,
+        f"test accuracy {100 * trained.test_accuracy:.2f}%, test loss {trained.test_loss:.4f} "
+        f"nats, {trained.seconds:,.0f} s; weights in {trained.path}",
+    )
+
+
+def print_job(console: Console, job: Job) -> None:
+    """Say how a job of a cluster is doing, in a line."""
+    since = "" if job.seconds is None else f" after {job.seconds:,.0f} s"
+    say(console, f"{job.id}: {job.state}{since}: {job.message}")
+
+
+def print_files(console: Console, folder: Path, csv: str, figure: str) -> None:
+    """Say where the tables and the figure of a study are."""
+    shown = _shown(folder)
+    say(console, f"\ntables: {shown}/{csv}, {shown}/*.parquet\nfigure: {shown}/{figure}")
+
+
+def print_places(console: Console, folder: Path) -> None:
+    """Say where the tables and TensorBoard's logs of a run are."""
+    shown = _shown(folder)
+    csv = f", {shown}/strategies.csv" if (folder / "strategies.csv").exists() else ""
+    say(
+        console,
+        f"\ntables:      {shown}/*.parquet{csv}\n"
+        f"TensorBoard: tensorboard --logdir {shlex.quote(f'{shown}/tensorboard')}",
+    )
+
+
+def _shown(folder: Path) -> str:
+    shown = os.path.relpath(folder)
+    return shown if not shown.startswith("..") else str(folder)

@@ -1,0 +1,1 @@
+"""The Ray cluster: connections, slots, jobs."""

@@ -1,0 +1,363 @@
+"""Runs a comparison: all searches, then the final training of what they found, then the table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import ray
+from rich.console import Console
+
+from sase_ray.analysis.proxy_reliability import reliability_sentences, repeated_scores
+from sase_ray.analysis.search_verdict import early_stops, rank_confidence
+from sase_ray.analysis.verdict import Verdict, judge
+from sase_ray.cli.output import say
+from sase_ray.config import Config, load_config
+from sase_ray.execution.all_searches import (
+    MAX_RESTARTS,
+    POLL_SECONDS,
+    Interrupted,
+    Searches,
+    check_storage,
+    reason,
+    started,
+)
+from sase_ray.execution.experiment import Setup
+from sase_ray.execution.final_trainings import FinalTrainings
+from sase_ray.execution.one_search import SearchOutcome
+from sase_ray.monitoring.tensorboard_summary import write_summaries
+from sase_ray.results.folder import check_new, search_rows
+from sase_ray.strategies import make_strategy
+from search_spaces.costs import count_cost, measure_latency
+from search_spaces.errors import UserError
+from search_spaces.genotype import Genotype
+from trainables.final.training import FinalJob
+from trainables.hardware.device import best_device
+from trainables.one_shot.algorithm import Ranking
+from trainables.persistence.resumable import NOTE
+
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison ended with.
+
+    Attributes:
+        folder: where everything is written.
+        table: a row a strategy and a baseline, best first.
+        reading: what can be said about it, in sentences.
+        outcomes: every search that ended well.
+        failures: searches and final trainings that did not, with the reason.
+    """
+
+    folder: Path
+    table: pd.DataFrame
+    reading: tuple[str, ...]
+    outcomes: list[SearchOutcome]
+    failures: dict[str, str]
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """What a single search ended with.
+
+    Attributes:
+        folder: where everything is written.
+        genotype: the strategy's answer.
+        ranking: genotypes with scores, best first.
+        score: what the scores are.
+        outcome: with the whole history.
+        reading: what its first rank is worth, in sentences.
+    """
+
+    folder: Path
+    genotype: Genotype
+    ranking: Ranking
+    score: str
+    outcome: SearchOutcome
+    reading: tuple[str, ...] = ()
+
+
+def compare(
+    config: Config | Mapping[str, Any] | str | Path | None = None,
+    *,
+    console: Console | None = None,
+    **overrides: Any,
+) -> Comparison:
+    """Compare search strategies at equal budget.
+
+    Args:
+        config: a configuration, or the path of a YAML file, or None for the defaults.
+        console: where progress goes; standard output if None.
+        overrides: values that win over the file's, e.g. ``dataset="digits"``, ``seeds=3``,
+            ``proxy={"epochs": 5}``.
+
+    Raises:
+        UserError: what was asked for does not exist or does not fit; nothing has been written.
+    """
+    setup = Setup.of(load_config(config, overrides))
+    check_new_run(setup.config)
+    return run_comparison(setup, console)
+
+
+def run_comparison(
+    setup: Setup, console: Console | None = None, interrupted: Interrupted | None = None
+) -> Comparison:
+    """Run a comparison whose parts are checked, or what is left of an interrupted one.
+
+    Raises:
+        UserError: no search came to a result, or the results cannot be written.
+    """
+    with started(setup, console, {"kind": "compare"}, interrupted) as searches:
+        run = _Run(searches)
+        with searches.display.shown():
+            searches.run_all(run.search_ended)
+            run.train_finals()
+        verdict = run.judge()
+    return Comparison(
+        run.folder.path,
+        verdict.table,
+        (*verdict.reading, *run.on_reliability()),
+        searches.outcomes,
+        run.failures,
+    )
+
+
+def search(
+    strategy: str,
+    config: Config | Mapping[str, Any] | str | Path | None = None,
+    *,
+    console: Console | None = None,
+    **overrides: Any,
+) -> SearchReport:
+    """Run one strategy once, without final training.
+
+    Args:
+        strategy: its name.
+        config: as for `compare`.
+        console: as for `compare`.
+        overrides: as for `compare`.
+
+    Raises:
+        UserError: as for `compare`, or the search came to no result.
+    """
+    one = {"strategies": [strategy], "seeds": 1, "baselines": []}
+    settings = load_config(config, overrides | one)
+    for name, given in settings.strategy_options.items():
+        make_strategy(name, given)  # those of others are not used, but a misspelt name is a mistake
+    options = {name: given for name, given in settings.strategy_options.items() if name == strategy}
+    setup = Setup.of(settings.model_copy(update={"strategy_options": options}))
+    check_new_run(setup.config)
+    return run_single_search(setup, console)
+
+
+def run_single_search(
+    setup: Setup, console: Console | None = None, interrupted: Interrupted | None = None
+) -> SearchReport:
+    """Run the one search of a setup, or what is left of an interrupted one.
+
+    Raises:
+        UserError: the search came to no result.
+    """
+    with (
+        started(setup, console, {"kind": "search"}, interrupted) as searches,
+        searches.display.shown(),
+    ):
+        searches.run_all()
+        if searches.failures:
+            raise UserError(next(iter(searches.failures.values())))
+        write_summaries(searches.folder.path)
+        outcome = searches.outcomes[0]
+        reading = [
+            *early_stops(searches.outcomes, setup.config.budget),
+            *rank_confidence(
+                outcome, setup.space, searches.families[outcome.strategy], setup.reliability
+            ),
+            *searches.write_agreement(),
+        ]
+    return SearchReport(
+        searches.folder.path,
+        outcome.genotype,
+        outcome.ranking,
+        outcome.score,
+        outcome,
+        tuple(reading),
+    )
+
+
+def check_new_run(config: Config) -> None:
+    """Check that the run's folder, if it is named, is not there yet.
+
+    Raises:
+        UserError: it is.
+    """
+    if config.run:
+        check_new(Path(config.results) / config.run)
+
+
+@ray.remote(max_retries=MAX_RESTARTS)
+def _costs(jobs: dict[str, FinalJob], shape: tuple[int, int, int]) -> dict[str, dict[str, float]]:
+    """Measure all modules one after the other in one process, so that latencies compare."""
+    costs = {}
+    for module, job in jobs.items():
+        model = job.build()
+        cost = count_cost(model, shape)
+        latency = measure_latency(model.to(best_device()), shape)
+        costs[module] = {
+            "parameters": cost.parameters,
+            "macs": cost.macs,
+            "latency_ms": latency,
+        }
+    return costs
+
+
+@dataclass
+class _Run:
+    """A comparison under way."""
+
+    searches: Searches
+    # Name, family and search seed of every final training that the table needs, and the job.
+    finals: list[tuple[str, str, int, FinalJob]] = field(default_factory=list)
+    # The same module with the same seed is trained once, whoever found it.
+    trained: dict[tuple[str, int], Any] = field(default_factory=dict)
+    results: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.setup = self.searches.setup
+        self.slots = self.searches.slots
+        self.folder = self.searches.folder
+        self.display = self.searches.display
+        self.failures = self.searches.failures
+        self.trainings = FinalTrainings(
+            self.slots,
+            self.setup.config.final.workers,
+            self.setup.final_data,
+            self.folder.state.at("finals"),
+        )
+
+    def search_ended(self, outcome: SearchOutcome) -> None:
+        """Begin the final trainings of a search's answer."""
+        family = self.searches.families[outcome.strategy]
+        self._begin_finals(outcome.strategy, family, outcome.seed, str(outcome.genotype))
+
+    def _begin_finals(self, name: str, family: str, replicate: int, module: str) -> None:
+        for seed in self.setup.final_seeds(replicate):
+            job = self.setup.final_job(module, baseline=family == BASELINE, seed=seed)
+            self.finals.append((name, family, replicate, job))
+            if (module, seed) not in self.trained:
+                self.trained[module, seed] = self.trainings.begin(job)
+
+    def train_finals(self) -> None:
+        """Begin the baselines' final trainings, and wait for all.
+
+        Raises:
+            UserError: no search came to a result, so that there is nothing to compare.
+        """
+        if not self.searches.outcomes:
+            raise UserError("; ".join(self.failures.values()))
+        replicates = range(self.setup.config.seeds)
+        for name in self.setup.config.baselines:
+            for replicate in replicates:
+                self._begin_finals(name, BASELINE, replicate, name)
+        self.display.finals_are(len(self.trained))
+        keys = {future: key for key, future in self.trained.items()}
+        pending = list(keys)
+        while pending:
+            ended, pending = ray.wait(pending, timeout=POLL_SECONDS)
+            self.searches.log_progress(now=False)
+            for future in ended:
+                module, seed = keys[future]
+                failed = False
+                try:
+                    result = ray.get(future)
+                    if note := result.pop(NOTE, ""):
+                        say(self.display.console, f"final training of {module}: {note}")
+                    self.results[module, seed] = result
+                except ray.exceptions.RayError as error:
+                    check_storage(error)
+                    label = f"final training of {module} with seed {seed}"
+                    self.failures[label] = f"{label}: {reason(error)}"
+                    failed = True
+                self.display.final_ended(module, failed=failed)
+        self.searches.log_progress()
+
+    def judge(self) -> Verdict:
+        """Measure the modules' costs, write the tables, and compare.
+
+        Raises:
+            UserError: no final training came to its end.
+        """
+        if not self.results:
+            raise UserError("; ".join(self.failures.values()))
+        trained = {module for module, _ in self.results}
+        jobs = {job.module: job for *_, job in self.finals if job.module in trained}
+        trial = self.slots.trial
+        costs = ray.get(
+            _costs.options(num_cpus=trial.cpus, num_gpus=trial.gpus).remote(
+                jobs, self.setup.final_data.shape
+            )
+        )
+        finals = self.folder.write_table("final", self._final_rows(costs))
+        if activations := list(self._activation_rows()):
+            self.folder.write_table("gradcam", activations)
+        searches = pd.DataFrame(search_rows(self.searches.outcomes))
+        verdict = judge(
+            finals,
+            searches,
+            test_size=len(self.setup.final_data.test),
+            dataset=self.setup.config.dataset,
+        )
+        stops = early_stops(self.searches.outcomes, self.setup.config.budget)
+        agreement = self.searches.write_agreement()
+        verdict = replace(verdict, reading=(*verdict.reading, *stops, *agreement))
+        self.folder.write_table("strategies", verdict.table.to_dict("records"), csv=True)
+        write_summaries(self.folder.path)
+        return verdict
+
+    def on_reliability(self) -> Iterable[str]:
+        """Say how far the searches could tell genotypes apart; nothing of one-shot searches."""
+        config = self.setup.config
+        if "black-box" not in self.searches.families.values():
+            return ()
+        trials = [
+            pd.DataFrame(outcome.history.trials()).assign(seed=outcome.seed)
+            for outcome in self.searches.outcomes
+            # Others stop the worse trials early, or come to train the better genotypes only.
+            if outcome.strategy in {"random", "grid"}
+        ]
+        scores = repeated_scores(pd.concat(trials), config.metric) if trials else None
+        folder = os.path.relpath(self.folder.path)
+        return reliability_sentences(config, self.setup.reliability, scores, folder)
+
+    def _finals_in_order(self) -> list[tuple[str, str, int, FinalJob]]:
+        # The searches end in any order.
+        order = [*self.setup.strategies, *self.setup.config.baselines]
+        return sorted(self.finals, key=lambda f: (order.index(f[0]), f[2], f[3].seed))
+
+    def _final_rows(self, costs: dict[str, dict[str, float]]) -> Iterator[dict[str, Any]]:
+        for name, family, replicate, job in self._finals_in_order():
+            if (job.module, job.seed) not in self.results:
+                continue
+            yield {
+                "name": name,
+                "family": family,
+                "seed": replicate,
+                "final_seed": job.seed,
+                "module": job.module,
+                **self.results[job.module, job.seed],
+                **costs[job.module],
+            }
+
+    def _activation_rows(self) -> Iterator[dict[str, Any]]:
+        for name, family, replicate, job in self._finals_in_order():
+            activations = self.trainings.activations(job) if job.shown else None
+            if activations is not None:
+                genotype = None if family == BASELINE else job.module
+                head = {"module": name, "genotype": genotype, "seed": replicate}
+                for row in activations.to_dict("records"):
+                    yield head | row

@@ -1,0 +1,342 @@
+"""Compares black-box strategies on a table of truth: hundreds of searches, nothing trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import ray
+from rich.console import Console
+from rich.progress import track
+
+from sase_ray.cluster.connection import connected
+from sase_ray.commands.compare import check_new_run
+from sase_ray.config import ResourcesConfig, load_config
+from sase_ray.execution.simulation import Look, simulate_search, table_task
+from sase_ray.results.folder import RunFolder
+from sase_ray.statistics.paired_tests import ALPHA, estimate, mean_of_steps
+from sase_ray.statistics.rank_tests import overall, pairwise
+from sase_ray.strategies import BlackBox, make_strategy, strategies
+from sase_ray.tabular_benchmark.benchmark import TEST, TabularBenchmark
+from search_spaces.errors import UserError
+
+CHUNK = 10
+"""Searches that a Ray task runs one after the other."""
+
+GRID = 80
+"""Points of the curve of regret over cost."""
+
+DEFAULT_TRIALS = 40
+"""The default budget, in trials trained to the end."""
+
+
+@dataclass(frozen=True)
+class TableComparison:
+    """What a comparison on a table came to.
+
+    Attributes:
+        folder: where everything is written.
+        table: a row a strategy, least mean regret first, see `rank_strategies`.
+        curves: `strategy`, `samples`, and the mean regret there with its 95% interval.
+        metric: that searches ranked by.
+        reading: what can be said about it, in sentences.
+    """
+
+    folder: Path
+    metric: str
+    table: pd.DataFrame
+    curves: pd.DataFrame
+    reading: tuple[str, ...]
+
+
+def compare_on_table(
+    table: TabularBenchmark | str | Path | None = None,
+    names: Sequence[str] | None = None,
+    *,
+    budget: int | None = None,
+    seeds: int = 200,
+    metric: str = "val_loss",
+    noise: bool = True,
+    workers: int = 1,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    resources: ResourcesConfig | None = None,
+    results: str | Path = "results",
+    run: str | None = None,
+    console: Console | None = None,
+) -> TableComparison:
+    """Run strategies against a table of truth in place of training.
+
+    A search sees validation metrics of the epochs that it has paid for. What it answers with is
+    judged by its recorded test metric, against the best of the table.
+
+    Args:
+        table: the table or its path; the default is the bundled one.
+        names: black-box strategies; the default is all.
+        budget: training samples a search; the default is that of 40 full trials.
+        seeds: searches of each strategy.
+        metric: what searches rank by, `val_loss` or `val_accuracy`.
+        noise: draw each training anew with the measured noise; otherwise every search sees what
+            was recorded.
+        workers: trials that a search runs at a time, on a simulated clock.
+        options: of strategies, by name.
+        resources: the Ray cluster to run on.
+        results: folder in which the run's folder is made.
+        run: its name.
+        console: where progress goes; standard output if None.
+
+    Raises:
+        UserError: something is unknown, or does not fit; nothing has been written.
+    """
+    console = console or Console()
+    if metric not in TEST:
+        raise UserError(f"metric must be one of {', '.join(TEST)}, got {metric!r}")
+    if not isinstance(table, TabularBenchmark):
+        table = TabularBenchmark.load(table)
+    chosen = _choose(names, options or {})
+    if noise:
+        table.reliability(metric)  # refuses a table whose noise is not known
+    if not table.tells_apart(metric):
+        raise UserError(
+            f"the test images of this table tell no genotypes apart by {TEST[metric]}: regret "
+            f"would mean nothing"
+        )
+    if workers < 1:
+        raise UserError(f"workers must be at least 1, got {workers}")
+    named = load_config(None, {"results": str(results), "run": run})
+    check_new_run(named)
+    if seeds < 2:
+        raise UserError(f"seeds must be at least 2, got {seeds}: one search tells nothing")
+    probe = table_task(table, seed=0, budget=10**15, metric=metric).job
+    if budget is None:
+        budget = probe.samples_of_host + DEFAULT_TRIALS * probe.samples_per_trial
+    for strategy in chosen:
+        strategy.check(table_task(table, seed=0, budget=budget, metric=metric))
+    settings = {
+        "strategies": [s.label for s in chosen],
+        "strategy_options": {s.label: s.model_dump(mode="json") for s in chosen},
+        "budget": budget,
+        "seeds": seeds,
+        "metric": metric,
+        "noise": noise,
+        "workers": workers,
+    }
+    with connected(resources or ResourcesConfig()):
+        folder = RunFolder.make(named.results, named.run, "table")
+        folder.write_config(settings, {"table": table.about})
+        searches = pd.DataFrame(
+            _run_all(chosen, table, budget, seeds, metric, noise, workers, console)
+        )
+    ends = searches.groupby(["strategy", "seed"], sort=False).last().reset_index()
+    ranking = rank_strategies(ends)
+    curves = regret_curves(searches, budget)
+    folder.write_table("searches", searches.to_dict("records"))
+    folder.write_table("regret", curves.to_dict("records"))
+    folder.write_table("strategies", ranking.to_dict("records"), csv=True)
+    from sase_ray.figures.regret import plot_table_comparison  # matplotlib takes a while to load
+
+    tests = pairwise(regret_blocks(ends))
+    plot_table_comparison(curves, ends, tests, table, metric, folder.path)
+    reading = tuple(_reading(ranking, ends, table, metric, noise))
+    return TableComparison(folder.path, metric, ranking, curves, reading)
+
+
+def _choose(
+    names: Sequence[str] | None, options: Mapping[str, Mapping[str, Any]]
+) -> list[BlackBox]:
+    black_box = [name for name, s in strategies().items() if issubclass(s, BlackBox)]
+    chosen = [make_strategy(name, options.get(name)) for name in names or black_box]
+    for strategy in chosen:
+        if not isinstance(strategy, BlackBox):
+            raise UserError(
+                f"{strategy.label} searches inside a supernet, which a table cannot stand for: "
+                f"allowed are {', '.join(black_box)}"
+            )
+    if len({s.label for s in chosen}) < len(chosen):
+        raise UserError("a strategy is named twice")
+    return chosen  # type: ignore[return-value]
+
+
+def _run_all(
+    chosen: Sequence[BlackBox],
+    table: TabularBenchmark,
+    budget: int,
+    seeds: int,
+    metric: str,
+    noise: bool,
+    workers: int,
+    console: Console,
+) -> Iterator[dict[str, Any]]:
+    reference = ray.put(table)
+    chunks = [range(first, min(first + CHUNK, seeds)) for first in range(0, seeds, CHUNK)]
+    pending = [
+        _run_chunk.remote(strategy, reference, chunk, budget, metric, noise, workers)
+        for chunk in chunks
+        for strategy in chosen
+    ]
+    for future in track(pending, "searching the table", console=console):
+        yield from ray.get(future)
+
+
+@ray.remote
+def _run_chunk(
+    strategy: BlackBox,
+    table: TabularBenchmark,
+    seeds: range,
+    budget: int,
+    metric: str,
+    noise: bool,
+    workers: int,
+) -> list[dict[str, Any]]:
+    return [
+        row
+        for seed in seeds
+        for row in search_table(strategy, table, seed, budget, metric, noise, workers)
+    ]
+
+
+def search_table(
+    strategy: BlackBox,
+    table: TabularBenchmark,
+    seed: int,
+    budget: int,
+    metric: str = "val_loss",
+    noise: bool = True,
+    workers: int = 1,
+) -> list[dict[str, Any]]:
+    """Run one search on a table; return a row each time its incumbent changes, and one at its end.
+
+    Rows have `strategy`, `seed`, `samples` and `seconds` (of all trials so far, and of the warm
+    host), `trials` begun so far, `genotype`, and `regret`: its recorded test metric against the
+    best of the table, 0 or more.
+    """
+    task = table_task(table, seed=seed, budget=budget, metric=metric)
+    look: Look = partial(table.draw, seed=seed) if noise else table.lookup
+    history = simulate_search(
+        strategy, task, look, workers=workers, seconds_before=table.seconds_of_host
+    )
+    rows: list[dict[str, Any]] = []
+    trials: set[str] = set()
+    incumbent = None
+    for row in history.evaluations:
+        trials.add(row["trial"])
+        if row["incumbent"] != incumbent:
+            incumbent = row["incumbent"]
+            rows.append(_point(row["search_samples"], row["search_seconds"], len(trials)))
+            rows[-1] |= {"genotype": incumbent, "regret": table.regret(incumbent, metric)}
+    answer = str(strategy.conclude(history, task)[0][0])
+    rows.append(_point(history.samples, history.seconds, len(trials)))
+    rows[-1] |= {"genotype": answer, "regret": table.regret(answer, metric)}
+    return [{"strategy": strategy.label, "seed": seed} | row for row in rows]
+
+
+def _point(samples: int, seconds: float, trials: int) -> dict[str, Any]:
+    return {"samples": samples, "seconds": seconds, "trials": trials}
+
+
+def regret_curves(searches: pd.DataFrame, budget: int) -> pd.DataFrame:
+    """Average the regret of the incumbents over searches, from where all have one.
+
+    Returns:
+        Columns `strategy`, `samples`, `regret`, `low`, `high` (95% interval of the mean).
+    """
+    rows = []
+    for name, own in searches.groupby("strategy", sort=False):
+        runs = [run for _, run in own.groupby("seed")]
+        first = max(run["samples"].iloc[0] for run in runs)
+        grid = np.linspace(first, budget, GRID)
+        steps = [(run["samples"].to_numpy(), run["regret"].to_numpy()) for run in runs]
+        for samples, mean in zip(grid, mean_of_steps(steps, grid), strict=True):
+            rows.append(
+                {
+                    "strategy": name,
+                    "samples": samples,
+                    "regret": mean.mean,
+                    "low": mean.low,
+                    "high": mean.high,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def rank_strategies(ends: pd.DataFrame) -> pd.DataFrame:
+    """Summarise what searches ended with.
+
+    Returns:
+        A row a strategy, best mean rank first: `name`, `regret` with `ci_low` and `ci_high`,
+        `median`, `mean_rank` (1 is best; the strategies of one seed are ranked), `trials`,
+        `samples`, `seconds`, and `tied`: whether it cannot be told from the best mean rank, by
+        the Nemenyi test, or as the Friedman test before it finds nothing (Demsar, JMLR 2006).
+    """
+    blocks = regret_blocks(ends)
+    ranks = blocks.rank(axis=1).mean()
+    tests = pairwise(blocks)
+    best = ranks.idxmin()
+    differ = overall(blocks) < ALPHA
+    rows = []
+    for name, own in ends.groupby("strategy", sort=False):
+        mean = estimate(own["regret"].tolist())
+        rows.append(
+            {
+                "name": name,
+                "regret": mean.mean,
+                "ci_low": mean.low,
+                "ci_high": mean.high,
+                "median": own["regret"].median(),
+                "mean_rank": ranks[name],
+                "trials": own["trials"].mean(),
+                "samples": own["samples"].mean(),
+                "seconds": own["seconds"].mean(),
+                "tied": not differ or name == best or bool(tests.loc[name, best] >= ALPHA),
+            }
+        )
+    return pd.DataFrame(rows).sort_values("mean_rank", kind="stable").reset_index(drop=True)
+
+
+def regret_blocks(ends: pd.DataFrame) -> pd.DataFrame:
+    """Return the final regrets as blocks: a row a seed, a column a strategy."""
+    return ends.pivot(index="seed", columns="strategy", values="regret")
+
+
+def _reading(
+    ranking: pd.DataFrame,
+    ends: pd.DataFrame,
+    table: TabularBenchmark,
+    metric: str,
+    noise: bool,
+) -> Iterator[str]:
+    unit, scale = ("nats", 1.0) if metric == "val_loss" else ("points", 100.0)
+    if len(ranking) > 1:
+        p = overall(regret_blocks(ends))
+        test = "Friedman" if len(ranking) > 2 else "Wilcoxon"
+        verdict = "differ" if p < ALPHA else "cannot be told apart"
+        searches = ends["seed"].nunique()
+        yield f"Over {searches} searches each, the strategies {verdict} ({test}, p = {p:.2g})."
+        if p < ALPHA:
+            best, *others = ranking["name"]
+            tied = [name for name in others if ranking.set_index("name").at[name, "tied"]]
+            yield (
+                f"Best mean rank: {best}"
+                + (f"; not told apart from it: {', '.join(tied)}." if tied else ".")
+            )
+    chance = scale * table.mean_regret(metric)
+    floor = scale * table.regret(table.best(metric), metric)
+    yield (
+        f"For scale: a genotype picked blindly has a mean regret of {chance:.4f} {unit}, the one "
+        f"recorded best on validation images {floor:.4f}."
+    )
+    try:
+        icc, agreement = table.reliability(metric).icc(), table.test_agreement(metric)
+    except UserError:
+        yield "No genotype of this table has several seeds, so its noise is not known."
+        return
+    seen = "every search drew its trainings with that noise" if noise else "searches saw none of it"
+    yield f"The ICC of one training in this table is {icc:.2f}; {seen}."
+    yield (
+        f"Validation and test images agree on the genotypes with a correlation of "
+        f"{agreement:.2f}, noise taken out."
+    )

@@ -1,0 +1,115 @@
+"""Goes on with a run that was interrupted, on whatever cluster there is now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, PositiveInt
+from rich.console import Console
+
+from sase_ray.cli.output import say
+from sase_ray.commands.compare import Comparison, SearchReport, run_comparison, run_single_search
+from sase_ray.commands.reliability import ReliabilityReport, run_study, study_setup
+from sase_ray.config import Config, load_config
+from sase_ray.execution.all_searches import Interrupted
+from sase_ray.execution.experiment import Setup
+from sase_ray.results.folder import PACKAGES, RunFolder, package_version
+from search_spaces.errors import UserError
+from search_spaces.user_files import parse_yaml
+from trainables.persistence.store import StorageError, Store
+
+
+class _About(BaseModel):
+    """What a run's config.yaml says of the run itself, as far as a resume needs it."""
+
+    kind: Literal["compare", "search", "reliability"]
+    splits: dict[str, Any]
+    trials_at_once: PositiveInt
+    genotypes: list[str] = []
+
+
+Report = Comparison | SearchReport | ReliabilityReport
+RECORDED = "config.yaml"
+
+
+def resume(run: str | Path, *, console: Console | None = None, **resources: Any) -> Report:
+    """Go on with an interrupted run: nothing that it has done is done again.
+
+    Searches that had ended are read; the others hear what they had seen before, in the same
+    order, and go on with their trials' last checkpoints.
+
+    Args:
+        run: the folder of the run, or its place in a storage (a folder or a URI).
+        console: where progress goes; standard output if None.
+        resources: of the cluster, in place of those recorded: `address`, `cpus_per_trial`,
+            `gpus_per_trial`.
+
+    Returns:
+        What the run itself would have returned.
+
+    Raises:
+        UserError: there is no such run, it has ended, it is under way elsewhere, or what it
+            depends on has changed.
+    """
+    console = console or Console()
+    config, about, versions, folder = _read(run, resources)
+    if not folder.is_under_way:
+        raise UserError(f"the run in {folder.path} has ended: there is nothing to resume")
+    changed = [f"{p} {v}" for p, v in versions.items() if p in PACKAGES and v != package_version(p)]
+    if changed:
+        say(console, f"the run was begun with {', '.join(changed)}: its results may differ now")
+    try:
+        if about.kind == "reliability":
+            setup = study_setup(config, about.genotypes, config.seeds)
+        else:
+            setup = Setup.of(config)
+    except UserError as error:
+        if not any(path in str(error) for path in _relative_paths(config.model_dump())):
+            raise
+        raise UserError(f"{error} (relative to the folder that the run was begun in)") from None
+    if setup.search_data.splits != about.splits:
+        raise UserError(
+            f"the images of data set {config.dataset!r} are not those that the run was begun with"
+        )
+    interrupted = Interrupted(folder, about.trials_at_once)
+    if about.kind == "reliability":
+        return run_study(setup, console, interrupted)
+    if about.kind == "search":
+        return run_single_search(setup, console, interrupted)
+    return run_comparison(setup, console, interrupted)
+
+
+def _read(
+    run: str | Path, resources: Mapping[str, Any]
+) -> tuple[Config, _About, Mapping[str, str], RunFolder]:
+    text = Store(run).read(RECORDED)
+    if text is None:
+        raise UserError(f"there is no run in {run}: it has no {RECORDED}")
+    try:
+        recorded = parse_yaml(text.decode(), f"{run}/config.yaml")
+        about, versions = _About(**recorded["run"]), dict(recorded["versions"])
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{run}/{RECORDED} was not written by a run that can be resumed") from None
+    config = load_config(recorded, {"resources": dict(resources)})
+    here = Store(run).place
+    if config.storage is not None and here == Store(config.storage).at(Path(here).name).place:
+        path = Path(config.results) / Path(here).name
+    elif "://" in here:
+        raise StorageError(f"{run} is not where the run was recorded to be stored")
+    else:
+        path = Path(here)
+    return config, about, versions, RunFolder(path.resolve(), config.storage)
+
+
+def _relative_paths(value: Any) -> list[str]:
+    """Return the texts of a configuration that look like paths from the folder that one is in."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [path for one in value for path in _relative_paths(one)]
+    is_path = isinstance(value, str) and ("/" in value or Path(value).suffix)
+    return [value] if is_path and not Path(value).is_absolute() else []

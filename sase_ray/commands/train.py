@@ -1,0 +1,85 @@
+"""Trains one module from scratch by the final protocol, and keeps the network."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from sase_ray.cli.output import say
+from sase_ray.config import Config, load_config, without_searches
+from sase_ray.execution.experiment import FIRST_FINAL_SEED, Setup
+from sase_ray.files import write_whole
+from search_spaces.baselines import baselines
+from search_spaces.errors import UserError
+from trainables.final.training import train_final
+from trainables.persistence.checkpoint import Checkpoints
+from trainables.persistence.store import Store
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network.
+
+    Attributes:
+        path: of its weights, which `torch.load(path, weights_only=True)` reads.
+        test_accuracy: 0 to 1.
+        test_loss: in nats.
+        seconds: of training and evaluation.
+    """
+
+    path: Path
+    test_accuracy: float
+    test_loss: float
+    seconds: float
+
+
+def train(
+    module: str,
+    config: Config | Mapping[str, Any] | str | Path | None = None,
+    *,
+    output: str | Path | None = None,
+    seed: int = FIRST_FINAL_SEED,
+    console: Console | None = None,
+    **overrides: Any,
+) -> Trained:
+    """Train a module from scratch on train and validation images, then look at test images once.
+
+    Interrupted, the same call goes on where it was.
+
+    Args:
+        module: a genotype, or the name of a hand-designed module (`none`, `se`, `eca`, `cbam`).
+        config: as for `compare`; the config.yaml of a run trains as that run did.
+        output: file of the weights; by default named after the module.
+        seed: of initial weights and batches.
+        console: where progress goes; standard output if None.
+        overrides: as for `compare`.
+
+    Raises:
+        UserError: the module does not fit, the file exists, or the training diverged.
+    """
+    console = console or Console()
+    setup = Setup.of(without_searches(load_config(config, overrides)))
+    baseline = module in {row.name for row in baselines()}
+    if not baseline:
+        module = str(setup.space.parse(module))
+    path = Path(output or f"{module}.pt")
+    if path.exists():
+        raise UserError(f"{path} exists: choose another --output, or remove it")
+    job = replace(setup.final_job(module, baseline=baseline, seed=seed), shown=())
+    digest = hashlib.sha256(repr(job).encode()).hexdigest()[:8]
+    kept = Store(path.absolute().parent / f".{path.name}.{digest}.checkpoints")
+    checkpoints = Checkpoints(kept, lambda note: say(console, note))
+    say(console, f"training {module} for {job.protocol.epochs} epochs, weights to {path}")
+    result = train_final(job, setup.final_data, checkpoints)
+    state = checkpoints.latest()
+    if result["diverged"] or state is None:
+        raise UserError(f"the training diverged: {result['reason']}")
+    write_whole(path, lambda partial: torch.save(state["model"], partial))
+    kept.remove()
+    return Trained(path, result["test_accuracy"], result["test_loss"], result["train_seconds"])

@@ -1,0 +1,1 @@
+"""Runs searches and final trainings on Ray."""

@@ -1,0 +1,257 @@
+"""From a configuration to the parts of a comparison; everything that can be wrong is found here."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import pandas as pd
+import torch
+
+from sase_ray.analysis.one_shot_agreement import Truth
+from sase_ray.analysis.proxy_reliability import measured_reliability
+from sase_ray.config import Config
+from sase_ray.results.load import Run, load_run
+from sase_ray.strategies import SearchTask, Strategy, WarmStart, make_strategy
+from sase_ray.strategies.contract import OneShot
+from search_spaces.baselines import baseline_attention
+from search_spaces.errors import UserError, unknown_name
+from search_spaces.network import NetworkSpec
+from search_spaces.ops import load_operations
+from search_spaces.space import SearchSpace
+from search_spaces.super_block import Mixture
+from trainables.data import (
+    FinalData,
+    SearchData,
+    final_data,
+    load_dataset,
+    make_splits,
+    search_data,
+)
+from trainables.final.distributed import check_workers
+from trainables.final.gradcam import chosen_images
+from trainables.final.training import FinalJob
+from trainables.hardware.memory_estimate import training_footprint
+from trainables.search_job import SearchJob
+
+FIRST_FINAL_SEED = 10_000
+"""Seeds of searches count from 0, those of final trainings from here."""
+
+SHOWN_BASELINES = {"none", "se", "cbam"}
+"""Of which Grad-CAM is shown, besides what the strategies found."""
+
+SAMPLED = 3
+"""Genotypes of which the memory is estimated."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The parts of a comparison, checked against each other.
+
+    Attributes:
+        config: what it was made from.
+        space: the search space, its operations loaded.
+        network: the host.
+        strategies: by name, in the order asked for.
+        search_data: what searches may read.
+        final_data: what the final protocol reads.
+        reliability: the row of the proxy protocol's reliability, if it has been measured.
+        earlier: the run that strategies start from, if one is named.
+        truth: genotypes that one-shot searches are asked about, if a table is named.
+    """
+
+    config: Config
+    space: SearchSpace
+    network: NetworkSpec
+    strategies: dict[str, Strategy]
+    search_data: SearchData
+    final_data: FinalData
+    reliability: pd.Series | None = None
+    earlier: Run | None = None
+    truth: Truth | None = None
+
+    @classmethod
+    def of(cls, config: Config) -> Setup:
+        """Build and check all parts.
+
+        Raises:
+            UserError: anything that is asked for does not exist or does not fit.
+        """
+        unused = [name for name in config.strategy_options if name not in config.strategies]
+        if unused:
+            raise unknown_name("strategy in strategy_options", unused[0], config.strategies)
+        for names, what in ((config.strategies, "strategy"), (config.baselines, "baseline")):
+            doubled = [name for name in names if names.count(name) > 1]
+            if doubled:
+                raise UserError(f"{what} {doubled[0]!r} is named twice")
+        strategies = {
+            name: make_strategy(name, config.strategy_options.get(name))
+            for name in config.strategies
+        }
+        for name in config.baselines:
+            baseline_attention(name)
+        space = SearchSpace.load(config.space)
+        load_operations(space)
+        data = load_dataset(config.dataset, config.data.root, **config.data.options)
+        splits = make_splits(
+            data, config.data.split_seed, config.data.train_size, config.data.validation_size
+        )
+        validation = len(splits.validation)
+        final_size = config.final.train_size
+        if final_size is not None and final_size <= validation:
+            raise UserError(
+                f"final.train_size {final_size} must exceed the {validation} validation images, "
+                f"which final training includes"
+            )
+        everything = make_splits(
+            data,
+            config.data.split_seed,
+            None if final_size is None else final_size - validation,
+            validation if final_size is not None or config.data.validation_size else None,
+        )
+        search_view = search_data(data, splits)
+        channels, height, width = search_view.shape
+        network = NetworkSpec(
+            config.backbone.name,
+            num_classes=search_view.num_classes,
+            in_channels=channels,
+            input_size=(height, width),
+            options=config.backbone.options,
+        )
+        network.check_stages(space.stages)
+        try:
+            host = network.build(baseline_attention("none"))
+        except UserError:
+            raise
+        except Exception as error:
+            options = dict(config.backbone.options)
+            raise UserError(
+                f"backbone {config.backbone.name!r} cannot be built with options {options} for "
+                f"images of {height}x{width}: {error}"
+            ) from error
+        final_view = final_data(data, everything)
+        batch_size = min(config.final.batch_size, len(final_view.train))
+        check_workers(config.final.workers, batch_size, host)
+        setup = cls(
+            config,
+            space,
+            network,
+            strategies,
+            search_view,
+            final_view,
+            measured_reliability(config),
+            load_run(config.warm_start_from) if config.warm_start_from else None,
+            Truth.of(config, space),
+        )
+        for strategy in strategies.values():
+            for seed in range(config.seeds) if strategy.starts_from else (0,):
+                warm = setup.warm_start(strategy, seed)
+                strategy.check(replace(setup.task(seed), warm=warm))
+        return setup
+
+    @cached_property
+    def threads(self) -> int:
+        """CPU threads of one trial."""
+        return max(1, int(self.config.resources.cpus_per_trial))
+
+    def task(self, seed: int) -> SearchTask:
+        """Return the search that every strategy gets with this seed."""
+        config = self.config
+        job = SearchJob(
+            self.network,
+            self.space,
+            self.search_data,
+            config.proxy,
+            seed,
+            self.threads,
+            judged=self.truth.genotypes if self.truth else (),
+        )
+        return SearchTask(job, config.budget, config.metric)
+
+    def warm_start(self, strategy: Strategy, seed: int) -> WarmStart:
+        """Return what a strategy starts from: the search of the same seed in the earlier run.
+
+        Raises:
+            UserError: the earlier run has no such search, or it was in another space.
+        """
+        parent = strategy.starts_from
+        if parent is None:
+            return WarmStart()
+        if self.earlier is None:
+            raise UserError(f"strategy {strategy.label!r} needs --warm-start-from RUN")
+        of_run = f"run {self.earlier.name!r}"
+        searches, rankings = self.earlier.searches, self.earlier.rankings
+        search = searches[(searches["strategy"] == parent) & (searches["seed"] == seed)]
+        ranked = rankings[(rankings["strategy"] == parent) & (rankings["seed"] == seed)]
+        if search.empty or ranked.empty:
+            raise UserError(f"{of_run} has no search of {parent} with seed {seed} to start from")
+        best = ranked.sort_values("rank")["genotype"].head(self.config.warm_start_genotypes)
+        try:
+            genotypes = tuple(self.space.parse(text) for text in best)
+        except UserError as error:
+            raise UserError(f"{of_run} searched another space: {error}") from None
+        samples, seconds = search["samples"].iloc[0], search["seconds"].iloc[0]
+        return WarmStart(genotypes, int(samples), float(seconds))
+
+    def final_job(self, module: str, *, baseline: bool, seed: int) -> FinalJob:
+        """Return the final training of a module with one seed."""
+        shows = seed == FIRST_FINAL_SEED and (not baseline or module in SHOWN_BASELINES)
+        return FinalJob(
+            self.network,
+            self.space,
+            module,
+            baseline,
+            self.config.final,
+            seed,
+            self.threads,
+            self.shown_images if shows else (),
+        )
+
+    @cached_property
+    def shown_images(self) -> tuple[int, ...]:
+        """Test images of which Grad-CAM is shown, the same for all modules."""
+        count, seed = self.config.final.gradcam_images, self.config.data.split_seed
+        return chosen_images(self.final_data.test.labels, count, seed)
+
+    def final_seeds(self, replicate: int) -> range:
+        """Return the seeds of the final trainings that belong to one search seed.
+
+        They are the same for all strategies, so that differences are paired, different for every
+        replicate, so that replicates are independent, and none that a search used: a genotype
+        must not be judged from the initial weights that it was chosen by.
+        """
+        count = self.config.final.seeds
+        first = FIRST_FINAL_SEED + replicate * count
+        return range(first, first + count)
+
+    def footprints(self) -> tuple[int, int]:
+        """Return the bytes that a trial takes of a GPU's memory, and a one-shot search's.
+
+        Of a trial it is the most of some genotypes, by the proxy protocol and by the final one.
+        """
+        config, shape = self.config, self.search_data.shape
+        rng = random.Random(0)
+        proxy, final = config.proxy, config.final
+        of_trial = max(
+            training_footprint(
+                self.network.with_genotype(self.space.sample(rng)), shape, size, kind
+            )
+            * networks
+            for size, kind, networks in (
+                (proxy.batch_size, proxy.optimizer, proxy.seeds),
+                (final.batch_size, final.optimizer, 1),
+            )
+            for _ in range(SAMPLED)
+        )
+        alike = Mixture([torch.ones(len(v.choices)) for v in self.space.variables])
+        of_supernet = 0
+        for strategy in self.strategies.values():
+            if isinstance(strategy, OneShot):
+                algorithm = strategy.algorithm(self.task(0))
+                supernet = algorithm.build_supernet(self.network, self.space, 0)
+                size, kind = algorithm.protocol.batch_size, algorithm.protocol.optimizer
+                forward = partial(supernet, mixture=alike)
+                footprint = training_footprint(supernet, shape, size, kind, forward)
+                of_supernet = max(of_supernet, footprint)
+        return of_trial, of_supernet or of_trial

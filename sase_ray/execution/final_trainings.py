@@ -1,0 +1,96 @@
+"""Final trainings, each by one worker or by several, and each no more than once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import ray
+
+from sase_ray.cluster.connection import Slots
+from trainables.data import FinalData
+from trainables.final.distributed import MAX_FAILURES, train_final_together
+from trainables.final.gradcam import read_activations
+from trainables.final.training import FinalJob, train_final
+from trainables.persistence.checkpoint import Checkpoints
+from trainables.persistence.resumable import NOTE
+from trainables.persistence.store import Store
+
+MAX_RETRIES = 5
+"""How often a training whose process died, with its node perhaps, goes on elsewhere."""
+
+
+class FinalTrainings:
+    """The final trainings of a run.
+
+    Args:
+        slots: how the cluster is shared.
+        workers: of each training.
+        data: on what.
+        kept: where results and checkpoints are kept; what is there is not trained again.
+    """
+
+    def __init__(self, slots: Slots, workers: int, data: FinalData, kept: Store) -> None:
+        self.trial = slots.trial
+        self.data = ray.put(data)
+        self.kept = kept
+        self.teams: Any = None
+        if workers > 1:
+            at_once = max(1, slots.room_for_workers // workers)
+            # Holds nothing itself: what it starts does. A thread for each training at a time; what
+            # does not fit waits, where it costs nothing.
+            teams: Any = ray.remote(
+                num_cpus=0, max_restarts=MAX_FAILURES, max_task_retries=MAX_FAILURES
+            )(_Teams)
+            self.teams = teams.options(max_concurrency=at_once).remote(
+                workers, slots.trial.cpus, slots.trial.gpus > 0
+            )
+
+    def begin(self, job: FinalJob) -> Any:
+        """Return the reference of what `train_final` gives, with a `NOTE` perhaps."""
+        kept = self._place(job)
+        if self.teams is not None:
+            return self.teams.train.remote(job, [self.data], kept)
+        alone = _alone.options(num_cpus=self.trial.cpus, num_gpus=self.trial.gpus)
+        return alone.remote(job, self.data, kept)
+
+    def activations(self, job: FinalJob) -> pd.DataFrame | None:
+        """Return where the trained network of a job looks, or None if that was not kept.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        return read_activations(self._place(job))
+
+    def _place(self, job: FinalJob) -> Store:
+        module = hashlib.sha256(job.module.encode()).hexdigest()[:16]
+        return self.kept.at(f"{module}-{job.seed}")
+
+
+@ray.remote(max_retries=MAX_RETRIES)
+def _alone(job: FinalJob, data: FinalData, kept: Store) -> dict[str, Any]:
+    notes: list[str] = []
+    return _once(kept, lambda: train_final(job, data, Checkpoints(kept, notes.append)), notes)
+
+
+class _Teams:
+    def __init__(self, workers: int, cpus: float, gpu: bool) -> None:
+        self.settings: dict[str, Any] = {"workers": workers, "cpus": cpus, "gpu": gpu}
+
+    def train(self, job: FinalJob, data: list[ray.ObjectRef], kept: Store) -> dict[str, Any]:
+        return _once(kept, lambda: train_final_together(job, data[0], kept=kept, **self.settings))
+
+
+def _once(
+    kept: Store, train: Callable[[], dict[str, Any]], notes: list[str] | None = None
+) -> dict[str, Any]:
+    content = kept.read("result.json")
+    if content is None:
+        result = train()
+        kept.write("result.json", json.dumps(result).encode())
+        return result | {NOTE: "; ".join(filter(None, [*(notes or ()), result.get(NOTE)]))}
+    known: dict[str, Any] = json.loads(content)
+    return known

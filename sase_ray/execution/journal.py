@@ -1,0 +1,195 @@
+"""What a run has seen, kept in its storage as it comes, so that it can be resumed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sase_ray.execution.one_search import SearchOutcome
+from sase_ray.results.history import RESULT_KEYS, History, Mode
+from search_spaces.errors import UserError
+from search_spaces.genotype import Genotype
+from trainables.persistence.resumable import Result
+from trainables.persistence.store import StorageError, Store
+
+FLUSH_SECONDS = 2.0
+"""What is older than this is on disk. What is younger is still in the trials' checkpoints."""
+
+Event = dict[str, Any]
+
+
+@dataclass
+class Past:
+    """What a search had seen before it was interrupted.
+
+    Attributes:
+        results: trial to the results of its first epochs.
+        failures: trial to the reason it failed for.
+        order: trials and epochs in the order in which they were reported.
+    """
+
+    results: dict[str, list[Result]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    order: list[tuple[str, int]] = field(default_factory=list)
+
+    def knows(self, trial: str, epoch: int) -> bool:
+        """Return whether an evaluation is remembered."""
+        return epoch <= len(self.results.get(trial, ()))
+
+
+class Journal:
+    """Everything that the searches of a run report, in files that are only added to.
+
+    ``journal/<search>/<number>.jsonl`` holds events, a line each; ``outcomes/<search>.json`` a
+    search that has ended, after which its journal and its checkpoints are removed.
+
+    Args:
+        store: of the run.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._waiting: dict[str, list[Event]] = {}
+        self._ended: dict[str, list[str]] = {}
+        self._parts: dict[str, int] = {}
+        self._flushed = time.monotonic()
+
+    def trials(self, search: str) -> Store:
+        """Return where the trials of a search keep their checkpoints."""
+        return self.store.at("trials", _file(search))
+
+    def evaluated(self, search: str, row: Mapping[str, Any]) -> None:
+        """Note an evaluation."""
+        result = {key: row[key] for key in RESULT_KEYS if key in row}
+        self._note(search, {"trial": row["trial"], "result": result})
+
+    def trial_ended(self, search: str, trial: str, reason: str | None) -> None:
+        """Note the end of a trial, and the reason if it failed."""
+        if reason is not None:
+            self._note(search, {"trial": trial, "reason": reason})
+        self._ended.setdefault(search, []).append(trial)
+
+    def _note(self, search: str, event: Event) -> None:
+        self._waiting.setdefault(search, []).append(event)
+
+    def flush(self, *, now: bool = True) -> None:
+        """Write what is waiting; without `now` only if that was a while ago.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if not now and time.monotonic() - self._flushed < FLUSH_SECONDS:
+            return
+        for search, events in self._waiting.items():
+            folder = self.store.at("journal", _file(search))
+            if search not in self._parts:
+                self._parts[search] = len(folder.names())
+            lines = "".join(json.dumps(event) + "\n" for event in events)
+            folder.write(f"{self._parts[search]:08d}.jsonl", lines.encode())
+            self._parts[search] += 1
+        self._waiting.clear()
+        # Only now are the checkpoints of trials that have ended not needed any more.
+        for search, trials in self._ended.items():
+            for trial in trials:
+                self.trials(search).remove(trial)
+        self._ended.clear()
+        self._flushed = time.monotonic()
+
+    def past(self, search: str) -> Past:
+        """Read what a search had seen.
+
+        Raises:
+            StorageError: a file of the journal is damaged.
+        """
+        past = Past()
+        folder = self.store.at("journal", _file(search))
+        for name in folder.names():
+            content = folder.read(name) or b""
+            try:
+                events = [json.loads(line) for line in content.decode().splitlines()]
+                for event in events:
+                    _remember(past, event)
+            except (ValueError, KeyError, TypeError) as error:
+                raise StorageError(f"{folder.place}/{name} is damaged: {error!r}") from None
+        return past
+
+    def search_ended(self, search: str, outcome: SearchOutcome) -> None:
+        """Keep how a search ended, in the place of its journal and its checkpoints."""
+        content = json.dumps(_to_plain(outcome)).encode()
+        self.store.write(f"outcomes/{_file(search)}.json", content)
+        self._waiting.pop(search, None)
+        self._ended.pop(search, None)
+        self.store.at("journal", _file(search)).remove()
+        self.trials(search).remove()
+
+    def outcome(self, search: str) -> SearchOutcome | None:
+        """Return how a search ended, or None if it has not.
+
+        Raises:
+            StorageError: the file is damaged.
+        """
+        name = f"outcomes/{_file(search)}.json"
+        content = self.store.read(name)
+        if content is None:
+            return None
+        try:
+            return _from_plain(json.loads(content))
+        except (ValueError, KeyError, TypeError, UserError) as error:
+            raise StorageError(f"{self.store.place}/{name} is damaged: {error!r}") from None
+
+
+def _remember(past: Past, event: Event) -> None:
+    trial = str(event["trial"])
+    if "reason" in event:
+        past.failures[trial] = event["reason"]
+        return
+    result, known = event["result"], past.results.setdefault(trial, [])
+    # An epoch that was reported again, by a process in place of one that died, changes nothing.
+    if result["epoch"] == len(known) + 1:
+        known.append(result | {"done": result["diverged"] or result["finished"]})
+        past.order.append((trial, result["epoch"]))
+
+
+def _file(search: str) -> str:
+    return search.replace("/", "-")
+
+
+def _to_plain(outcome: SearchOutcome) -> dict[str, Any]:
+    history = outcome.history
+    return {
+        "strategy": outcome.strategy,
+        "seed": outcome.seed,
+        "ranking": [[str(genotype), score] for genotype, score in outcome.ranking],
+        "score": outcome.score,
+        "metric": history.metric,
+        "mode": history.mode,
+        "samples_before": history.samples_before,
+        "seconds_before": history.seconds_before,
+        "evaluations": [
+            {"trial": row["trial"]} | {key: row[key] for key in RESULT_KEYS if key in row}
+            for row in history.evaluations
+        ],
+        "genotypes": history.genotypes,
+        "failures": history.failures,
+    }
+
+
+def _from_plain(content: Mapping[str, Any]) -> SearchOutcome:
+    mode: Mode = content["mode"]
+    history = History(content["metric"], mode, content["samples_before"], content["seconds_before"])
+    for row in content["evaluations"]:
+        history.add(row["trial"], row)
+    history.genotypes.update(content["genotypes"])
+    history.failures.update(content["failures"])
+    return SearchOutcome(
+        strategy=content["strategy"],
+        seed=content["seed"],
+        ranking=[(Genotype.parse(text), score) for text, score in content["ranking"]],
+        score=content["score"],
+        history=history,
+        samples=history.samples,
+        seconds=history.seconds,
+    )

@@ -1,0 +1,206 @@
+"""Runs one search through Ray Tune, and tells what came of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import ray
+from ray import tune
+
+from sase_ray.execution.budget import Budget, BudgetedSearcher, BudgetStopper, Once
+from sase_ray.execution.replay_order import Turn, keeper_of
+from sase_ray.results.history import History, Listener, Recorder, Row
+from sase_ray.strategies import SearchTask, Strategy
+from search_spaces.genotype import Genotype
+from trainables.one_shot.algorithm import Ranking
+from trainables.persistence.resumable import SHARE, Memory, ResumableTrainable
+from trainables.persistence.store import Store
+from trainables.proxy.warm_host import train_host
+
+MAX_FAILURES = 2
+"""How often a trial whose process died is started again, from its last checkpoint."""
+
+
+@dataclass(frozen=True)
+class TrialResources:
+    """What one trial holds while it runs; fractions of a GPU share it."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+    def reserved(self, factor: float = 1) -> tune.PlacementGroupFactory:
+        """Return what Tune reserves.
+
+        Args:
+            factor: on a share of one GPU, up to the whole; whole GPUs stay as many.
+        """
+        gpus = min(1.0, factor * self.gpus) if self.gpus < 1 else self.gpus
+        wanted = {"CPU": self.cpus, "GPU": gpus}
+        return tune.PlacementGroupFactory([{k: v for k, v in wanted.items() if v}])
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """What a search ended with.
+
+    Attributes:
+        strategy: name of the strategy.
+        seed: of the search.
+        ranking: genotypes with scores, best first.
+        score: what the scores are, and which are better.
+        history: every evaluation.
+        samples: training samples seen.
+        seconds: device-seconds of all trials.
+    """
+
+    strategy: str
+    seed: int
+    ranking: Ranking
+    score: str
+    history: History
+    samples: int
+    seconds: float
+
+    @property
+    def peak_memory_mib(self) -> float:
+        """The most memory that a trial took, in MiB; not a number where none told."""
+        told = [
+            row["peak_memory_mib"] for row in self.history.evaluations if "peak_memory_mib" in row
+        ]
+        return max(told, default=float("nan"))
+
+    @property
+    def genotype(self) -> Genotype:
+        """The genotype that the strategy answers with."""
+        return self.ranking[0][0]
+
+
+def train_host_on(resources: TrialResources) -> Any:
+    """Return `train_host` as a Ray task, to run with what one trial holds."""
+    return ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=2)(train_host)
+
+
+def run_search(
+    strategy: Strategy,
+    task: SearchTask,
+    *,
+    storage: str | Path,
+    resources: TrialResources | None = None,
+    concurrency: int = 1,
+    listener: Listener | None = None,
+    memory: Memory | None = None,
+    order: Sequence[Turn] = (),
+) -> SearchOutcome:
+    """Run one search on the Ray cluster that this process is connected to.
+
+    Args:
+        strategy: what to run.
+        task: over what, on which data, with which budget and seed. A warm host that the proxy
+            protocol asks for is trained first, if the task does not bring it.
+        storage: folder or URI for Tune's own files; a subfolder is made, and removed at the end.
+        resources: of one trial.
+        concurrency: trials at a time.
+        listener: told of every evaluation as it comes.
+        memory: where trials keep their checkpoints, and what is remembered of them; else they
+            keep them in `storage` for as long as the search runs.
+        order: in which the remembered results were reported.
+
+    Raises:
+        UserError: the budget is too small, or no trial came to a result.
+        StorageError: a trial could not write its checkpoint.
+    """
+    resources = resources or TrialResources()
+    strategy.check(task)
+    if task.job.host is None and strategy.wants_host(task):
+        task = task.with_host(ray.get(train_host_on(resources).remote(task.job)))
+    plan = strategy.plan(task)
+    budget = Budget(
+        task.budget - plan.samples_before,
+        plan.samples_per_epoch,
+        plan.first_epochs,
+        plan.max_trials,
+    )
+    history = History(task.metric, task.mode, plan.samples_before, plan.seconds_before)
+    name = f"{strategy.label}-seed{task.job.seed}"
+    # Tune's own per-trial loggers cost more than a small trial, and our tables hold the same.
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    # So do its snapshots of all trials, which grow with the search; our journal takes their place.
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"
+    memory = memory or Memory(Store(storage).at(f"{name}-checkpoints"))
+    listener = listener or Listener()
+    if order and concurrency > 1:
+        keeper = keeper_of(order)
+        memory = replace(memory, turns=keeper)
+        listener = _Ordered(listener, keeper)
+    parameters = dict(plan.parameters)
+    if issubclass(plan.trainable, ResumableTrainable):
+        parameters["memory"] = memory
+    trainable = tune.with_resources(
+        tune.with_parameters(plan.trainable, **parameters),
+        lambda config: resources.reserved(config.get(SHARE, 1)),
+    )
+    # Tune keeps trainables by name in a registry that all searches of a Ray job share: without a
+    # name of its own, a search would run the trials of whichever other search began last.
+    trainable._name = f"{name}-{uuid4().hex}"
+    tuner = tune.Tuner(
+        trainable,
+        param_space=dict(plan.param_space),
+        tune_config=tune.TuneConfig(
+            metric=task.metric,
+            mode=task.mode,
+            search_alg=BudgetedSearcher(plan.searcher or Once(), budget),
+            scheduler=plan.scheduler,
+            num_samples=-1,
+            max_concurrent_trials=concurrency,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=Store(storage).place,
+            stop=BudgetStopper(budget),
+            callbacks=[Recorder(history, task.job.space, listener)],
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        Store(storage).remove(name)
+        Store(storage).remove(f"{name}-checkpoints")
+    return SearchOutcome(
+        strategy=strategy.label,
+        seed=task.job.seed,
+        ranking=strategy.conclude(history, task),
+        score=strategy.score(task),
+        history=history,
+        samples=history.samples,
+        seconds=history.seconds,
+    )
+
+
+class _Ordered(Listener):
+    """Tells the keeper of the order what the search has heard."""
+
+    def __init__(self, inner: Listener, keeper: Any) -> None:
+        self.inner = inner
+        self.keeper = keeper
+
+    def trial_began(self, trial: str) -> None:
+        self.inner.trial_began(trial)
+
+    def evaluated(self, row: Row) -> None:
+        self.inner.evaluated(row)
+        self.keeper.hear.remote((row["trial"], row["epoch"]))
+
+    def trial_ended(self, trial: str, reason: str | None) -> None:
+        self.inner.trial_ended(trial, reason)
+
+    def noted(self, text: str) -> None:
+        self.inner.noted(text)

@@ -1,0 +1,429 @@
+"""The figures of the report: of a run, a matplotlib figure, or None without data.
+
+For a paper, within `sase_ray.figures.style.styled`:
+``anytime_figure(load_run(path)).savefig("a.pdf")``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from sase_ray.analysis.main_effects import main_effects, operation_shares
+from sase_ray.analysis.outcomes import (
+    BASELINE,
+    anytime,
+    is_better_small,
+    metric_of,
+    proxy_agreement,
+    proxy_and_final,
+    rank_tests,
+)
+from sase_ray.figures.regret import draw_ranks
+from sase_ray.figures.style import (
+    GRID,
+    HUES,
+    INK,
+    MUTED,
+    Look,
+    label_ends,
+    label_of,
+    looks,
+    new_figure,
+    styled,
+)
+from sase_ray.results.load import Run
+from sase_ray.statistics.rank_tests import pairwise, pareto_front
+
+COSTS = {
+    "search_seconds": "search, device-seconds",
+    "parameters": "parameters of the network",
+    "macs": "multiply-accumulates an image",
+    "latency_ms": "latency, milliseconds of 32 images",
+}
+MONITORS = {
+    "entropy": "entropy of alpha (1: uniform)",
+    "dominant_eigenvalue": "dominant eigenvalue",
+    "poor_share": "probability of poor operations",
+    "discretisation_gap": "discretisation gap, nats",
+}
+METRICS = {
+    "val_loss": "validation cross-entropy, nats",
+    "val_accuracy": "validation accuracy, %",
+}
+AGAINST = {
+    "search_samples": "training samples of the search",
+    "search_seconds": "device-seconds of the search",
+    "trials": "trials begun",
+}
+
+
+def looks_of(run: Run) -> dict[str, Look]:
+    """Give every strategy of a run the look that it has in all figures; baselines are grey."""
+    families = dict(zip(run.strategies["name"], run.strategies["family"], strict=True))
+    searched = [*run.curves["strategy"].unique(), *run.searches["strategy"].unique()]
+    searched += [name for name, family in families.items() if family != BASELINE]
+    found = looks(searched)
+    return found | {
+        n: Look(MUTED, ":", "o", filled=False) for n, f in families.items() if f == BASELINE
+    }
+
+
+def accuracy_figure(run: Run) -> Figure | None:
+    """Draw mean test accuracies with their 95% intervals, and the single searches beside them."""
+    table = run.strategies[run.strategies["test_accuracy"].notna()].iloc[::-1]
+    if table.empty:
+        return None
+    look = looks_of(run)
+    final = run.final[~run.final["diverged"]]
+    singles = final.groupby(["name", "seed"])["test_accuracy"].mean()
+    with styled():
+        figure = new_figure(5.0, 0.75 + 0.27 * len(table))
+        axes = figure.add_subplot()
+        for place, row in enumerate(table.to_dict("records")):
+            name, colour = row["name"], look[row["name"]].color
+            axes.plot(
+                [100 * row["ci_low"], 100 * row["ci_high"]], [place, place], color=colour,
+                linewidth=2, solid_capstyle="round", alpha=0.55,
+            )  # fmt: skip
+            if name in singles.index.get_level_values("name"):
+                own = 100 * singles.loc[name]
+                axes.plot(own, [place] * len(own), ".", color=colour, markersize=3.5, alpha=0.8)
+            face = "none" if row["family"] == BASELINE else colour
+            axes.plot(
+                100 * row["test_accuracy"], place, look[name].marker, color=colour,
+                markerfacecolor=face, markersize=6,
+            )  # fmt: skip
+        axes.set_yticks(range(len(table)), table["name"].map(label_of))
+        axes.set(xlabel="test accuracy, %", ylim=(-0.6, len(table) - 0.4))
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def rank_figure(run: Run) -> Figure | None:
+    """Draw the critical-difference diagram of Demsar (2006); None without searches enough."""
+    tests = rank_tests(run)
+    if tests is None or not tests.can_draw or np.ptp(tests.ranks) == 0:
+        return None
+    look = looks_of(run)
+    with styled():
+        figure = new_figure(5.0, 0.9 + 0.16 * len(tests.ranks))
+        axes = figure.add_subplot()
+        draw_ranks(axes, tests.ranks, pairwise(-tests.blocks), look)
+    return figure
+
+
+def cost_figure(run: Run) -> Figure | None:
+    """Draw what every search cost in device-seconds, and the mean of each strategy."""
+    searches = run.searches[run.searches["seconds"] > 0]
+    if searches.empty:
+        return None
+    look = looks_of(run)
+    mean = searches.groupby("strategy")["seconds"].mean().sort_values(ascending=False)
+    with styled():
+        figure = new_figure(5.0, 0.75 + 0.27 * len(mean))
+        axes = figure.add_subplot()
+        for place, (name, value) in enumerate(mean.items()):
+            own = searches.loc[searches["strategy"] == name, "seconds"]
+            colour = look[str(name)].color
+            axes.plot(own, [place] * len(own), ".", color=colour, markersize=5, alpha=0.6)
+            axes.plot(value, place, "|", color=colour, markersize=11, markeredgewidth=2.2)
+            axes.annotate(
+                f"{value:,.0f}", (value, place), (0, 6), textcoords="offset points", ha="center",
+                va="bottom", fontsize=7, color=MUTED,
+            )  # fmt: skip
+        axes.set_yticks(range(len(mean)), mean.index.map(label_of))
+        axes.set(xlabel="device-seconds of a search", ylim=(-0.6, len(mean) - 0.2))
+        axes.set_xlim(left=0)
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def anytime_figure(run: Run, against: str = "search_samples") -> Figure | None:
+    """Draw the incumbents' validation metric over cost: means, and 95% bands of several searches.
+
+    Args:
+        run: with curves.
+        against: search_samples, search_seconds or trials.
+    """
+    curves = anytime(run, against)
+    if curves.empty:
+        return None
+    metric = metric_of(run)
+    scale = 1 if is_better_small(metric) else 100
+    look = looks_of(run)
+    with styled():
+        figure = new_figure()
+        axes = figure.add_subplot()
+        for name, own in curves.groupby("strategy", sort=False):
+            colour = look[str(name)].color
+            axes.step(own[against], scale * own["value"], where="post", **look[str(name)].line)
+            axes.fill_between(
+                own[against], scale * own["low"], scale * own["high"], step="post", color=colour,
+                alpha=0.1, linewidth=0,
+            )  # fmt: skip
+        axes.set(xlabel=AGAINST[against], ylabel=f"incumbent's {METRICS[metric]}")
+        axes.set_ylim(*_sensible(scale * curves["value"], scale * curves[["low", "high"]]))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter(_thousands)
+        ends = curves.groupby("strategy", sort=False)["value"].last()
+        label_ends(
+            figure, [(axes, scale * y, str(name), look[str(name)]) for name, y in ends.items()]
+        )
+    return figure
+
+
+def _sensible(values: pd.Series, bands: pd.DataFrame) -> tuple[float, float]:
+    """Return limits that show the means; a band of few searches may reach beyond them."""
+    low, high = float(values.min()), float(values.max())
+    room = max(high - low, 0.02 * abs(high), 1e-9)
+    bottom, top = bands.min().min(), bands.max().max()
+    bottom = low if np.isnan(bottom) else max(bottom, low - 1.5 * room)
+    top = high if np.isnan(top) else min(top, high + 1.5 * room)
+    return bottom - 0.05 * room, top + 0.05 * room
+
+
+def _thousands(value: float, position: object) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
+def tradeoff_figure(run: Run, cost: str = "parameters") -> Figure | None:
+    """Draw test accuracy against a cost; the line joins what no other module beats in both.
+
+    Args:
+        run: with strategies.
+        cost: search_seconds, parameters, macs or latency_ms.
+    """
+    table = run.strategies[np.isfinite(run.strategies["test_accuracy"])]
+    table = table[np.isfinite(table[cost])]
+    if cost == "search_seconds":
+        table = table[table["family"] != BASELINE]
+    if len(table) < 2:
+        return None
+    look = looks_of(run)
+    accuracy = 100 * table["test_accuracy"]
+    front = table[pareto_front(table[cost], table["test_accuracy"])].sort_values(cost)
+    with styled():
+        figure = new_figure()
+        axes = figure.add_subplot()
+        axes.step(
+            front[cost], 100 * front["test_accuracy"], where="post", color=INK, linewidth=1,
+            alpha=0.6, zorder=1,
+        )  # fmt: skip
+        for row in table.to_dict("records"):
+            style = look[row["name"]]
+            face = style.color if style.filled else "none"
+            axes.plot(
+                row[cost], 100 * row["test_accuracy"], style.marker, color=style.color,
+                markerfacecolor=face, markersize=6.5,
+            )  # fmt: skip
+        axes.margins(0.07, 0.1)
+        axes.set(xlabel=COSTS[cost], ylabel="test accuracy, %")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(_thousands)
+        _lead_to_labels(
+            figure, axes, table["name"].tolist(), table[cost].tolist(), accuracy.tolist(), look
+        )
+    return figure
+
+
+def _lead_to_labels(
+    figure: Figure,
+    axes: Axes,
+    names: Sequence[str],
+    xs: Sequence[float],
+    ys: Sequence[float],
+    look: dict[str, Look],
+) -> None:
+    """Write the points' names at the right, each at the end of a thin line from its point."""
+    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
+    right = axes.get_xlim()[1]
+    for x, y in zip(xs, ys, strict=True):
+        axes.plot([x, right], [y, y], color=GRID, linewidth=0.8, zorder=0.5)
+    axes.grid(axis="y", visible=False)
+    ends = [(axes, y, name, look[name]) for name, y in zip(names, ys, strict=True)]
+    label_ends(figure, ends, size=7.5, points=True)
+
+
+def agreement_figure(run: Run) -> Figure | None:
+    """Draw the final accuracy of every answer against its proxy score, seeds' means removed."""
+    paired = proxy_and_final(run)
+    if np.isnan(proxy_agreement(run).tau):
+        return None
+    metric = metric_of(run)
+    sign = -1 if is_better_small(metric) else 1
+    scale = 1 if is_better_small(metric) else 100
+    look = looks_of(run)
+    with styled():
+        figure = new_figure()
+        axes = figure.add_subplot()
+        axes.axhline(0, color=MUTED, linewidth=0.7)
+        axes.axvline(0, color=MUTED, linewidth=0.7)
+        for name, own in paired.groupby("strategy", sort=False):
+            style = look[str(name)]
+            axes.plot(
+                sign * scale * own["proxy_centred"], 100 * own["final_centred"], style.marker,
+                color=style.color, markersize=6, alpha=0.8, label=label_of(str(name)),
+            )  # fmt: skip
+        better = "lower loss" if is_better_small(metric) else "points"
+        axes.set(
+            xlabel=f"better by proxy → ({better}, less its seed's mean)",
+            ylabel="final accuracy, points\nless its seed's mean",
+        )
+        axes.margins(0.08)
+        # Points of a strategy lie apart, so that no label could stand beside them all.
+        axes.legend(
+            loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, handletextpad=0.1,
+            borderaxespad=0,
+        )  # fmt: skip
+    return figure
+
+
+def _panels(count: int, rows: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure of two columns of panels, each with room for so many labelled rows."""
+    height = (0.42 + 0.155 * rows) * ((count + 1) // 2) + 0.35
+    figure = new_figure(5.0, height)
+    grid = figure.subplots((count + 1) // 2, 2, squeeze=False, sharex=True)
+    for unused in grid.flat[count:]:
+        unused.axis("off")
+    return figure, list(grid.flat[:count])
+
+
+def shares_figure(run: Run) -> Figure | None:
+    """Draw how often good genotypes have each operation on each edge, beside how often all do."""
+    shares = operation_shares(run)
+    if shares.empty:
+        return None
+    edges = list(dict.fromkeys(shares["edge"]))
+    with styled():
+        figure, panels = _panels(len(edges), shares.groupby("edge").size().max())
+        for axes, edge in zip(panels, edges, strict=True):
+            own = shares[shares["edge"] == edge].sort_values(["good", "all"], ignore_index=True)
+            for place, row in own.iterrows():
+                axes.plot([100 * row["low"], 100 * row["high"]], [place, place], color=HUES[0],
+                          linewidth=1.4, alpha=0.45)  # fmt: skip
+            axes.plot(100 * own["good"], own.index, "o", color=HUES[0], markersize=4.5)
+            axes.plot(100 * own["all"], own.index, "|", color=INK, markersize=8)
+            _label_rows(axes, own["operation"], edge)
+        figure.supxlabel("share with the operation, %: good genotypes (dot), all (bar)", fontsize=8)
+    return figure
+
+
+def effects_figure(run: Run) -> Figure | None:
+    """Draw the main effect of every operation with its 95% interval; to the right is better."""
+    found = main_effects(run)
+    if found is None:
+        return None
+    metric = metric_of(run)
+    scale = -1000 if is_better_small(metric) else 100
+    unit = "less loss, 0.001 nats" if is_better_small(metric) else "points of accuracy"
+    edges = list(dict.fromkeys(found.effects["edge"]))
+    with styled():
+        figure, panels = _panels(len(edges), found.effects.groupby("edge").size().max())
+        for axes, edge in zip(panels, edges, strict=True):
+            own = found.effects[found.effects["edge"] == edge]
+            own = own.assign(effect=scale * own["effect"]).sort_values("effect", ignore_index=True)
+            axes.axvline(0, color=MUTED, linewidth=0.8)
+            for place, row in own.iterrows():
+                clear = row["low"] * row["high"] > 0
+                colour = HUES[0] if clear else MUTED
+                axes.plot([scale * row["low"], scale * row["high"]], [place, place], color=colour,
+                          linewidth=1.4, alpha=0.6)  # fmt: skip
+                axes.plot(row["effect"], place, "o", color=colour, markersize=4.5)
+            _label_rows(axes, own["operation"], edge)
+        figure.supxlabel(f"effect against the edge's mean: {unit} → better", fontsize=8)
+    return figure
+
+
+def _label_rows(axes: Axes, names: pd.Series, title: str) -> None:
+    axes.set_yticks(range(len(names)), names.map(label_of), fontsize=7)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_title(title.replace("_", " "), fontsize=8)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+
+
+def alpha_figure(run: Run, strategy: str) -> Figure | None:
+    """Draw the probabilities of a one-shot strategy's operations over time, means over searches.
+
+    Args:
+        run: with alpha.
+        strategy: whose.
+    """
+    alpha = run.alpha[run.alpha["strategy"] == strategy]
+    if alpha.empty:
+        return None
+    variables = list(dict.fromkeys(alpha["variable"]))
+    with styled():
+        figure, panels = _panels(len(variables), 9)
+        ends = []
+        for axes, variable in zip(panels, variables, strict=True):
+            own = alpha[alpha["variable"] == variable]
+            # Searches evaluate at the same samples, if they are of one run.
+            mean = own.pivot_table(
+                index="search_samples", columns="operation", values="probability", sort=False
+            )
+            last = mean.ffill().iloc[-1]
+            best = last.idxmax()
+            for operation in mean:
+                chosen = operation == best
+                style = Look(HUES[0] if chosen else MUTED, "-", "")
+                axes.plot(mean.index, mean[operation], **style.line,
+                          linewidth=1.8 if chosen else 0.8, alpha=1 if chosen else 0.75,
+                          zorder=3 if chosen else 2)  # fmt: skip
+                ends.append((axes, float(last[operation]), str(operation), style))
+            axes.axhline(1 / mean.shape[1], color=INK, linewidth=0.7, linestyle=":")
+            axes.set_title(str(variable).replace("_", " "), fontsize=8)
+            axes.tick_params(labelsize=7)
+            axes.xaxis.set_major_locator(MaxNLocator(3))
+            axes.xaxis.set_major_formatter(_thousands)
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+        figure.supxlabel("training samples of the search", fontsize=8)
+        figure.supylabel("probability", fontsize=8)
+        label_ends(figure, ends, size=6.5)
+    return figure
+
+
+def monitor_figure(run: Run) -> Figure | None:
+    """Draw what warns of a collapse of one-shot searches, over time, means over searches."""
+    known = [name for name in MONITORS if run.curves[name].notna().any()]
+    if not known:
+        return None
+    look = looks_of(run)
+    with styled():
+        figure = new_figure(5.0, 1.9 * ((len(known) + 1) // 2))
+        grid = figure.subplots((len(known) + 1) // 2, 2, squeeze=False)
+        for unused in grid.flat[len(known) :]:
+            unused.axis("off")
+        ends = []
+        for axes, name in zip(grid.flat, known, strict=False):
+            for strategy, own in run.curves.dropna(subset=[name]).groupby("strategy", sort=False):
+                style = look[str(strategy)]
+                for _, search in own.groupby("seed"):
+                    axes.plot(search["search_samples"], search[name], color=style.color,
+                              linewidth=0.6, alpha=0.5)  # fmt: skip
+                mean = own.groupby("search_samples")[name].mean()
+                axes.plot(mean.index, mean, **style.line)
+                ends.append((axes, float(mean.iloc[-1]), str(strategy), style))
+            axes.set_title(MONITORS[name], fontsize=8)
+            axes.tick_params(labelsize=7)
+            axes.xaxis.set_major_locator(MaxNLocator(3))
+            axes.xaxis.set_major_formatter(_thousands)
+        figure.supxlabel("training samples of the search", fontsize=8)
+        label_ends(figure, ends, size=6.5)
+    return figure

@@ -1,0 +1,156 @@
+"""TensorBoard's logs of a run as it goes: a folder a strategy and seed, so that curves overlay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
+from sase_ray.figures.tensorboard_images import draw_alpha, pixels_of
+from search_spaces.space import SearchSpace
+from trainables.persistence.store import StorageError
+
+Row = dict[str, Any]
+INCUMBENT = {"incumbent_val_loss": "val_loss", "incumbent_val_accuracy": "val_accuracy"}
+COSTS = ("samples", "seconds", "trials")
+"""What curves run over: training samples, device-seconds, trials that have reported."""
+
+COLLAPSE = ("entropy", "dominant_eigenvalue", "poor_share", "discretisation_gap")
+"""Signs of a one-shot search's collapse, of those that report them."""
+
+COMPARISON = "comparison"
+PROGRESS = "progress"
+"""Folders of what is not of one strategy: the charts' layout and panels; how far the run is."""
+
+
+def incumbent_tag(cost: str, metric: str) -> str:
+    """Return the tag of the metric of a search's best so far."""
+    return f"incumbent over {cost}/{metric}"
+
+
+def band_tags(cost: str, metric: str) -> tuple[str, str, str]:
+    """Return the tags of the mean over a strategy's seeds, the lowest and the highest."""
+    mean, low, high = (f"seeds over {cost}/{metric} {what}" for what in ("mean", "low", "high"))
+    return mean, low, high
+
+
+class TensorBoardLogs:
+    """Writes evaluations as they come.
+
+    TensorBoard's first page shows tags by the alphabet: they are named so that it begins with the
+    incumbents.
+
+    Tags, in the folder ``<strategy>/seed<seed>``:
+
+    - ``incumbent over <cost>/<metric>``: the metric of the best genotype so far, or of the
+      supernet itself for a one-shot search; the step is the cost.
+    - ``probability <edge>/<operation>`` and ``signs of collapse/<sign>``, over samples, of a
+      one-shot search.
+    - ``operations/<edge>``, the probabilities as a histogram over epochs, and
+      ``operations/probabilities``, the same as an image at epochs 1, 2, 4 and so on.
+
+    The folder `progress` has ``progress/<number>`` over seconds. What the run came to is written
+    by `sase_ray.monitoring.tensorboard_summary`.
+
+    Args:
+        folder: the logs' folder.
+        space: names the operations of alpha.
+    """
+
+    def __init__(self, folder: Path, space: SearchSpace) -> None:
+        self.folder = folder
+        self.choices = {variable.name: variable.choices for variable in space.variables}
+        self._writers: dict[str, SummaryWriter] = {}
+        self._trials: dict[tuple[str, int], set[str]] = {}
+        with SummaryWriter(str(folder / COMPARISON)) as writer:
+            writer.add_custom_scalars(_layout(list(self.choices)))
+
+    def log_evaluation(self, strategy: str, seed: int, row: Row) -> None:
+        """Log one evaluation of a search.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        trials = self._trials.setdefault((strategy, seed), set())
+        trials.add(row["trial"])
+        steps = (row["search_samples"], round(row["search_seconds"]), len(trials))
+        with self._told():
+            self._log(self._writer(f"{strategy}/seed{seed}"), row, steps)
+
+    def _log(self, writer: SummaryWriter, row: Row, steps: tuple[int, int, int]) -> None:
+        for key, metric in INCUMBENT.items():
+            for cost, step in zip(COSTS, steps, strict=True):
+                writer.add_scalar(incumbent_tag(cost, metric), row[key], step)
+        for sign in COLLAPSE:
+            if row.get(sign) is not None:
+                writer.add_scalar(f"signs of collapse/{sign}", row[sign], row["search_samples"])
+        if row.get("alpha"):
+            self._log_alpha(writer, row)
+        writer.flush()
+
+    def _log_alpha(self, writer: SummaryWriter, row: Row) -> None:
+        alpha, epoch = row["alpha"], row["epoch"]
+        for edge, probabilities in alpha.items():
+            for op, probability in zip(self.choices[edge], probabilities, strict=True):
+                tag = f"probability {edge}/{op}"
+                writer.add_scalar(tag, probability, row["search_samples"])
+            if np.isfinite(probabilities).all():  # of a search that diverged they may not be
+                writer.add_histogram(f"operations/{edge}", np.asarray(probabilities), epoch)
+        if epoch.bit_count() == 1 or row["finished"]:  # 1, 2, 4, ...: a drawing takes 0.1 s
+            picture = pixels_of(draw_alpha(alpha, self.choices))
+            writer.add_image("operations/probabilities", picture, epoch, dataformats="HWC")
+
+    def log_progress(self, numbers: Mapping[str, float], seconds: int) -> None:
+        """Log how far the run is, so many seconds after it began.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        with self._told():
+            writer = self._writer(PROGRESS)
+            for name, value in numbers.items():
+                writer.add_scalar(f"progress/{name}", value, seconds)
+            writer.flush()
+
+    def close(self) -> None:
+        """Finish all files; every evaluation is in them already."""
+        for writer in self._writers.values():
+            with suppress(OSError):
+                writer.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"{self.folder} cannot be written: {error}") from None
+
+    def _writer(self, name: str) -> SummaryWriter:
+        if name not in self._writers:
+            self._writers[name] = SummaryWriter(str(self.folder / name))
+        return self._writers[name]
+
+
+def _layout(edges: list[str]) -> dict[str, dict[str, list[Any]]]:
+    """Return the custom charts; a line of tags is a regular expression."""
+    pairs = [(metric, cost) for metric in INCUMBENT.values() for cost in COSTS]
+    return {
+        "strategies: mean of the seeds, lowest and highest (at the end of the run)": {
+            f"{metric} over {cost}": ["Margin", list(band_tags(cost, metric))]
+            for metric, cost in pairs
+        },
+        "every search: the incumbent": {
+            f"{metric} over {cost}": ["Multiline", [f"^{incumbent_tag(cost, metric)}$"]]
+            for metric, cost in pairs
+        },
+        "one-shot searches: probability of every operation": {
+            edge: ["Multiline", [f"^probability {edge}/"]] for edge in edges
+        },
+        "one-shot searches: signs of collapse": {
+            sign: ["Multiline", [f"^signs of collapse/{sign}$"]] for sign in COLLAPSE
+        },
+    }

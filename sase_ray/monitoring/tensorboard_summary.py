@@ -1,0 +1,212 @@
+"""What a run came to, for TensorBoard, out of the run's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tensorboard.plugins.hparams.summary_v2 import (
+    Discrete,
+    HParam,
+    Metric,
+    hparams_config_pb,
+    hparams_pb,
+)
+from torch.utils.tensorboard import SummaryWriter
+
+from sase_ray.figures.tensorboard_images import (
+    draw_activations,
+    draw_alpha_course,
+    draw_block,
+    pixels_of,
+)
+from sase_ray.monitoring.tensorboard_live import (
+    COMPARISON,
+    COSTS,
+    INCUMBENT,
+    band_tags,
+    incumbent_tag,
+)
+from sase_ray.results.folder import edges_of
+from search_spaces.genotype import Genotype
+from trainables.persistence.store import StorageError
+
+POINTS = 200
+"""Of a band's curve."""
+
+SELECTED_FOLDERS = 40
+"""With more folders, TensorBoard's Custom Scalars and Images begin with none of them selected."""
+
+GENOTYPES = 50
+"""Rows of the HParams tab, each a folder of its own, where there are too many folders anyway."""
+
+OF_STRATEGY = (
+    "test_accuracy", "difference", "p_holm", "search_samples", "search_seconds", "trials",
+    "parameters", "macs", "latency_ms",
+)  # fmt: skip
+OF_GENOTYPE = (
+    "test_accuracy", "val_accuracy", "val_loss", "test_loss", "parameters", "macs", "latency_ms",
+)  # fmt: skip
+
+
+def write_summaries(folder: Path) -> None:
+    """Write bands, tests, answers, the HParams tab and panels into a run's TensorBoard logs.
+
+    Args:
+        folder: of the run, with its tables; of a single search it has no final trainings.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    try:
+        _write(folder)
+    except OSError as error:
+        raise StorageError(f"{folder / 'tensorboard'} cannot be written: {error}") from None
+
+
+def _write(folder: Path) -> None:
+    tables = {path.stem: pd.read_parquet(path) for path in folder.glob("*.parquet")}
+    logs = folder / "tensorboard"
+    curves = tables["curves"]
+    curves["search_trials"] = curves.groupby(["strategy", "seed"], group_keys=False)["trial"].apply(
+        lambda trials: (~trials.duplicated()).cumsum()
+    )
+    for strategy, rows in curves.groupby("strategy"):
+        with SummaryWriter(str(logs / str(strategy))) as writer:
+            _write_bands(writer, rows)
+    rankings = tables["rankings"].query("rank == 1")
+    for answer in rankings.itertuples():
+        with SummaryWriter(str(logs / answer.strategy / f"seed{answer.seed}")) as writer:
+            _write_answer(writer, answer, tables)
+    _write_hparams(logs, tables)
+    if "gradcam" in tables:
+        with SummaryWriter(str(logs / COMPARISON)) as writer:
+            _add_picture(
+                writer, "looks/Grad-CAM on test images", draw_activations(tables["gradcam"])
+            )
+
+
+def band(curves: pd.DataFrame, cost: str, metric: str) -> pd.DataFrame:
+    """Return mean, lowest and highest incumbent of a strategy's seeds over a cost.
+
+    Every search keeps its incumbent until it finds a better one, and after its end; the band
+    begins where all seeds have one.
+
+    Args:
+        curves: rows of `curves.parquet` of one strategy, with a column of the cost.
+        cost: a column.
+        metric: a column; what is not finite is left out.
+
+    Returns:
+        Columns mean, low and high, by the cost; at most `POINTS` rows.
+    """
+    finite = curves[np.isfinite(curves[metric])]
+    last = finite.assign(step=finite[cost].round()).groupby(["step", "seed"])[metric].last()
+    held = last.unstack("seed").ffill().dropna()
+    kept = np.unique(np.linspace(0, len(held) - 1, min(POINTS, len(held))).astype(int))
+    held = held.iloc[kept]
+    return pd.DataFrame({"mean": held.mean(1), "low": held.min(1), "high": held.max(1)})
+
+
+def _write_bands(writer: SummaryWriter, curves: pd.DataFrame) -> None:
+    for column, metric in INCUMBENT.items():
+        for cost in COSTS:
+            tags = band_tags(cost, metric)
+            for step, *values in band(curves, f"search_{cost}", column).itertuples():
+                for tag, value in zip(tags, values, strict=True):
+                    writer.add_scalar(tag, value, int(step))
+
+
+def _write_answer(writer: SummaryWriter, answer: Any, tables: Mapping[str, pd.DataFrame]) -> None:
+    def of_search(table: str, name: str = "strategy") -> pd.DataFrame:
+        rows = tables.get(table, pd.DataFrame(columns=[name, "seed"]))
+        return rows[(rows[name] == answer.strategy) & (rows["seed"] == answer.seed)]
+
+    _add_picture(writer, "modules found/block", draw_block(Genotype.parse(answer.genotype)))
+    if len(alpha := of_search("alpha") if len(tables["alpha"]) else ()):
+        _add_picture(writer, "operations/over samples", draw_alpha_course(alpha))
+    finals = of_search("final", "name")
+    if len(finals):
+        end = of_search("curves").iloc[-1]
+        for metric in ("test_loss", "test_accuracy"):
+            for cost in COSTS:
+                step = round(end[f"search_{cost}"])
+                writer.add_scalar(incumbent_tag(cost, metric), finals[metric].mean(), step)
+
+
+def _write_hparams(logs: Path, tables: Mapping[str, pd.DataFrame]) -> None:
+    rows = list(_strategy_rows(tables))
+    folders = {event.parent for event in logs.rglob("events.*")}
+    folders |= {logs / folder for folder in (COMPARISON, *(row[0] for row in rows))}
+    rows += _genotype_rows(tables, max(0, SELECTED_FOLDERS - len(folders)) or GENOTYPES)
+    values: dict[str, dict[str, None]] = {}
+    for _, hparams, _ in rows:
+        for name, value in hparams.items():
+            values.setdefault(name, {})[value] = None
+    known = {name for *_, results in rows for name in results}
+    metrics = [n for n in dict.fromkeys((*OF_GENOTYPE, *OF_STRATEGY)) if n in known]
+    # The columns, once for all rows, which do not all have the same.
+    columns = hparams_config_pb(
+        [HParam(name, Discrete([*of_name])) for name, of_name in values.items()],
+        [Metric(f"result/{name}", display_name=name) for name in metrics],
+    )
+    with SummaryWriter(str(logs / COMPARISON)) as writer:
+        writer.file_writer.add_summary(columns)
+    for folder, hparams, results in rows:
+        with SummaryWriter(str(logs / folder)) as writer:
+            writer.file_writer.add_summary(hparams_pb(hparams, trial_id=folder))
+            for name, result in results.items():
+                writer.add_scalar(f"result/{name}", result, 0)
+
+
+_HParamsRow = tuple[str, dict[str, str], dict[str, float]]
+"""Folder, hparams, metrics."""
+
+
+def _strategy_rows(tables: Mapping[str, pd.DataFrame]) -> Iterator[_HParamsRow]:
+    if "strategies" not in tables:
+        return
+    for row in tables["strategies"].to_dict("records"):
+        baseline = row["family"] == "baseline"
+        folder = f"baseline {row['name']}" if baseline else row["name"]
+        yield folder, {"family": row["family"]}, _finite(row, OF_STRATEGY)
+
+
+def _genotype_rows(tables: Mapping[str, pd.DataFrame], count: int) -> Iterator[_HParamsRow]:
+    table = genotype_table(tables["trials"], tables.get("final"))
+    for rank, (text, row) in enumerate(table.head(count).iterrows(), start=1):
+        hparams = {"family": "genotype", **edges_of(str(text))}
+        yield f"genotypes/{rank:02d} {text}"[:200], hparams, _finite(row, OF_GENOTYPE)
+
+
+def genotype_table(trials: pd.DataFrame, finals: pd.DataFrame | None) -> pd.DataFrame:
+    """Return what is known of every genotype that was trained on its own.
+
+    Args:
+        trials: of `trials.parquet`; a one-shot search's are left out, which train a supernet.
+        finals: of `final.parquet`, if there is one.
+
+    Returns:
+        Columns `OF_GENOTYPE` as far as known, means over trainings, by genotype: those with final
+        trainings first, then by validation loss.
+    """
+    alone = trials[(trials["family"] != "one-shot") & (trials["status"] == "finished")]
+    known = [alone.groupby("genotype")[["val_loss", "val_accuracy"]].mean()]
+    if finals is not None:
+        found = finals[finals["family"] != "baseline"]
+        columns = [name for name in OF_GENOTYPE if name in found]
+        known.append(found.groupby("module")[columns].mean())
+    table = pd.concat(known, axis=1)
+    table["unknown"] = table["test_accuracy"].isna() if "test_accuracy" in table else True
+    return table.sort_values(["unknown", "val_loss"], kind="stable")
+
+
+def _finite(row: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, float]:
+    return {name: float(row[name]) for name in names if name in row and np.isfinite(row[name])}
+
+
+def _add_picture(writer: SummaryWriter, tag: str, figure: Any) -> None:
+    writer.add_image(tag, pixels_of(figure), dataformats="HWC")

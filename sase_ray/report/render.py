@@ -1,0 +1,195 @@
+"""Writes the sections of a report as one HTML page, as Markdown, or as LaTeX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import jinja2
+from markupsafe import Markup, escape
+
+from sase_ray.analysis.outcomes import check_size, labels_of
+from sase_ray.figures.style import DARK, LIGHT, styled, theme, to_svg
+from sase_ray.files import write_whole
+from sase_ray.report.document import Section, Shown, Table
+from sase_ray.report.sections import sections_of
+from sase_ray.results.load import Run, load_run
+from search_spaces.errors import UserError, unknown_name
+from trainables.persistence.store import StorageError
+
+Format = Literal["html", "md", "latex"]
+MOST_RUNS = 8
+_ENDING: dict[str, str] = {"html": "html", "md": "md", "latex": "tex"}
+_LONG = 40
+"""Characters of a word, or of a cell, that no column of numbers has."""
+
+_TEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "–": "--", "−": "--", "·": r"\textperiodcentered{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", **{c: rf"\{c}" for c in "&%$#_{}"},
+}  # fmt: skip
+
+
+def write_report(
+    runs: Sequence[str | Path], form: Format = "html", output: str | Path | None = None
+) -> Path:
+    """Write the report of a run, or of several beside each other.
+
+    Args:
+        runs: folders of runs.
+        form: html (one page that needs nothing else), md or latex (with a folder of figures beside
+            it, SVG or PDF).
+        output: file to write; by default `report.html` (or `comparison.html` of several) in the
+            first run's folder.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: a run cannot be read, or the file cannot be written.
+    """
+    if form not in get_args(Format):
+        raise unknown_name("format", form, get_args(Format))
+    if not 1 <= len(runs) <= MOST_RUNS:
+        raise UserError(f"a report is of 1 to {MOST_RUNS} runs, not of {len(runs)}")
+    loaded = [load_run(run) for run in runs]
+    for run in loaded:
+        check_size(run)
+    name = "report" if len(loaded) == 1 else "comparison"
+    path = Path(output) if output else loaded[0].path / f"{name}.{_ENDING[form]}"
+    sections = sections_of(loaded)
+    figures = path.with_name(f"{path.stem}_figures")
+    try:
+        if form != "html":
+            figures.mkdir(exist_ok=True)
+            _write_figures(sections, figures, "svg" if form == "md" else "pdf")
+        text = render(loaded, sections, form, figures.name)
+        write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    except StorageError:  # says the same by itself
+        raise
+    except (OSError, ValueError) as error:  # ValueError: of a path with a null character
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be written: {reason}") from None
+    return path
+
+
+def render(runs: Sequence[Run], sections: Sequence[Section], form: Format, figures: str) -> str:
+    """Return the page.
+
+    Args:
+        runs: that it is about.
+        sections: of `sections_of`.
+        form: html, md or latex.
+        figures: name of the folder of figures, for md and latex.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sase_ray.report"),
+        autoescape=form == "html",
+        trim_blocks=form != "html",
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "kind": lambda part: type(part).__name__,
+        "svg": _svg,
+        "md": _markdown,
+        "tex": _tex,
+        "cell": _tex_cell,
+        "columns": _tex_columns,
+        "prose": _PROSE[form],
+    }
+    title = " and ".join(labels_of(runs)) if len(runs) < 4 else f"{len(runs)} runs"
+    return environment.get_template(f"report.{_ENDING[form]}.j2").render(
+        title=f"Search for attention modules: {title}",
+        facts=[_facts(run, label) for run, label in zip(runs, labels_of(runs), strict=True)],
+        sections=sections,
+        light=theme(LIGHT),
+        dark=theme(DARK),
+        figures=figures,
+    )
+
+
+def _facts(run: Run, label: str) -> str:
+    """Say in a line what a run was."""
+    config = run.config
+
+    def of(key: str) -> Any:
+        return config.get(key, "?")
+
+    host = of("backbone")
+    host = host.get("name", "?") if isinstance(host, dict) else host
+    budget = f"{of('budget'):,}" if isinstance(of("budget"), int) else of("budget")
+    hardware = run.recorded.hardware
+    where = hardware.get("gpu") or hardware.get("processor") or ""
+    begun = str(run.recorded.run.get("started", ""))[:10]
+    return " · ".join(
+        str(fact)
+        for fact in (
+            label, f"data set {of('dataset')}", f"host {host}", f"space {of('space')}",
+            f"{budget} training samples a search", f"{of('seeds')} searches a strategy",
+            where, begun,
+        )
+        if fact
+    )  # fmt: skip
+
+
+def _write_figures(sections: Sequence[Section], folder: Path, ending: str) -> None:
+    shown = [part for section in sections for part in section.parts if isinstance(part, Shown)]
+    for part in shown:
+        with styled():
+            part.figure.savefig(folder / f"{part.name}.{ending}")
+
+
+def _svg(part: Shown) -> Markup:
+    svg = to_svg(part.figure, part.name)
+    return Markup(svg.replace("<svg ", f'<svg style="min-width: {part.least}rem" ', 1))
+
+
+def _code(escaped: Callable[[str], str], begin: str, end: str) -> Callable[[str], Markup]:
+    """Return a filter that escapes a text, and marks what stands between backticks."""
+
+    def mark(text: str) -> Markup:
+        pieces = text.split("`")
+        return Markup(
+            "".join(
+                f"{begin}{escaped(piece)}{end}" if i % 2 else escaped(piece)
+                for i, piece in enumerate(pieces)
+            )
+        )
+
+    return mark
+
+
+def _markdown(text: str) -> str:
+    """Escape what Markdown, and HTML in it, would read as more than text."""
+    return re.sub(r"([\\`*_{}\[\]<>#|!~$&])", r"\\\1", re.sub(r"\s+", " ", str(text)))
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(c, c) for c in re.sub(r"\s+", " ", str(text)))
+
+
+def _tex_cell(text: str) -> str:
+    """Escape a cell; a minus is one, and what is longer than a column may break, as a digest."""
+    words = (
+        r"\allowbreak{}".join(map(_tex, re.findall(".{1,16}", word)))
+        if len(word) > _LONG
+        else _tex(word)
+        for word in str(text).split()
+    )
+    return re.sub(r"^-(?=[0-9.])", "$-$", " ".join(words))
+
+
+def _tex_columns(table: Table) -> str:
+    """Return the columns after the first: of numbers, or one of texts."""
+    if len(table.head) == 2 and any(len(str(row[1])) > _LONG for row in table.rows):
+        return r">{\raggedright\arraybackslash}p{0.65\textwidth}"
+    return "r" * (len(table.head) - 1)
+
+
+_PROSE: dict[str, Callable[[str], Markup]] = {
+    "html": _code(lambda text: str(escape(text)), "<code>", "</code>"),
+    "md": _code(_markdown, "<code>", "</code>"),
+    "latex": _code(_tex, r"\texttt{", "}"),
+}

@@ -1,0 +1,305 @@
+"""The folder of a run: its configuration and its tables, each file written whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import ray
+import torch
+import yaml
+
+from sase_ray.config import Config
+from sase_ray.execution.one_search import SearchOutcome
+from sase_ray.files import write_whole
+from search_spaces.errors import UserError, shorten
+from search_spaces.genotype import Genotype
+from search_spaces.space import SearchSpace
+from trainables.hardware.device import processor
+from trainables.persistence.store import StorageError, Store
+
+Row = dict[str, Any]
+_NOT_IN_CURVES = frozenset({"alpha", "ranking", "scores", "finished"})
+UNDER_WAY = "under-way"
+PACKAGES = ("sase-ray", "torch", "torchvision", "timm", "ray", "optuna", "numpy", "scipy")
+
+
+class RunFolder:
+    """`results/<run>/`: config.yaml, the tables, TensorBoard's logs, and what a resume needs.
+
+    Args:
+        path: of the folder.
+        storage: folder or URI with a folder of the same name, which holds what a resume needs,
+            and at the end a copy of the results; None keeps everything in `path`.
+    """
+
+    def __init__(self, path: Path, storage: str | None = None) -> None:
+        self.path = path
+        self.storage = Store(storage).at(path.name) if storage else None
+        self.state = (self.storage or Store(path)).at("state")
+
+    @classmethod
+    def create(cls, config: Config) -> RunFolder:
+        """Make the folder of a new run.
+
+        Raises:
+            UserError: it exists already, or cannot be made; or the storage is of no known kind.
+        """
+        if config.storage is not None:
+            Store(config.storage)
+        folder = cls.make(config.results, config.run, config.dataset, config.storage)
+        if folder.storage is not None and folder.storage.read("config.yaml") is not None:
+            folder.path.rmdir()
+            raise UserError(
+                f"storage {folder.storage.place} has a run already: choose another --run, resume "
+                f"that one, or remove it"
+            )
+        return folder
+
+    @classmethod
+    def make(
+        cls, results: str | Path, run: str | None, prefix: str, storage: str | None = None
+    ) -> RunFolder:
+        """Make the folder `run` in `results`; unnamed, it is the prefix and the time.
+
+        Raises:
+            UserError: as `create`.
+        """
+        path = Path(results) / (run or f"{prefix}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+        check_new(path)
+        try:
+            path.mkdir(parents=True)
+        except (OSError, ValueError) as error:  # ValueError: of a null character
+            reason = getattr(error, "strerror", None) or error
+            shown = shorten(str(path))
+            raise UserError(f"results folder {shown} cannot be made: {reason}") from None
+        return cls(path.resolve(), storage)
+
+    @property
+    def tensorboard(self) -> Path:
+        """Where TensorBoard's logs lie, a folder a strategy."""
+        return self.path / "tensorboard"
+
+    @property
+    def tune_storage(self) -> str:
+        """Where Ray Tune keeps its own files while searches run."""
+        return self.state.at("tune").place
+
+    def write_config(self, config: Config | Mapping[str, Any], about: Mapping[str, Any]) -> None:
+        """Write the configuration, and what else the numbers depend on.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        content = {
+            "config": config.model_dump(mode="json") if isinstance(config, Config) else {**config},
+            "run": {"started": datetime.now(UTC).isoformat(timespec="seconds"), **about},
+            "versions": {"python": platform.python_version()}
+            | {package: package_version(package) for package in PACKAGES},
+            "git": _git_commit(),
+            "hardware": hardware(),
+        }
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
+        for place in filter(None, (Store(self.path), self.storage)):
+            place.write("config.yaml", text)
+
+    def lock(self) -> None:
+        """Keep others off the run for as long as this process is at it.
+
+        Raises:
+            UserError: another process is.
+            StorageError: the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be written: {error}") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise UserError(f"the run in {self.path} is under way in another process") from None
+
+    def unlock(self) -> None:
+        """Let others at the run."""
+        (self.path / ".lock").unlink(missing_ok=True)
+        self._lock.close()
+
+    def begin(self, config: Config, about: Mapping[str, Any]) -> None:
+        """Note that the run is under way, and write its configuration.
+
+        Raises:
+            StorageError: that cannot be done; nothing of the run is left.
+        """
+        try:
+            self.state.write(UNDER_WAY, b"")
+            self.write_config(config, about)
+        except StorageError:
+            self.state.remove()
+            self.unlock()
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the run has begun and not come to its end."""
+        return self.state.read(UNDER_WAY) is not None
+
+    def finish(self) -> None:
+        """Copy the results into the storage, if there is one, and remove what a resume needs."""
+        if self.storage is not None:
+            for path in sorted(self.path.rglob("*")):
+                if path.is_file() and path.name != ".lock":
+                    self.storage.write(path.relative_to(self.path).as_posix(), path.read_bytes())
+        self.state.remove()
+
+    def write_searches(
+        self, outcomes: Sequence[SearchOutcome], families: Mapping[str, str], space: SearchSpace
+    ) -> None:
+        """Write searches, trials, curves, alpha and rankings of those that have ended so far."""
+        self.write_table("searches", search_rows(outcomes))
+        self.write_table("trials", _trial_rows(outcomes, families))
+        self.write_table("curves", _curve_rows(outcomes))
+        self.write_table("alpha", _alpha_rows(outcomes, space))
+        self.write_table("rankings", _ranking_rows(outcomes))
+
+    def write_table(self, name: str, rows: Iterable[Row], *, csv: bool = False) -> pd.DataFrame:
+        """Write rows as `<name>.parquet`, and as `<name>.csv` if asked; return them as a frame.
+
+        Raises:
+            StorageError: they cannot be written; an earlier table is as it was.
+        """
+        frame = pd.DataFrame(list(rows))
+        write_whole(self.path / f"{name}.parquet", lambda path: frame.to_parquet(path, index=False))
+        if csv:
+            write_whole(self.path / f"{name}.csv", lambda path: frame.to_csv(path, index=False))
+        return frame
+
+
+def check_new(path: Path) -> None:
+    """Check that a results folder is not there yet.
+
+    Raises:
+        UserError: it is.
+    """
+    if os.path.exists(path):  # False, where Path.exists fails, for a name that is too long
+        raise UserError(f"results folder {path} exists: choose another --run, or remove it")
+
+
+def search_rows(outcomes: Iterable[SearchOutcome]) -> list[Row]:
+    """Return a row a search: its answer and its cost."""
+    return [
+        {
+            "strategy": outcome.strategy,
+            "seed": outcome.seed,
+            "genotype": str(outcome.genotype),
+            "samples": outcome.samples,
+            "seconds": outcome.seconds,
+            "trials": len(outcome.history.trials()),
+            "peak_memory_mib": outcome.peak_memory_mib,
+        }
+        for outcome in outcomes
+    ]
+
+
+def _trial_rows(outcomes: Iterable[SearchOutcome], families: Mapping[str, str]) -> Iterable[Row]:
+    for outcome in outcomes:
+        for row in outcome.history.trials():
+            head = {
+                "strategy": outcome.strategy,
+                "family": families[outcome.strategy],
+                "seed": outcome.seed,
+            }
+            yield head | row | edges_of(row.get("genotype"))
+
+
+def edges_of(genotype: str | None) -> dict[str, str]:
+    """Return edge (of each stage) to operation; of no genotype nothing."""
+    if genotype is None:
+        return {}
+    parsed = Genotype.parse(genotype)
+    if parsed.stages == 1:
+        return parsed.edges()
+    return {
+        f"stage{stage}.{edge}": op
+        for stage in range(parsed.stages)
+        for edge, op in parsed.stage(stage).edges().items()
+    }
+
+
+def _curve_rows(outcomes: Iterable[SearchOutcome]) -> Iterable[Row]:
+    for outcome in outcomes:
+        for row in outcome.history.evaluations:
+            plain = {key: value for key, value in row.items() if key not in _NOT_IN_CURVES}
+            yield {"strategy": outcome.strategy, "seed": outcome.seed} | plain
+
+
+def _alpha_rows(outcomes: Iterable[SearchOutcome], space: SearchSpace) -> Iterable[Row]:
+    choices = {variable.name: variable.choices for variable in space.variables}
+    for outcome in outcomes:
+        for row in outcome.history.evaluations:
+            for variable, probabilities in row.get("alpha", {}).items():
+                for op, probability in zip(choices[variable], probabilities, strict=True):
+                    yield {
+                        "strategy": outcome.strategy,
+                        "seed": outcome.seed,
+                        "search_samples": row["search_samples"],
+                        "variable": variable,
+                        "operation": op,
+                        "probability": probability,
+                    }
+
+
+def _ranking_rows(outcomes: Iterable[SearchOutcome]) -> Iterable[Row]:
+    for outcome in outcomes:
+        for rank, (genotype, score) in enumerate(outcome.ranking, start=1):
+            yield {
+                "strategy": outcome.strategy,
+                "seed": outcome.seed,
+                "rank": rank,
+                "genotype": str(genotype),
+                "score": score,
+                "score_is": outcome.score,
+            }
+
+
+def package_version(package: str) -> str:
+    """Return the version of an installed package."""
+    try:
+        return version(package)
+    except ImportError:
+        return "not installed"
+
+
+def _git_commit() -> str | None:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def hardware() -> dict[str, Any]:
+    """Describe the cluster that this process is connected to, and this machine."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return {
+        "nodes": len(nodes),
+        "cpus": sum(node.get("CPU", 0.0) for node in nodes),
+        "gpus": sum(node.get("GPU", 0.0) for node in nodes),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "processor": processor(),
+        "memory_gib": round(sum(node.get("memory", 0.0) for node in nodes) / 2**30, 1),
+    }

@@ -1,0 +1,277 @@
+"""What a search has seen: its evaluations and trials, as plain rows."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from search_spaces.errors import UserError
+from search_spaces.genotype import Genotype
+from search_spaces.space import SearchSpace
+from trainables.one_shot.algorithm import Ranking
+from trainables.persistence.resumable import NOTE, OUT_OF_MEMORY, TRIAL, TrialFailedError
+from trainables.persistence.store import StorageError
+
+Row = dict[str, Any]
+Mode = Literal["min", "max"]
+
+RESULT_KEYS = (
+    "genotype",
+    "epoch",
+    "samples",
+    "train_seconds",
+    "train_loss",
+    "val_loss",
+    "val_accuracy",
+    "val_loss_sd",
+    "val_accuracy_sd",
+    "last_val_loss",
+    "last_val_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "diverged",
+    "reason",
+    "finished",
+    "peak_memory_mib",
+    "entropy",
+    "poor_share",
+    "dominant_eigenvalue",
+    "discretisation_gap",
+    "operations_left",
+    "alpha",
+    "ranking",
+    "scores",
+)
+"""What of a trial's results is kept."""
+
+_NO_STORAGE = [os.strerror(code) for code in (errno.ENOSPC, errno.EROFS, errno.EDQUOT)]
+
+_NOT_OF_TRIAL = {"finished", "alpha", "ranking", "scores"}
+_OF_TRIAL = ("trial", *(key for key in RESULT_KEYS if key not in _NOT_OF_TRIAL))
+
+
+@dataclass
+class History:
+    """The evaluations and the trials of one search.
+
+    Attributes:
+        evaluations: a row an evaluation in the order they came: trial, genotype, epoch, samples
+            and train_seconds of the trial, metrics, and search_samples and search_seconds of the
+            whole search up to then.
+        genotypes: trial to the genotype it was begun for, of searches that train genotypes.
+        failures: trial to the reason it failed for.
+        metric: what the search optimised.
+        mode: whether the metric is better small (min) or large (max).
+        samples: training samples seen so far; at first those seen before the first trial.
+        seconds: device-seconds held so far; at first those held before the first trial.
+    """
+
+    metric: str
+    mode: Mode
+    samples: int = 0
+    seconds: float = 0.0
+    evaluations: list[Row] = field(default_factory=list)
+    genotypes: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.samples_before, self.seconds_before = self.samples, self.seconds
+        self._last: dict[str, Row] = {}
+        self._best: Row | None = None
+
+    def add(self, trial_id: str, result: Row) -> Row:
+        """Add an evaluation; a repeated one (after a crash) takes the place of the first."""
+        row = {"trial": trial_id} | {key: result[key] for key in RESULT_KEYS if key in result}
+        before = self._last.get(trial_id)
+        if before is not None and before["epoch"] >= row["epoch"]:
+            self.evaluations = [
+                old
+                for old in self.evaluations
+                if old["trial"] != trial_id or old["epoch"] < row["epoch"]
+            ]
+        self.evaluations.append(row)
+        self._last[trial_id] = row
+        self.samples += row["samples"] - (before["samples"] if before else 0)
+        self.seconds += row["train_seconds"] - (before["train_seconds"] if before else 0.0)
+        best = self._best
+        if best is None or self._rank_key(row) < self._rank_key(best):
+            self._best = row
+        elif best["trial"] == trial_id:  # the incumbent fell back: any other may be better now
+            self._best = min(self._last.values(), key=self._rank_key)
+        assert self._best is not None
+        row |= {
+            "search_samples": self.samples,
+            "search_seconds": self.seconds,
+            "incumbent": self._best["genotype"],
+            "incumbent_val_loss": self._best["val_loss"],
+            "incumbent_val_accuracy": self._best["val_accuracy"],
+        }
+        return row
+
+    def _rank_key(self, row: Row) -> tuple[bool, int, float]:
+        sign = 1 if self.mode == "min" else -1
+        return (row["diverged"], -row["epoch"], sign * row[self.metric])
+
+    def ranked_trials(self) -> Ranking:
+        """Rank genotypes by their trials: those trained longer first, then by the metric.
+
+        Raises:
+            UserError: no trial has reported anything.
+        """
+        if not self.evaluations:
+            raise self._no_result()
+        ranked: dict[str, float] = {}
+        for row in sorted(self._last.values(), key=self._rank_key):
+            ranked.setdefault(row["genotype"], row[self.metric])
+        return [(Genotype.parse(text), score) for text, score in ranked.items()]
+
+    def _no_result(self) -> UserError:
+        reasons = {*self.failures.values(), *(row["reason"] for row in self._last.values())}
+        why = "; ".join(sorted(reasons - {""})) or "nothing was reported"
+        return UserError(f"no trial of the search came to a result: {why}")
+
+    def last_ranking(self) -> Ranking:
+        """Return the latest ranking of a search that had not diverged, as one-shot searches give.
+
+        Raises:
+            UserError: there is none.
+        """
+        for row in reversed(self.evaluations):
+            if not row["diverged"]:
+                return [(Genotype.parse(text), score) for text, score in row["ranking"]]
+        raise self._no_result()
+
+    def trials(self) -> list[Row]:
+        """Return a row a trial: its last evaluation, and how it ended.
+
+        `status` is `finished`, `stopped` (early, by a scheduler or the budget's end), `diverged`
+        or `failed`; the latter two with a `reason`.
+        """
+        rows = [
+            {key: row[key] for key in _OF_TRIAL if key in row} | {"status": _status(row)}
+            for row in self._last.values()
+        ]
+        for row in rows:
+            if row["trial"] in self.failures:
+                row |= {"status": "failed", "reason": self.failures[row["trial"]]}
+        rows += [
+            {
+                "trial": trial,
+                "genotype": self.genotypes.get(trial),
+                "status": "failed",
+                "reason": reason,
+            }
+            for trial, reason in self.failures.items()
+            if trial not in self._last
+        ]
+        return rows
+
+
+def _status(row: Row) -> str:
+    if row["diverged"]:
+        return "diverged"
+    return "finished" if row.get("finished") else "stopped"
+
+
+class Recorder(Callback):
+    """Tune's callback that keeps the history, and tells a listener of every evaluation.
+
+    Args:
+        history: what to keep it in.
+        space: reads the genotype out of a trial's config.
+        listener: told of every row, and of the end of every trial.
+    """
+
+    def __init__(self, history: History, space: SearchSpace, listener: Listener) -> None:
+        self.history = history
+        self.space = space
+        self.listener = listener
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the listener, which lives in this process: Tune saves its callbacks."""
+        return {**self.__dict__, "listener": None}
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Keep which genotype the trial is for, should it fail before it reports."""
+        if trial.config.keys() >= {variable.name for variable in self.space.variables}:
+            genotype = self.space.from_config(trial.config)
+            self.history.genotypes[trial.config[TRIAL]] = str(genotype)
+        self.listener.trial_began(trial.config[TRIAL])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: Row, **info: Any
+    ) -> None:
+        """Record an evaluation, and pass on what else the trial says."""
+        if note := result.get(NOTE):
+            self.listener.noted(note)
+        if share := result.get(OUT_OF_MEMORY):
+            which = f"trial {trial.config[TRIAL]}"
+            self.listener.noted(f"{which} ran out of memory on {share:g} GPU: again, with more")
+            return
+        self.listener.evaluated(self.history.add(trial.config[TRIAL], result))
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Tell that a trial has ended well, and remove what Tune kept of it."""
+        if trial.storage is not None:
+            with suppress(OSError):  # what is left is removed with the search
+                trial.storage.storage_filesystem.delete_dir(trial.storage.trial_fs_path)
+        # Of every trial, Tune keeps the course of every number that it reported.
+        trial.metric_analysis.clear()
+        trial.metric_n_steps.clear()
+        if OUT_OF_MEMORY in trial.last_result:
+            return
+        self.listener.trial_ended(trial.config[TRIAL], None)
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Record why a trial failed.
+
+        Raises:
+            StorageError: it failed because the storage did, which is no fault of its genotype.
+        """
+        # `trial.get_error` reads Tune's storage, where the driver's own file may not be yet.
+        text = Path(trial.error_file).read_text() if trial.error_file else ""
+        reason = reason_of(text)
+        # Tune writes to the storage, too, in its own manner.
+        if any(told in text for told in (StorageError.__name__, *_NO_STORAGE)):
+            raise StorageError(reason)
+        self.history.failures[trial.config[TRIAL]] = reason
+        self.listener.trial_ended(trial.config[TRIAL], reason)
+
+
+def reason_of(traceback: str) -> str:
+    """Return what a traceback says: its last line, without the name of our own exceptions."""
+    lines = traceback.strip().splitlines()
+    if not lines:
+        return "unknown error"
+    for own in (TrialFailedError, StorageError, UserError):
+        lines[-1] = lines[-1].removeprefix(f"{own.__module__}.{own.__qualname__}: ")
+    return lines[-1].strip()
+
+
+class Listener:
+    """What is told of a search as it goes; this one does not listen."""
+
+    def trial_began(self, trial: str) -> None:
+        """Hear of a trial's beginning; it may begin again."""
+
+    def evaluated(self, row: Row) -> None:
+        """Hear of an evaluation."""
+
+    def trial_ended(self, trial: str, reason: str | None) -> None:
+        """Hear of a trial's end, and the reason if it failed."""
+
+    def noted(self, text: str) -> None:
+        """Hear of something that somebody should know, in a sentence."""

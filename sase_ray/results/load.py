@@ -1,0 +1,220 @@
+"""`load_run`: the tables of a run as typed frames. Nothing that is read runs code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ValidationError
+
+from sase_ray.results.schema import ARROW, TABLES, Column
+from search_spaces.errors import UserError, explain_validation_error, shorten
+from search_spaces.user_files import read_yaml_mapping
+
+MOST_ROWS = 2_000_000
+MOST_BYTES = 2**30
+"""Of a table in memory: a small file, compressed, may stand for more."""
+LONGEST_TEXT = 10_000
+_BATCH = 4096
+
+
+class Recorded(BaseModel):
+    """What a run's config.yaml tells.
+
+    Attributes:
+        config: the configuration, with the keys of `Config` (of the version that wrote it).
+        run: `started`, `splits` with their digest, seeds, and more.
+        versions: of Python and packages.
+        git: commit of the code.
+        hardware: of the cluster.
+    """
+
+    config: dict[str, Any]
+    run: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    git: str | None = None
+    hardware: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's tables; those that it has not (yet) written are empty frames of the same columns.
+
+    `sase_ray.results.schema.describe_columns("trials")` tells what a table's columns are.
+
+    Attributes:
+        path: the run's folder.
+        recorded: its config.yaml.
+        strategies: a row a strategy or baseline, best mean test accuracy first.
+        final: a row a final training.
+        searches: a row a search.
+        trials: a row a trial.
+        curves: a row an evaluation.
+        alpha: a row a point of time, edge and operation of a one-shot search.
+        rankings: a row a genotype that a search has ranked.
+        agreement: a row a one-shot search.
+        gradcam: a row a module and test image.
+    """
+
+    path: Path
+    recorded: Recorded
+    strategies: pd.DataFrame
+    final: pd.DataFrame
+    searches: pd.DataFrame
+    trials: pd.DataFrame
+    curves: pd.DataFrame
+    alpha: pd.DataFrame
+    rankings: pd.DataFrame
+    agreement: pd.DataFrame
+    gradcam: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration, as it was written."""
+        return self.recorded.config
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{name}: {len(getattr(self, name))}" for name in TABLES)
+        return f"Run({self.name!r}, rows of {rows})"
+
+
+def load_run(path: str | Path) -> Run:
+    """Read the tables of a run that has ended, or that is under way.
+
+    Args:
+        path: the run's folder, `results/<run>`.
+
+    Raises:
+        UserError: there is no run, or a file of it is not what a run writes.
+    """
+    folder = Path(path)
+    shown = shorten(str(path))
+    if not os.path.isdir(folder):  # False, where Path.is_dir fails, for a name that is too long
+        raise UserError(f"there is no run {shown}: expected a folder such as results/<run>")
+    recorded = _read_recorded(folder)
+    if "table" in recorded.run:
+        raise UserError(
+            f"{shown} is a comparison on a table of truth, without trainings of its own: its "
+            f"figure is regret.png, its tables are regret.parquet and strategies.csv"
+        )
+    tables = {name: read_table(folder / f"{name}.parquet", name) for name in TABLES}
+    return Run(folder.resolve(), recorded, **tables)
+
+
+def _read_recorded(folder: Path) -> Recorded:
+    path = folder / "config.yaml"
+    if not os.path.isfile(path):
+        raise UserError(f"{shorten(str(folder))} is not the folder of a run: it has no config.yaml")
+    content = read_yaml_mapping(path, "run")
+    try:
+        return Recorded.model_validate(content)
+    except ValidationError as error:
+        raise explain_validation_error(
+            error, Recorded, f"{path} was not written by a run"
+        ) from None
+
+
+def read_table(path: Path, name: str) -> pd.DataFrame:
+    """Read one table of a run; a missing one is empty.
+
+    Args:
+        path: of the parquet file.
+        name: which table it is, one of `TABLES`.
+
+    Raises:
+        UserError: it is not such a table.
+    """
+    columns = TABLES[name]
+    if not os.path.isfile(path):
+        return _empty(columns)
+    try:
+        return _typed(_read_bounded(path), columns)
+    # RecursionError: of values nested too deeply.
+    except (pa.ArrowException, OSError, LookupError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} is not the table {name!r} of a run ({shorten(str(error))})"
+        ) from None
+
+
+def _read_bounded(path: Path) -> pa.Table:
+    with pq.ParquetFile(path) as file:
+        if file.metadata.num_rows > MOST_ROWS:
+            raise ValueError(f"it has more than {MOST_ROWS:,} rows")
+        batches, size = [], 0
+        for batch in file.iter_batches(batch_size=_BATCH):
+            size += batch.nbytes
+            if size > MOST_BYTES:
+                raise ValueError(f"it holds more than {MOST_BYTES // 2**20:,} MiB")
+            batches.append(batch)
+        return pa.Table.from_batches(batches, file.schema_arrow)
+
+
+def _typed(table: pa.Table, columns: Mapping[str, Column]) -> pd.DataFrame:
+    if not table.num_rows:
+        return _empty(columns)
+    if len(set(table.column_names)) < table.num_columns:
+        raise ValueError("two of its columns have the same name")
+    arrays = {name: _cast(table, name, column) for name, column in columns.items()}
+    for field in table.schema:
+        if field.name not in columns and _is_plain(field.type):
+            arrays[field.name] = table[field.name]
+    # What pandas noted of its own types is another's word; the columns tell them.
+    return pa.table(arrays).to_pandas(ignore_metadata=True)
+
+
+def _cast(table: pa.Table, name: str, column: Column) -> pa.ChunkedArray:
+    kind = ARROW[column.kind]
+    if name not in table.column_names:
+        if column.needed:
+            raise ValueError(f"column {name!r} is missing")
+        values = pa.chunked_array([pa.nulls(table.num_rows, kind)])
+    else:
+        values = table[name]
+        wrong = column.kind in {"text", "bytes"} and not (
+            pa.types.is_null(values.type) or _same_family(values.type, kind)
+        )
+        if wrong:
+            raise ValueError(f"column {name!r} holds {values.type}, expected {column.kind}")
+        values = values.cast(kind)
+    if column.needed and values.null_count:
+        raise ValueError(f"column {name!r} has empty cells")
+    if column.kind == "text":
+        values = pc.fill_null(values, "")
+        if (pc.max(pc.utf8_length(values)).as_py() or 0) > LONGEST_TEXT:
+            raise ValueError(f"column {name!r} has texts of more than {LONGEST_TEXT:,} characters")
+    elif column.kind == "truth":
+        values = pc.fill_null(values, False)
+    return values
+
+
+def _same_family(found: pa.DataType, kind: pa.DataType) -> bool:
+    is_text = pa.types.is_string(found) or pa.types.is_large_string(found)
+    is_bytes = pa.types.is_binary(found) or pa.types.is_large_binary(found)
+    return is_text if pa.types.is_string(kind) else is_bytes
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+    )
+
+
+def _empty(columns: Mapping[str, Column]) -> pd.DataFrame:
+    schema = pa.schema([(name, ARROW[column.kind]) for name, column in columns.items()])
+    return schema.empty_table().to_pandas(ignore_metadata=True)

@@ -1,0 +1,142 @@
+"""Tests and intervals on ranks, by scipy, scikit-posthocs and statsmodels.
+
+Blocks are frames with a row a block (a seed), a column a treatment (a strategy), and lower is
+better unless something else is said. Demsar, "Statistical Comparisons of Classifiers over Multiple
+Data Sets", JMLR 2006.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scikit_posthocs import posthoc_nemenyi_friedman
+from scipy import stats
+
+from sase_ray.statistics.paired_tests import ALPHA, holm
+
+FEWEST_BLOCKS = 5
+"""Below this, the large-sample forms of Friedman's and Nemenyi's tests are not to be trusted."""
+
+FEWEST_SPARE = 5
+
+
+def overall(blocks: pd.DataFrame) -> float:
+    """Return the p-value that all treatments are alike: Friedman's test, of two Wilcoxon's."""
+    if blocks.shape[1] < 2 or (blocks.nunique(axis=1) == 1).all():
+        return 1.0
+    if blocks.shape[1] == 2:
+        return signed_rank_p_value(*(blocks[name] for name in blocks))
+    return float(stats.friedmanchisquare(*(blocks[name] for name in blocks)).pvalue)
+
+
+def pairwise(blocks: pd.DataFrame) -> pd.DataFrame:
+    """Return the p-values of Nemenyi's test between all pairs; of two treatments Wilcoxon's."""
+    if blocks.shape[1] < 3:
+        names = list(blocks)
+        p = signed_rank_p_value(*(blocks[n] for n in names)) if len(names) == 2 else 1.0
+        return pd.DataFrame(np.where(np.eye(len(names)), 1.0, p), names, names)
+    return posthoc_nemenyi_friedman(blocks).fillna(1.0)
+
+
+def signed_rank_p_value(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the two-sided p-value of Wilcoxon's signed-rank test; 1 where all pairs are equal."""
+    equal = np.array_equal(np.asarray(first), np.asarray(second))
+    return 1.0 if equal else float(stats.wilcoxon(first, second).pvalue)
+
+
+def smallest_signed_rank_p_value(pairs: int) -> float:
+    """Return the smallest two-sided p-value that Wilcoxon's test of so many pairs can give."""
+    return min(1.0, 2.0 ** (1 - pairs))
+
+
+def against_control(blocks: pd.DataFrame, control: str) -> pd.DataFrame:
+    """Test every treatment against one by Wilcoxon's signed-rank test, with Holm's correction.
+
+    Returns:
+        A row a treatment but the control: `name`, `p_value`, `p_holm`.
+    """
+    others = [name for name in blocks if name != control]
+    p = [signed_rank_p_value(blocks[name], blocks[control]) for name in others]
+    return pd.DataFrame({"name": others, "p_value": p, "p_holm": holm(p)})
+
+
+@dataclass(frozen=True)
+class Kendall:
+    """Kendall's tau-b with its 95% bootstrap interval over pairs; NaN where nothing varies."""
+
+    tau: float
+    low: float
+    high: float
+    pairs: int
+
+
+def kendall(
+    first: Sequence[float],
+    second: Sequence[float],
+    groups: Sequence[int] | None = None,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Kendall:
+    """Measure how far two scores rank the same things alike.
+
+    Pairs with a score that is not finite are left out. There is no interval where fewer than
+    `FEWEST_SPARE` pairs are left beyond one a group: so few that agree by chance seem certain.
+
+    Args:
+        first: a score of each.
+        second: the other score of each.
+        groups: of each its group, if only things of one group may be compared.
+        resamples: of the bootstrap (percentile intervals, pairs drawn with replacement).
+        seed: of the bootstrap.
+    """
+    labels = np.zeros(len(first)) if groups is None else np.asarray(groups, dtype=float)
+    rows = np.array([first, second, labels], dtype=float).reshape(3, -1)
+    rows = rows[:, np.isfinite(rows).all(axis=0)]
+    pairs, nan = rows.shape[1], float("nan")
+    orders = [np.sign(row[:, None] - row[None, :]) for row in rows[:2]]
+    together = rows[2][:, None] == rows[2][None, :]
+
+    def tau_of(drawn: NDArray[np.int64]) -> float:
+        """Tau-b of the things drawn, from the orders of all pairs (scipy's is slower by far)."""
+        cells = np.ix_(drawn, drawn)
+        a, b = (order[cells] * together[cells] for order in orders)
+        compared = np.sqrt((a != 0).sum() * (b != 0).sum())
+        return float((a * b).sum() / compared) if compared else nan
+
+    everything = np.arange(pairs)
+    tau = tau_of(everything)
+    if np.isnan(tau) or pairs - len(np.unique(rows[2])) < FEWEST_SPARE:
+        return Kendall(tau, nan, nan, pairs)
+    draws = stats.bootstrap(
+        (everything,),
+        # A resample of one thing alone ranks nothing: no agreement.
+        lambda drawn: np.nan_to_num(tau_of(drawn)),
+        n_resamples=resamples,
+        vectorized=False,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).bootstrap_distribution
+    low, high = np.quantile(draws, [ALPHA / 2, 1 - ALPHA / 2])
+    return Kendall(tau, float(low), float(high), pairs)
+
+
+def pareto_front(cost: Sequence[float], value: Sequence[float]) -> NDArray[np.bool_]:
+    """Tell which points no other has beaten: none costs as little or less and is better.
+
+    Of points that are equal in both, all are on the front; a point that is not finite never is.
+
+    Args:
+        cost: of each, lower is better.
+        value: of each, higher is better.
+    """
+    x, y = np.asarray(cost, dtype=float), np.asarray(value, dtype=float)
+    cheaper = x[None, :] <= x[:, None]
+    better = y[None, :] >= y[:, None]
+    strictly = (x[None, :] < x[:, None]) | (y[None, :] > y[:, None])
+    beaten = (cheaper & better & strictly).any(axis=1)
+    return ~beaten & np.isfinite(x) & np.isfinite(y)

@@ -1,0 +1,1 @@
+"""Strategies that judge a genotype by training it."""

@@ -1,0 +1,224 @@
+"""ENAS: a recurrent controller draws paths, and learns by policy gradient what shared weights like.
+
+Pham et al., "Efficient Neural Architecture Search via Parameter Sharing", ICML 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sase_ray.strategies.contract import SearchTask
+from sase_ray.strategies.one_shot.path_dropout import SharedWeightsSearch
+from search_spaces.genotype import Genotype
+from search_spaces.network import Supernet
+from search_spaces.super_block import Mixture
+from trainables.one_shot.algorithm import OneShotAlgorithm, Ranking, StepCost
+from trainables.one_shot.shared_weights import SharedWeights
+from trainables.training.loop import Batch, Trainer
+from trainables.training.protocol import TrainingProtocol
+
+
+class ENAS(SharedWeightsSearch):
+    """Policy gradient over shared weights. The controller's defaults are the paper's (section 3.2).
+
+    The paper steps the controller in phases, here it steps before each weight step.
+    """
+
+    name: ClassVar[str] = "enas"
+    source: ClassVar[str] = "Pham et al. 2018"
+    summary: ClassVar[str] = "an LSTM controller learns by policy gradient which paths to draw"
+
+    hidden: int = Field(default=100, ge=1, description="units of the controller")
+    controller_lr: float = Field(default=3.5e-4, gt=0, description="Adam")
+    baseline_decay: float = Field(default=0.99, ge=0, lt=1, description="of the moving baseline")
+    entropy_weight: float = Field(default=0.1, ge=0, description="of the entropy in the reward")
+    temperature: float = Field(default=5.0, gt=0, description="divides the logits")
+    tanh_constant: float = Field(default=2.5, gt=0, description="bound of the logits")
+
+    def algorithm(self, task: SearchTask) -> OneShotAlgorithm:
+        """Return the controller's algorithm."""
+        return ENASAlgorithm(self, self.weight_protocol(task))
+
+
+class Controller(nn.Module):
+    """An LSTM that chooses the operations one after the other, each knowing those before.
+
+    Args:
+        sizes: number of choices of each decision.
+        settings: of the search.
+    """
+
+    def __init__(self, sizes: Sequence[int], settings: ENAS) -> None:
+        super().__init__()
+        self.settings = settings
+        hidden = settings.hidden
+        self.cell = nn.LSTMCell(hidden, hidden)
+        self.begin = nn.Parameter(torch.empty(1, hidden))
+        # What was chosen last, as the next input: a table for each decision.
+        self.embeddings = nn.ModuleList(nn.Embedding(size, hidden) for size in sizes[:-1])
+        self.heads = nn.ModuleList(nn.Linear(hidden, size) for size in sizes)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all parameters uniformly from -0.1 to 0.1."""
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.uniform_(-0.1, 0.1, generator=generator)
+
+    def forward(self, chosen: Tensor) -> list[Tensor]:
+        """Return the log-probabilities of the choices of each decision, given those before it.
+
+        Args:
+            chosen: int64 (N, d), what was chosen for the first d decisions.
+
+        Returns:
+            A tensor (N, choices) for each of the first d + 1 decisions, or for all.
+        """
+        rows: list[Tensor] = []
+        state = None
+        inputs = self.begin.expand(len(chosen), -1)
+        for decision, head in enumerate(self.heads):
+            state = self.cell(inputs, state)
+            logits = head(state[0]) / self.settings.temperature
+            bounded = self.settings.tanh_constant * torch.tanh(logits)
+            rows.append(F.log_softmax(bounded, dim=1))
+            if decision == chosen.shape[1] or decision == len(self.embeddings):
+                break
+            inputs = self.embeddings[decision](chosen[:, decision])
+        return rows
+
+    @torch.no_grad()
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw the choices of one genotype: int64 (1, decisions)."""
+        chosen = torch.empty(1, 0, dtype=torch.long)
+        for decision in range(len(self.heads)):
+            chances = self(chosen)[decision].exp()
+            chosen = torch.cat([chosen, chances.multinomial(1, generator=generator)], dim=1)
+        return chosen
+
+    @torch.no_grad()
+    def likeliest(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return choices (N, decisions) and their log-probabilities (N,), by a beam of `count`."""
+        chosen, totals = torch.empty(1, 0, dtype=torch.long), torch.zeros(1)
+        for decision in range(len(self.heads)):
+            row = self(chosen)[decision]
+            size = row.shape[1]
+            sums = (totals[:, None] + row).flatten()
+            totals, best = sums.topk(min(count, len(sums)))
+            chosen = torch.cat([chosen[best // size], (best % size)[:, None]], dim=1)
+        return chosen, totals
+
+
+class ENASAlgorithm(OneShotAlgorithm):
+    """Alternates controller steps and steps of the shared weights, each on a path of its own.
+
+    The controller is small and lives on the CPU.
+    """
+
+    step_cost = StepCost(passes=2)  # the weights' step; the pass that rewards the controller
+    is_stochastic = True
+
+    def __init__(self, settings: ENAS, protocol: TrainingProtocol) -> None:
+        self.settings = settings
+        self.protocol = protocol
+        self.reserve = settings.reserve
+
+    def start(self, supernet: Supernet, trainer: Trainer, generator: torch.Generator) -> None:
+        """Make the controller."""
+        self.space, self.supernet = supernet.space, supernet
+        self.generator = generator
+        sizes = [len(variable.choices) for variable in self.space.variables]
+        with torch.random.fork_rng(devices=[]):
+            self.controller = Controller(sizes, self.settings)
+        self.controller.initialise(generator)
+        self.optimizer = torch.optim.Adam(
+            self.controller.parameters(), lr=self.settings.controller_lr
+        )
+        self.baseline: float | None = None
+
+    def mixture(self) -> Mixture:
+        """Draw a path from the controller."""
+        return _path(self.controller.sample(self.generator))
+
+    def central_mixture(self) -> Mixture:
+        """Return the path that the controller finds likeliest."""
+        return _path(self.controller.likeliest(1)[0])
+
+    def architecture_step(self, train: Batch, validation: Batch) -> None:
+        """Draw a path, let the shared weights reward it, and step the controller."""
+        chosen = self.controller.sample(self.generator)
+        self.reinforce(chosen, self.reward(chosen, validation))
+
+    @torch.no_grad()
+    def reward(self, chosen: Tensor, batch: Batch) -> float:
+        """Return the accuracy of a path on a batch, 0 to 1, with the shared weights as they are.
+
+        Batch norms take the batch's own statistics: the running ones are those of all paths.
+        """
+        images, labels = batch
+        logits = self.supernet(images, _path(chosen))
+        return float((logits.argmax(1) == labels).float().mean())
+
+    def reinforce(self, chosen: Tensor, reward: float) -> None:
+        """Step the controller by REINFORCE with a moving baseline."""
+        log_probability, entropy = self.judge(chosen)
+        reward += self.settings.entropy_weight * float(entropy.detach())
+        decay = self.settings.baseline_decay
+        self.baseline = (
+            reward if self.baseline is None else decay * self.baseline + (1 - decay) * reward
+        )
+        self.optimizer.zero_grad()
+        (-(reward - self.baseline) * log_probability).backward()
+        self.optimizer.step()
+
+    def judge(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-probability of choices (1, decisions), and the entropy along the way."""
+        rows = self.controller(chosen)
+        picked = [row[0, index] for row, index in zip(rows, chosen[0], strict=True)]
+        entropy = -sum(((row.exp() * row).sum() for row in rows), torch.zeros(()))
+        return torch.stack(picked).sum(), entropy
+
+    def ranking(self, count: int) -> Ranking:
+        """Rank by the controller's log-probability."""
+        chosen, totals = self.controller.likeliest(count)
+        return [(self._genotype(c), t) for c, t in zip(chosen, totals.tolist(), strict=True)]
+
+    def conclude(self, count: int, shared: SharedWeights) -> Ranking:
+        """Draw candidates from the controller, and rank them with the shared weights."""
+        return shared.rank(lambda: self._genotype(self.controller.sample(self.generator)[0]), count)
+
+    def _genotype(self, chosen: Tensor) -> Genotype:
+        pairs = zip(self.space.variables, chosen.tolist(), strict=True)
+        return Genotype(tuple(variable.choices[index] for variable, index in pairs))
+
+    @torch.no_grad()
+    def report(self) -> dict[str, Any]:
+        """Record the probabilities of the operations along the likeliest path."""
+        rows = self.controller(self.controller.likeliest(1)[0])
+        names = [variable.name for variable in self.space.variables]
+        return {
+            "alpha": {name: row[0].exp().tolist() for name, row in zip(names, rows, strict=True)}
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the controller, its optimiser and the baseline."""
+        return {
+            "controller": self.controller.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "baseline": self.baseline,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore them."""
+        self.controller.load_state_dict(state["controller"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.baseline = state["baseline"]
+
+
+def _path(chosen: Tensor) -> Mixture:
+    return Mixture([{index: 1.0} for index in chosen[0].tolist()])

@@ -1,0 +1,155 @@
+"""FBNet: a stochastic supernet by Gumbel-softmax, its expected latency in the loss.
+
+Wu et al., "FBNet: Hardware-Aware Efficient ConvNet Design via Differentiable Neural Architecture
+Search", CVPR 2019.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from sase_ray.strategies.contract import SearchTask
+from sase_ray.strategies.one_shot.darts import DARTS, Beta, DARTSAlgorithm
+from search_spaces.network import Supernet
+from search_spaces.super_block import EdgeWeights, Mixture
+from trainables.one_shot.algorithm import OneShotAlgorithm, StepCost
+from trainables.one_shot.latency_table import LatencyTable, cached_latency_table
+from trainables.training.loop import Batch, Trainer
+from trainables.training.protocol import TrainingProtocol
+
+PAPER_EPOCHS = 90
+"""Length of the paper's search, over which its temperature falls."""
+
+COLDEST = 1e-6
+"""The temperature falls no further: draws are one-hot by then, and must stay numbers."""
+
+
+class FBNet(DARTS):
+    """Gumbel-softmax with a falling temperature and latency. The defaults are the paper's (4.1).
+
+    Not the paper's: batches of 64 images (192 there), halves of the images for weights and alpha
+    (80% and 20%), steps in turn (within an epoch one after the other), and the answer, which is the
+    most probable genotype (the best of several draws).
+    """
+
+    name: ClassVar[str] = "fbnet"
+    source: ClassVar[str] = "Wu et al. 2019"
+    summary: ClassVar[str] = "Gumbel-softmax supernet with expected latency in the loss"
+
+    temperature: float = Field(default=5.0, gt=0, description="of Gumbel-softmax, at first")
+    decay: float = Field(
+        default=0.045, ge=0, description="of the temperature, exponential, in 1/90 of the search"
+    )
+    latency_factor: float = Field(default=0.2, gt=0, description="a of CE * a * log(LAT)^b")
+    latency_power: float = Field(default=0.6, ge=0, description="b; 0 ignores the latency")
+    latency_table: str | None = Field(
+        default=None,
+        description="file made by `sase-ray latency`; by default it is measured and cached where "
+        "the search runs",
+    )
+    warmup: float = Field(
+        default=0.1, ge=0, lt=1, description="share of the steps before alpha is trained"
+    )
+    lr: float = Field(default=0.1, gt=0, description="of the weights, SGD, cosine to lr_min")
+    lr_min: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    alpha_lr: float = Field(default=0.01, gt=0, description="of alpha, Adam")
+    alpha_betas: tuple[Beta, Beta] = (0.9, 0.999)
+    alpha_weight_decay: float = Field(default=5e-4, ge=0)
+
+    def algorithm(self, task: SearchTask) -> OneShotAlgorithm:
+        """Return the algorithm, with the latency table if one is given."""
+        return FBNetAlgorithm(self, self.weight_protocol(task), self.table())
+
+    def check(self, task: SearchTask) -> None:
+        """Refuse a latency table of another network too; its device is known where it runs."""
+        super().check(task)
+        table = self.table()
+        if table and self.latency_power:
+            table.check_network(task.job.network, task.job.space)
+
+    def table(self) -> LatencyTable | None:
+        """Return the table that was given."""
+        return LatencyTable.load(self.latency_table) if self.latency_table else None
+
+
+class FBNetAlgorithm(DARTSAlgorithm):
+    """Alternates weight and alpha steps, each on a sample of its own.
+
+    The weights follow the cross-entropy alone: for them the latency is a factor near one.
+    """
+
+    settings: FBNet
+    is_stochastic = True
+
+    def __init__(
+        self, settings: FBNet, protocol: TrainingProtocol, latency: LatencyTable | None
+    ) -> None:
+        super().__init__(settings, protocol)
+        self.step_cost = StepCost(passes=2, warmup=settings.warmup)
+        self.latency = latency
+
+    def start(self, supernet: Supernet, trainer: Trainer, generator: torch.Generator) -> None:
+        """Begin with operations alike, and make sure of the latencies."""
+        super().start(supernet, trainer, generator)
+        self.generator = generator
+        self.temperature = self.settings.temperature
+        if self.settings.latency_power:
+            spec, device = supernet.spec, trainer.device
+            if self.latency is None:
+                self.latency = cached_latency_table(spec, self.space, device)
+            self.latency.check(spec, self.space, device)
+
+    def begin_epoch(self, progress: float) -> None:
+        """Lower the temperature."""
+        decay = self.settings.decay * PAPER_EPOCHS * progress
+        self.temperature = max(COLDEST, self.settings.temperature * math.exp(-decay))
+
+    def mixture(self) -> Mixture:
+        """Draw weights from Gumbel-softmax (eq. 6)."""
+        self.drawn = Mixture(
+            [self.weigh(i, self._gumbel(alpha), self.temperature) for i, alpha in self._edges()]
+        )
+        return self.drawn
+
+    def central_mixture(self) -> Mixture:
+        """Weigh the operations by their probabilities (eq. 5)."""
+        return Mixture([self.weigh(i, alpha, 1.0) for i, alpha in self._edges()])
+
+    def weigh(self, variable: int, logits: Tensor, temperature: float) -> EdgeWeights:
+        """Return the weights of one edge from the logits of its operations."""
+        return F.softmax(logits / temperature, dim=0)
+
+    def _edges(self) -> list[tuple[int, Tensor]]:
+        return list(enumerate(self.alpha))
+
+    def _gumbel(self, alpha: Tensor) -> Tensor:
+        # Softmax over alpha is that over its log-probabilities.
+        exponential = torch.empty(len(alpha)).exponential_(generator=self.generator)
+        return alpha - exponential.log().to(alpha.device)
+
+    def gradient(self, train: Batch, validation: Batch) -> tuple[Tensor, ...]:
+        """Return the gradient of CE * a * log(LAT)^b in alpha, LAT in microseconds (eq. 2)."""
+        loss = self.trainer.loss(validation)
+        if self.latency is not None and self.settings.latency_power:
+            microseconds = 1e3 * self.latency.expected(self.drawn, self.space)
+            power = self.settings.latency_power
+            loss = loss * self.settings.latency_factor * microseconds.log() ** power
+        return torch.autograd.grad(loss, self.learned, materialize_grads=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return alpha, its optimiser, and the latencies."""
+        table = self.latency.model_dump() if self.latency else None
+        return super().state_dict() | {"latency": table}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore them: a resumed search goes on with the latencies it began with."""
+        super().load_state_dict(state)
+        if state["latency"]:
+            self.latency = LatencyTable.model_validate(state["latency"])

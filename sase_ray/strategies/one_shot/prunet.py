@@ -1,0 +1,101 @@
+"""PruNet: FBNet's stochastic supernet, operations of low probability pruned as the search goes.
+
+Kierat et al., "Tiered Pruning for Efficient Differentiable Inference-Aware Neural Architecture
+Search", 2022 (arXiv 2209.11785): the pruning of blocks within a stochastic layer. Its pruning of
+inner dimensions and of whole layers has no counterpart in a block of six edges.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from sase_ray.strategies.contract import SearchTask
+from sase_ray.strategies.one_shot.fbnet import FBNet, FBNetAlgorithm
+from search_spaces.network import Supernet
+from search_spaces.super_block import EdgeWeights
+from trainables.one_shot.algorithm import OneShotAlgorithm
+from trainables.training.loop import Trainer
+
+PRUNED = -1e3
+"""Added to the log-probability of an operation that was pruned."""
+
+
+class PruNet(FBNet):
+    """FBNet with pruning."""
+
+    name: ClassVar[str] = "prunet"
+    source: ClassVar[str] = "Kierat et al. 2022"
+    summary: ClassVar[str] = "FBNet that prunes operations of low probability as it goes"
+
+    threshold: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="prune below this share of an even chance among those that are left",
+    )
+
+    def algorithm(self, task: SearchTask) -> OneShotAlgorithm:
+        """Return the algorithm, with the latency table if one is given."""
+        return PruNetAlgorithm(self, self.weight_protocol(task), self.table())
+
+
+class PruNetAlgorithm(FBNetAlgorithm):
+    """FBNet's algorithm over the operations that are left."""
+
+    settings: PruNet
+
+    def start(self, supernet: Supernet, trainer: Trainer, generator: torch.Generator) -> None:
+        """Begin with all operations."""
+        super().start(supernet, trainer, generator)
+        self.left = [list(range(len(alpha))) for alpha in self.alpha]
+
+    def begin_epoch(self, progress: float) -> None:
+        """Prune; the most probable operation of an edge always stays."""
+        super().begin_epoch(progress)
+        if progress <= self.settings.warmup:
+            return
+        for variable, alpha in enumerate(self.alpha):
+            left = self.left[variable]
+            chances = F.softmax(alpha.detach()[left], dim=0).tolist()
+            lowest = self.settings.threshold / len(left)
+            self.left[variable] = [
+                op for op, chance in zip(left, chances, strict=True) if chance >= lowest
+            ]
+
+    def weigh(self, variable: int, logits: Tensor, temperature: float) -> EdgeWeights:
+        """Weigh the operations that are left; the others are not evaluated."""
+        left = self.left[variable]
+        if len(left) == len(logits):
+            return F.softmax(logits / temperature, dim=0)
+        weights = F.softmax(logits[left] / temperature, dim=0)
+        return dict(zip(left, weights.unbind(), strict=True))
+
+    def log_probabilities(self) -> list[list[float]]:
+        """Return those of alpha, pruned operations far below all others."""
+        return [
+            [value if op in left else value + PRUNED for op, value in enumerate(row)]
+            for left, row in zip(self.left, super().log_probabilities(), strict=True)
+        ]
+
+    def report(self) -> dict[str, Any]:
+        """Record the probabilities among the operations that are left, and how many these are."""
+        alpha = {}
+        for variable, left, values in zip(self.space.variables, self.left, self.alpha, strict=True):
+            chances = torch.zeros(len(values))
+            chances[left] = F.softmax(values.detach()[left], dim=0).cpu()
+            alpha[variable.name] = chances.tolist()
+        return {"alpha": alpha, "operations_left": sum(len(left) for left in self.left)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return FBNet's state, and what is left."""
+        return super().state_dict() | {"left": [list(left) for left in self.left]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore it."""
+        super().load_state_dict(state)
+        self.left = [list(left) for left in state["left"]]

@@ -1,0 +1,1 @@
+"""Ground-truth tables, in place of training."""

@@ -1,0 +1,1 @@
+"""Layers that operations are made of."""

@@ -1,0 +1,87 @@
+"""What a search says of its own first rank."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from sase_ray.analysis.search_verdict import early_stops, rank_confidence
+from sase_ray.execution.one_search import SearchOutcome
+from sase_ray.results.history import History
+from search_spaces.space import SearchSpace
+from trainables.one_shot.trainable import STOPPED_EARLY
+
+SPACE = SearchSpace.load("sase_tiny")
+
+
+def outcome(losses, score="val_loss (lower is better)", **row):
+    history = History("val_loss", "min")
+    history.evaluations.append(row)
+    ranking = list(zip(list(SPACE)[: len(losses)], losses, strict=True))
+    return SearchOutcome("tpe", 0, ranking, score, history, 0, 0.0)
+
+
+def test_a_lead_is_held_against_the_noise_of_two_trials():
+    (sentence,) = rank_confidence(
+        outcome([1.00, 1.01]), SPACE, "black-box", pd.Series({"sd_residual": 0.02})
+    )
+    luck = 2 * stats.norm.cdf(-0.01 / (0.02 * 2**0.5))
+    assert f"in {luck:.0%} of all cases" in sentence
+    assert "leads the second by 0.0100" in sentence
+
+
+@pytest.mark.parametrize("measured", [None, pd.Series({"icc": 0.5})])
+def test_where_the_noise_is_unknown_it_says_so(measured):
+    (sentence,) = rank_confidence(outcome([1.0, 1.1]), SPACE, "black-box", measured)
+    assert "has not been measured" in sentence
+
+
+def test_one_trial_compares_nothing():
+    (sentence,) = rank_confidence(outcome([1.0]), SPACE, "black-box", None)
+    assert "nothing was compared" in sentence
+
+
+def test_undecided_edges_are_named():
+    sure, unsure = [0.8, 0.1, 0.1], [0.4, 0.35, 0.25]
+    alpha = {v.name: sure if i else unsure for i, v in enumerate(SPACE.variables)}
+    found = outcome([-1.0, -2.0], "log-probability (higher is better)", alpha=alpha)
+    shares, undecided = rank_confidence(found, SPACE, "one-shot", None)
+    first = SPACE.variables[0].name
+    assert f"{first} 0.40 of 3" in shares
+    assert undecided.endswith(f": {first}.")
+
+
+def test_shared_weights_tell_their_lead():
+    found = outcome([0.5, 0.6], "val_loss with shared weights (lower is better)")
+    (sentence,) = rank_confidence(found, SPACE, "one-shot", None)
+    assert "better than the second by 0.1000 nats" in sentence
+
+
+def test_equal_losses_and_a_lonely_candidate_are_told_as_what_they_are():
+    score = "val_loss with shared weights (lower is better)"
+    (tie,) = rank_confidence(outcome([0.5, 0.50001], score), SPACE, "one-shot", None)
+    assert "the first is not better than the second" in tie
+    (alone,) = rank_confidence(outcome([0.5], score), SPACE, "one-shot", None)
+    assert "nothing was compared" in alone
+
+
+def test_after_an_early_stop_the_probabilities_are_those_of_the_answer():
+    def alpha(chance):
+        return {v.name: [chance, 1 - chance, 0.0] for v in SPACE.variables}
+
+    found = outcome([-1.0, -2.0], "log-probability (higher is better)")
+    first, other = str(SPACE[0]), str(SPACE[1])
+    found.history.evaluations[:] = [
+        {"genotype": first, "alpha": alpha(0.9)},
+        {"genotype": other, "alpha": alpha(0.4)},
+        {"genotype": first, "alpha": alpha(0.2), "reason": f"{STOPPED_EARLY}: sharp"},
+    ]
+    assert "0.90 of 3" in next(iter(rank_confidence(found, SPACE, "one-shot", None)))
+
+
+def test_a_search_that_stopped_early_says_so_and_others_do_not():
+    stopped = outcome([0.5], reason=f"{STOPPED_EARLY}: the loss has become sharp")
+    others = outcome([0.5], reason=""), outcome([0.5], reason="training loss is not finite")
+    (sentence,) = early_stops([*others, stopped], 9000)
+    assert "stopped early: the loss has become sharp, after 0 of 9,000 samples" in sentence

@@ -1,0 +1,108 @@
+"""The parts of a comparison, and the mistakes that are found before anything is started."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sase_ray.commands.compare import search
+from sase_ray.config import load_config
+from sase_ray.execution.experiment import Setup
+from search_spaces.errors import UserError
+
+
+def build(**overrides):
+    return Setup.of(load_config(overrides=overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"strategies": ["randon"]}, "unknown strategy 'randon': did you mean 'random'"),
+        ({"baselines": ["cbma"]}, "unknown baseline 'cbma': did you mean 'cbam'"),
+        ({"dataset": "digit"}, "'digit': did you mean 'digits'"),
+        ({"space": "sase_tny"}, "unknown search space 'sase_tny': did you mean 'sase_tiny'"),
+        ({"backbone": {"name": "resnet9"}}, "'resnet9'"),
+        ({"backbone": {"options": {"widht": 3}}}, "'widht'"),
+        ({"strategies": ["random", "darts", "random"]}, "'random' is named twice"),
+        ({"baselines": ["se", "se"]}, "'se' is named twice"),
+        ({"strategy_options": {"tpe": {}}, "strategies": ["random"]}, "'tpe'"),
+        ({"strategy_options": {"darts": {"alpha_rl": 1}}, "strategies": ["darts"]}, "alpha_lr"),
+        ({"strategy_options": {"darts": {"lr": "x"}}, "strategies": ["darts"]}, "lr"),
+        ({"budget": 100}, "budget 100 is too small"),
+        ({"budget": 100, "strategies": ["darts"]}, "budget 100 is too small"),
+        ({"data": {"train_size": 10**6}}, "1000000|1,000,000"),
+        ({"final": {"train_size": 100}}, "final.train_size 100 must exceed"),
+        ({"final": {"workers": 9, "batch_size": 8}}, "final.workers is 9, .* 8 images"),
+        ({"space": "nowhere.yaml"}, "nowhere.yaml"),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_names_it(overrides, message):
+    with pytest.raises(UserError, match=message) as caught:
+        build(**overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_single_search_refuses_options_of_a_strategy_that_is_none():
+    with pytest.raises(UserError, match="unknown strategy 'fbn': did you mean 'fbnet'"):
+        search("fbnet", dataset="digits", strategy_options={"fbn": {"decay": 1}})
+
+
+def test_a_space_with_an_operation_that_nobody_registered_is_refused(write_space):
+    with pytest.raises(UserError, match="median"):
+        build(space=str(write_space({"channel_squeeze": ["median"]})))
+
+
+def _images(part):
+    return {image.numpy().tobytes() for image in part.images}
+
+
+def test_searches_get_no_test_image_and_final_training_gets_the_same_development_images(digits):
+    setup = build(dataset="digits")
+    train, validation = _images(setup.search_data.train), _images(setup.search_data.validation)
+    test, final = _images(setup.final_data.test), _images(setup.final_data.train)
+    # Any two of scikit-learn's digits differ, so that bytes identify them.
+    everything = {image.numpy().tobytes() for image in digits.images}
+    assert len(everything) == len(digits.images)
+    assert not test & (train | validation | final)
+    assert not train & validation
+    assert final == train | validation
+    assert test | final == everything
+    assert setup.search_data.normalisation is not None
+
+
+def test_a_task_holds_no_test_image():
+    setup = build(dataset="digits")
+    test = _images(setup.final_data.test)
+    seen, pending, visited = set(), [setup.task(seed=0)], set()
+    while pending:
+        value = pending.pop()
+        if id(value) in visited:
+            continue
+        visited.add(id(value))
+        if isinstance(value, torch.Tensor) and value.dtype == torch.uint8 and value.dim() == 4:
+            seen |= {image.numpy().tobytes() for image in value}
+        elif isinstance(value, (list, tuple)):
+            pending += value
+        elif isinstance(value, dict):
+            pending += value.values()
+        elif hasattr(value, "__dict__"):
+            pending += vars(value).values()
+    assert seen, "the walk found the images"
+    assert not seen & test
+
+
+def test_final_seeds_are_shared_by_strategies_and_differ_between_repetitions():
+    setup = build(final={"seeds": 3})
+    seeds = [list(setup.final_seeds(replicate)) for replicate in range(3)]
+    assert [seed for own in seeds for seed in own] == list(range(10_000, 10_009))
+    # From none of the initial weights that a search chose by.
+    assert not set(range(setup.config.seeds)) & {seed for own in seeds for seed in own}
+
+
+def test_fewer_final_images_still_hold_all_validation_images():
+    setup = build(final={"train_size": 500}, data={"train_size": 200, "validation_size": 100})
+    final = _images(setup.final_data.train)
+    assert len(setup.final_data.train) == 500
+    assert _images(setup.search_data.validation) <= final
+    assert _images(setup.search_data.train) <= final

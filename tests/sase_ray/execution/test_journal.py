@@ -1,0 +1,133 @@
+"""A journal gives back what was noted, once, whatever was cut off."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from sase_ray.execution.journal import Journal
+from sase_ray.execution.one_search import SearchOutcome
+from sase_ray.results.history import History
+from trainables.persistence.store import StorageError, Store
+
+GENOTYPES = [
+    "gap-conv3-affine-gap-pnorm-conv3x3",
+    "pnorm-conv5-affine-gap-gap-conv7x7",
+]
+
+
+def row(trial, epoch, loss=0.5, **more):
+    return {
+        "trial": f"{trial:05d}",
+        "genotype": GENOTYPES[trial % 2],
+        "epoch": epoch,
+        "samples": 100 * epoch,
+        "train_seconds": 0.1 * epoch,
+        "train_loss": 1 / 3,
+        "val_loss": loss,
+        "val_accuracy": 0.1,
+        "diverged": False,
+        "reason": "",
+        "finished": epoch == 3,
+    } | more
+
+
+def result(row):
+    done = row["diverged"] or row["finished"]
+    return {key: value for key, value in row.items() if key != "trial"} | {"done": done}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path)
+
+
+def test_what_was_noted_is_remembered_in_its_order(store):
+    rows = [row(0, 1), row(1, 1, math.inf, diverged=True), row(0, 2, 0.1 + 0.2), row(0, 3)]
+    first = Journal(store)
+    first.evaluated("random/seed0", rows[0])
+    first.flush()
+    first.evaluated("random/seed0", rows[1])
+    first.trial_ended("random/seed0", "00001", "it diverged")
+    first.flush()
+    second = Journal(store)  # of the process that resumes
+    second.evaluated("random/seed0", rows[2])
+    second.evaluated("random/seed0", rows[3] | {"search_samples": 7, "incumbent": "x"})
+    second.evaluated("tpe/seed0", rows[0])
+    second.flush()
+    past = Journal(store).past("random/seed0")
+    assert past.order == [("00000", 1), ("00001", 1), ("00000", 2), ("00000", 3)]
+    assert past.results["00000"] == [result(rows[i]) for i in (0, 2, 3)], "to the last bit"
+    assert past.results["00001"] == [result(rows[1])]
+    assert past.failures == {"00001": "it diverged"}
+    assert past.knows("00000", 3)
+    assert not past.knows("00000", 4)
+    assert not past.knows("00002", 1)
+
+
+def test_what_was_not_flushed_is_gone_and_nothing_else(store):
+    journal = Journal(store)
+    journal.evaluated("random/seed0", row(0, 1))
+    journal.flush(now=False)  # too early
+    assert Journal(store).past("random/seed0").order == []
+    journal.flush()
+    journal.evaluated("random/seed0", row(0, 2))
+    assert Journal(store).past("random/seed0").order == [("00000", 1)]
+
+
+def test_an_epoch_that_was_reported_twice_counts_once(store):
+    journal = Journal(store)
+    for epoch in (1, 2, 2, 1, 3):
+        journal.evaluated("random/seed0", row(0, epoch))
+    journal.flush()
+    past = journal.past("random/seed0")
+    assert [r["epoch"] for r in past.results["00000"]] == [1, 2, 3]
+
+
+def test_checkpoints_of_a_trial_go_only_once_its_results_are_written(store):
+    journal = Journal(store)
+    kept = journal.trials("random/seed0")
+    kept.write("00000/000003-x.pt", b"state")
+    kept.write("00001/000001-x.pt", b"state")
+    journal.evaluated("random/seed0", row(0, 3))
+    journal.trial_ended("random/seed0", "00000", None)
+    assert kept.at("00000").names()
+    journal.flush()
+    assert not kept.at("00000").names()
+    assert kept.at("00001").names()
+
+
+def test_how_a_search_ended_takes_the_place_of_its_journal(store):
+    history = History("val_loss", "min", samples=50, seconds=1.5)
+    for one in (row(0, 1), row(1, 1), row(0, 2), row(0, 3, 0.25)):
+        history.add(one["trial"], one)
+    history.genotypes["00002"] = GENOTYPES[0]
+    history.failures["00002"] = "ValueError: broken"
+    ranking = history.ranked_trials()
+    outcome = SearchOutcome(
+        "random", 0, ranking, "val_loss (lower is better)", history, history.samples, 3.25
+    )
+    journal = Journal(store)
+    journal.evaluated("random/seed0", row(0, 1))
+    journal.flush()
+    journal.trials("random/seed0").write("00000/x.pt", b"state")
+    journal.search_ended("random/seed0", outcome)
+    assert journal.outcome("random/seed1") is None
+    again = Journal(store).outcome("random/seed0")
+    assert again.history.evaluations == history.evaluations
+    assert again.history.trials() == history.trials()
+    assert (again.ranking, again.score) == (outcome.ranking, outcome.score)
+    assert (again.samples, again.strategy, again.seed) == (450, "random", 0)
+    assert Journal(store).past("random/seed0").order == []
+    assert store.at("trials").names() == []
+
+
+@pytest.mark.parametrize("content", [b"\xff\x00", b'{"trial": ', b'{"trial": "0"}\n', b"[]\n"])
+def test_a_damaged_file_is_named(store, content):
+    store.write("journal/random-seed0/00000000.jsonl", content)
+    with pytest.raises(StorageError, match=r"journal/random-seed0/00000000.jsonl is damaged"):
+        Journal(store).past("random/seed0")
+    store.write("outcomes/random-seed0.json", content)
+    with pytest.raises(StorageError, match=r"outcomes/random-seed0.json is damaged"):
+        Journal(store).outcome("random/seed0")

@@ -1,0 +1,212 @@
+"""Training one network by several workers, each on its part of every batch.
+
+Data-parallel training as by Li et al., VLDB 2020, https://arxiv.org/abs/2006.15704, started by Ray
+Train. What the network computes is what one worker would compute on the whole batch.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import ray
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from search_spaces.errors import UserError
+from search_spaces.ops.layers.synced_batch_norm import share_norms
+from trainables.data import Batches
+from trainables.final.training import FinalJob, train_final
+from trainables.persistence.checkpoint import Checkpoints
+from trainables.persistence.store import Store
+from trainables.training.loop import Batch, Trainer
+from trainables.training.protocol import TrainingProtocol
+
+MAX_FAILURES = 2
+"""How often a training one of whose workers failed is begun again."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """The workers of one training, as one of them sees it.
+
+    Attributes:
+        rank: which one this is, from 0.
+        size: how many there are.
+    """
+
+    rank: int
+    size: int
+
+    @classmethod
+    def joined(cls) -> Team:
+        """Return the team of torch's default process group."""
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    def seed(self, seed: int) -> int:
+        """Return a seed for this worker's own draws."""
+        return seed * self.size + self.rank
+
+    def part(self, batches: Batches) -> PartOfBatches:
+        """Return this worker's part of every batch."""
+        return PartOfBatches(batches, self)
+
+    def trainer(
+        self, model: nn.Module, protocol: TrainingProtocol, total_steps: int, device: torch.device
+    ) -> Trainer:
+        """Return what steps this worker's copy of the network, alike on all workers."""
+        return _TeamTrainer(self, model, protocol, total_steps, device)
+
+
+class PartOfBatches:
+    """One worker's part of every batch: contiguous, and as large as the others' or one smaller.
+
+    Every worker draws order and augmentation of whole batches from the same seed, so that they are
+    those of one worker; the images live on its device anyway.
+    """
+
+    def __init__(self, batches: Batches, team: Team) -> None:
+        self.batches = batches
+        self.team = team
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the parts that are left of the current epoch."""
+        for images, labels in self.batches:
+            size, rest = divmod(len(labels), self.team.size)
+            start = self.team.rank * size + min(self.team.rank, rest)
+            part = slice(start, start + size + (self.team.rank < rest))
+            yield images[part], labels[part]
+
+
+class _TeamTrainer(Trainer):
+    """Steps by the gradient of the mean loss over the parts of all workers."""
+
+    def __init__(
+        self,
+        team: Team,
+        model: nn.Module,
+        protocol: TrainingProtocol,
+        total_steps: int,
+        device: torch.device,
+    ) -> None:
+        self.team = team
+        copy = DistributedDataParallel(
+            share_norms(model),
+            device_ids=[torch.cuda.current_device()] if device.type == "cuda" else None,
+            broadcast_buffers=False,  # running statistics are moved alike
+            # As alone: what the loss does not depend on is not even decayed.
+            find_unused_parameters=True,
+        )
+        super().__init__(copy, model.parameters(), protocol, total_steps, device)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return a loss whose gradient, averaged over the workers, is that of the whole batch."""
+        size = torch.tensor(len(batch[1]), device=self.device)
+        dist.all_reduce(size)
+        return super().loss(batch) * (len(batch[1]) * self.team.size / size)
+
+    def step(self, batch: Batch) -> Tensor:
+        """Take one gradient step; return the loss of the whole batch, the same on all workers."""
+        loss = super().step(batch)
+        dist.all_reduce(loss)
+        return loss / self.team.size
+
+
+def train_final_together(
+    job: FinalJob,
+    data: ray.ObjectRef,
+    *,
+    workers: int,
+    cpus: float,
+    gpu: bool,
+    kept: Store | None = None,
+) -> dict[str, Any]:
+    """Train from scratch by several workers of the Ray cluster: `train_final`, with its result.
+
+    Order, augmentation, batch statistics and gradients are those of one worker, up to rounding.
+    Where rounding decides (between two equal maxima, say), the training goes on as one from weights
+    that differ in their last digit. What the network itself draws (dropout, stochastic depth) is
+    drawn by every worker for its part, so that a network that draws comes out as with another seed.
+
+    A worker that dies, or fails, makes all begin again, up to `MAX_FAILURES` times. Waits for as
+    long as the cluster is busy.
+
+    Args:
+        job: what to train.
+        data: reference of a `FinalData`.
+        workers: how many.
+        cpus: that each of them holds.
+        gpu: whether each holds a GPU of its own.
+        kept: where the first worker keeps checkpoints, from which all begin again; all must reach
+            it.
+
+    Returns:
+        The same as `train_final`; `train_seconds` are those of all workers.
+
+    Raises:
+        RuntimeError: it failed too often. The message is the reason, in one line.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    resources = {"CPU": cpus} | ({"GPU": 1.0} if gpu else {})
+    # Ray Train marks its storage, on this node alone as long as no checkpoint is reported to it.
+    with tempfile.TemporaryDirectory(prefix="sase-train-") as storage:
+        trainer = TorchTrainer(
+            _train_part,  # type: ignore[arg-type]
+            train_loop_config={"job": job, "data": data, "kept": kept},
+            torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=workers, use_gpu=gpu, resources_per_worker=resources
+            ),
+            run_config=RunConfig(
+                name=f"final-{uuid4().hex}",
+                storage_path=storage,
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            ),
+        )
+        try:
+            ended: Any = trainer.fit()
+        except TrainingFailedError as error:
+            raise RuntimeError(_reason(error)) from None
+    result: dict[str, Any] = ended.return_value
+    return result | {"train_seconds": result["train_seconds"] * workers}
+
+
+def check_workers(workers: int, batch_size: int, network: nn.Module) -> None:
+    """Check that several workers can train a network together.
+
+    Raises:
+        UserError: a worker would have no image of a batch, or the network has a batch norm that
+            cannot be shared.
+    """
+    if workers > batch_size:
+        raise UserError(
+            f"final.workers is {workers}, but a batch of the final training has {batch_size} "
+            f"images: set final.workers to {batch_size} or less"
+        )
+    if workers > 1:
+        share_norms(network)
+
+
+def _train_part(config: dict[str, Any]) -> dict[str, Any]:
+    checkpoints = None if config["kept"] is None else Checkpoints(config["kept"])
+    return train_final(config["job"], ray.get(config["data"]), checkpoints, Team.joined())
+
+
+def _reason(error: Exception) -> str:
+    """Return the last line of what a worker has raised, rather one that it did not suffer."""
+    failures = list(getattr(error, "worker_failures", {}).values()) or [error]
+    failures.sort(key=_is_suffered)
+    lines = str(failures[0]).strip().splitlines()
+    return lines[-1].strip() if lines else type(failures[0]).__name__
+
+
+def _is_suffered(failure: Exception) -> bool:
+    """Return whether a worker failed because it lost another."""
+    return isinstance(failure, dist.DistError) or "gloo" in str(failure)

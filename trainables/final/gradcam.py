@@ -1,0 +1,142 @@
+"""Where in an image a trained network finds the class, as a heat map.
+
+Paper: Selvaraju et al., Grad-CAM, ICCV 2017, https://arxiv.org/abs/1610.02391; by the package
+grad-cam.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from search_spaces.errors import UserError
+from trainables.data import Batches, FinalData
+from trainables.data.splits import stratified_order
+from trainables.persistence.store import Store
+
+FILE = "gradcam.parquet"
+"""What a final training keeps beside its result, if it was asked for."""
+
+
+def chosen_images(labels: Tensor, count: int, seed: int) -> tuple[int, ...]:
+    """Choose images by a seed, of as many classes as possible.
+
+    Args:
+        labels: int64 (N,).
+        count: how many; all if there are fewer.
+        seed: of the choice.
+
+    Returns:
+        Indices, by label and then by index.
+    """
+    labels = labels.cpu()
+    order = stratified_order(labels, seed)
+    turns = torch.empty_like(order)
+    for label in labels.unique():
+        of_class = labels[order] == label
+        turns[of_class] = torch.arange(int(of_class.sum()))
+    chosen = order[turns.argsort(stable=True)][:count].tolist()
+    return tuple(sorted(chosen, key=lambda index: (int(labels[index]), index)))
+
+
+def class_activations(
+    model: nn.Module, data: FinalData, images: Sequence[int], device: torch.device
+) -> pd.DataFrame:
+    """Return the Grad-CAM of test images for their own class, at the network's last feature map.
+
+    Args:
+        model: trained, on the device; its gradients are lost.
+        data: with the test images.
+        images: indices of test images.
+        device: of the model.
+
+    Returns:
+        A row an image: `image` (index in the test part), `label`, `predicted`, `height`, `width`,
+        `channels`, `pixels` (uint8, height x width x channels, row by row, as bytes) and `cam`
+        (uint8, height x width, row by row, as bytes; every map goes from 0 to 255, as the package
+        scales it).
+
+    Raises:
+        UserError: the network has no feature map of more than one position.
+    """
+    from pytorch_grad_cam import GradCAM  # takes seconds, as few trainings need it
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    part = data.test.select(torch.tensor(images)).to(device)
+    (batch, labels), *_ = Batches(part, len(images), data.normalisation)
+    model.eval()
+    layer = last_map(model, batch[:1])
+    targets = [ClassifierOutputTarget(label) for label in labels.tolist()]
+    explainer = GradCAM(model, [layer])
+    maps = explainer(input_tensor=batch, targets=targets)
+    predicted = explainer.outputs.argmax(1).tolist()
+    levels = (255 * maps).round().clip(0, 255).astype("uint8")
+    pixels = part.images.permute(0, 2, 3, 1).cpu().numpy()
+    return pd.DataFrame(
+        {
+            "image": list(images),
+            "label": labels.tolist(),
+            "predicted": predicted,
+            "height": pixels.shape[1],
+            "width": pixels.shape[2],
+            "channels": pixels.shape[3],
+            "pixels": [image.tobytes() for image in pixels],
+            "cam": [level.tobytes() for level in levels],
+        }
+    )
+
+
+@torch.no_grad()
+def last_map(model: nn.Module, images: Tensor) -> nn.Module:
+    """Return the module that gives the last feature map of more than one position.
+
+    That is the last stage of a host that pools it. Of modules that contain each other, it is the
+    outermost.
+
+    Args:
+        model: images (B, C, H, W) to logits.
+        images: some.
+
+    Raises:
+        UserError: there is no such map.
+    """
+    found: list[nn.Module] = []
+
+    def look(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.dim() == 4 and output[0, 0].numel() > 1:
+            found.append(module)
+
+    hooks = [module.register_forward_hook(look) for module in model.modules()]
+    try:
+        model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not found:
+        raise UserError("the network has no feature map of more than one position")
+    return found[-1]
+
+
+def write_activations(store: Store, activations: pd.DataFrame) -> None:
+    """Keep what `class_activations` gave.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    content = io.BytesIO()
+    activations.to_parquet(content, index=False)
+    store.write(FILE, content.getvalue())
+
+
+def read_activations(store: Store) -> pd.DataFrame | None:
+    """Return what was kept, or None.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    content = store.read(FILE)
+    return None if content is None else pd.read_parquet(io.BytesIO(content))

@@ -1,0 +1,160 @@
+"""Final training: a module judged by the protocol that all strategies share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from search_spaces.errors import shorten
+from search_spaces.network import NetworkSpec
+from search_spaces.ops import load_operations
+from search_spaces.space import SearchSpace
+from trainables.data import Batches, FinalData
+from trainables.final.gradcam import class_activations, write_activations
+from trainables.hardware.device import take_device
+from trainables.persistence.checkpoint import Checkpoints
+from trainables.persistence.resumable import NOTE
+from trainables.persistence.store import Store
+from trainables.training.cuda_graphs import as_graphs
+from trainables.training.loop import (
+    Batch,
+    Diverged,
+    Trainer,
+    evaluate,
+    place,
+    random_state,
+    set_random_state,
+    train_epoch,
+    training_batches,
+)
+from trainables.training.protocol import TrainingProtocol
+
+if TYPE_CHECKING:
+    from trainables.final.distributed import Team
+
+
+@dataclass(frozen=True)
+class FinalJob:
+    """One final training.
+
+    Args:
+        network: the host.
+        space: where the genotype comes from; its own operations are loaded.
+        module: text of a genotype, or the name of a baseline where `baseline` is true.
+        baseline: whether `module` is hand-designed.
+        protocol: how it is trained.
+        seed: of initial weights, batch order and augmentation.
+        threads: CPU threads.
+        shown: test images of which is kept where the trained network looks.
+    """
+
+    network: NetworkSpec
+    space: SearchSpace
+    module: str
+    baseline: bool
+    protocol: TrainingProtocol
+    seed: int
+    threads: int = 1
+    shown: tuple[int, ...] = ()
+
+    def build(self) -> nn.Module:
+        """Build the network with its initial weights."""
+        if self.baseline:
+            return self.network.with_baseline(self.module, seed=self.seed)
+        load_operations(self.space)
+        return self.network.with_genotype(self.module, seed=self.seed)
+
+
+def train_final(
+    job: FinalJob,
+    data: FinalData,
+    checkpoints: Checkpoints | None = None,
+    team: Team | None = None,
+) -> dict[str, Any]:
+    """Train from scratch to the end, then look at the test images once.
+
+    Args:
+        job: what to train.
+        data: on what.
+        checkpoints: kept after each epoch; the training goes on from the last one. Beside them
+            goes what is to be shown.
+        team: of workers that train it together, each of which calls this; None trains alone.
+
+    Returns:
+        `test_accuracy` (0 to 1), `test_loss` (nats), `train_loss`, `samples` and `train_seconds`;
+        a run that diverged has an accuracy of 0, an infinite loss and a `reason`.
+        A `NOTE` says what could not be shown.
+    """
+    started = time.perf_counter()
+    device = take_device(job.threads)
+    data = data.to(device)
+    protocol = job.protocol
+    model = place(job.build(), protocol, device)
+    channels_last = protocol.channels_last and device.type == "cuda"
+    batches = training_batches(data, protocol, job.seed, device)
+    steps = len(batches) * protocol.epochs
+    parts: Iterable[Batch] = batches
+    if team is None:
+        torch.manual_seed(job.seed)
+        forward = as_graphs(model, protocol, device)
+        trainer = Trainer(forward, model.parameters(), protocol, steps, device)
+    else:
+        torch.manual_seed(team.seed(job.seed))
+        trainer = team.trainer(model, protocol, steps, device)
+        parts = team.part(batches)
+    keeps = checkpoints is not None and (team is None or team.rank == 0)
+    begun = 0
+    result: dict[str, Any] = {"diverged": False, "reason": "", "train_loss": float("inf")}
+    if checkpoints is not None and (state := checkpoints.latest()) is not None:
+        model.load_state_dict(state["model"])
+        trainer.load_state_dict(state["trainer"])
+        batches.load_state_dict(state["batches"])
+        if team is None:  # the draws of a team's workers differ
+            set_random_state(state["random"], device)
+        begun, result["train_loss"] = state["epoch"], state["train_loss"]
+        started -= state["train_seconds"]
+    try:
+        for epoch in range(begun + 1, protocol.epochs + 1):
+            result["train_loss"] = train_epoch(trainer, parts)
+            if checkpoints is not None and keeps:
+                state = {
+                    "model": model.state_dict(),
+                    "trainer": trainer.state_dict(),
+                    "batches": batches.state_dict(),
+                    "random": random_state(device),
+                    "epoch": epoch,
+                    "train_loss": result["train_loss"],
+                    "train_seconds": time.perf_counter() - started,
+                }
+                checkpoints.save(state, epoch)
+        test = Batches(data.test, 512, data.normalisation, channels_last=channels_last)
+        metrics = evaluate(model, test, protocol, device)
+        result |= {"test_loss": metrics.loss, "test_accuracy": metrics.accuracy}
+    except Diverged as divergence:
+        reason = str(divergence)
+        result |= {"diverged": True, "reason": reason}
+        result |= {"test_loss": float("inf"), "test_accuracy": 0.0}
+    result |= {
+        "samples": batches.samples_per_epoch * protocol.epochs,
+        "train_seconds": time.perf_counter() - started,
+    }
+    if checkpoints is not None and keeps and job.shown and not result["diverged"]:
+        result |= _show(model, data, job.shown, checkpoints.store, device)
+    return result
+
+
+def _show(
+    model: nn.Module, data: FinalData, shown: tuple[int, ...], store: Store, device: torch.device
+) -> dict[str, Any]:
+    """Keep where the network looks; whatever goes wrong with that is no more than a note."""
+    try:
+        activations = class_activations(model, data, shown, device)
+    except Exception as error:
+        return {NOTE: f"no Grad-CAM: {shorten(str(error))}"}
+    write_activations(store, activations)
+    return {}

@@ -1,0 +1,227 @@
+"""What each operation costs in time on one device: the look-up table of latency-aware searches.
+
+Wu et al., "FBNet: Hardware-Aware Efficient ConvNet Design via Differentiable Neural Architecture
+Search", CVPR 2019, section 3.3: the latency of a network is the sum of its parts', each measured
+once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from search_spaces.baselines import baseline_attention
+from search_spaces.costs import measure_latency
+from search_spaces.errors import UserError, explain_validation_error
+from search_spaces.genotype import EDGE_KINDS, Genotype
+from search_spaces.network import NetworkSpec, Supernet
+from search_spaces.space import SearchSpace, describe_space
+from search_spaces.super_block import Mixture, SuperSASE
+from search_spaces.user_files import read_text
+from trainables.hardware.device import device_name
+
+MIN_SECONDS = 0.02
+"""How long each operation is repeated."""
+
+MICROSECOND = 1e-3
+"""In ms. The logarithm of a latency in microseconds must be positive (FBNet, eq. 2)."""
+
+
+class LatencyTable(BaseModel):
+    """Milliseconds of one inference pass, of the host and of each operation on each edge.
+
+    What blocks of every genotype do alike (the join, the gating) is in neither.
+
+    Attributes:
+        device: name of what was measured on, and on a CPU the number of threads.
+        network: digest of host, space and batch size.
+        batch_size: images a pass.
+        host: ms of the host without attention.
+        operations: variable of the space to operation to ms, over all blocks that share the choice.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    device: str
+    network: str
+    batch_size: int = Field(ge=1)
+    host: float = Field(gt=MICROSECOND)
+    operations: dict[str, dict[str, Annotated[float, Field(ge=0)]]]
+
+    @classmethod
+    def measure(
+        cls,
+        spec: NetworkSpec,
+        space: SearchSpace,
+        device: torch.device,
+        *,
+        batch_size: int = 32,
+        min_seconds: float = MIN_SECONDS,
+    ) -> LatencyTable:
+        """Measure every operation alone, in each block."""
+        shape = (spec.in_channels, *spec.input_size)
+
+        def time(module: torch.nn.Module, shape: tuple[int, int, int], seconds: float) -> float:
+            return measure_latency(
+                module.to(device), shape, batch_size=batch_size, min_seconds=seconds, device=device
+            )
+
+        host = time(spec.build(baseline_attention("none")), shape, 10 * min_seconds)
+        known: dict[tuple[str, str, int, tuple[int, int]], float] = {}
+        total: dict[str, dict[str, float]] = {
+            variable.name: dict.fromkeys(variable.choices, 0.0) for variable in space.variables
+        }
+        for stage, block in Supernet(spec, space).blocks():
+            assert isinstance(block, SuperSASE)
+            for variable in space.variables:
+                if variable.name != variable.edge and not variable.name.startswith(
+                    f"stage{stage}."
+                ):
+                    continue
+                kind = EDGE_KINDS[variable.edge]
+                operations = block.edges[variable.edge].children()
+                for name, operation in zip(variable.choices, operations, strict=True):
+                    key = (kind, name, block.channels, block.size)
+                    if key not in known:
+                        reads = _shape_read(kind, block.channels, block.size)
+                        known[key] = time(operation, reads, min_seconds)
+                    total[variable.name][name] += known[key]
+        return cls(
+            device=device_name(device),
+            network=_digest(spec, space, batch_size),
+            batch_size=batch_size,
+            host=host,
+            operations=total,
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> LatencyTable:
+        """Read a table.
+
+        Raises:
+            UserError: the file is not there, or not such a table.
+        """
+        try:
+            return cls.model_validate_json(read_text(Path(path), "latency table"))
+        except ValidationError as error:
+            raise explain_validation_error(error, cls, f"latency table {path}") from None
+
+    def save(self, path: str | Path, *, keep: bool = False) -> None:
+        """Write the table as JSON, whole or not at all; to `keep` leaves a file that is there."""
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(self.model_dump_json(indent=1), encoding="utf-8")
+            if not keep:
+                partial.replace(path)
+                return
+            try:
+                os.link(partial, path)  # alone fails where the file exists
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without hard links
+                if not path.exists():
+                    partial.replace(path)
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"latency table {path} cannot be written: {reason}") from None
+        finally:
+            if partial.is_file():
+                partial.unlink()
+
+    def check(self, spec: NetworkSpec, space: SearchSpace, device: torch.device) -> None:
+        """Check that the table is of this network on this device.
+
+        Raises:
+            UserError: it is not.
+        """
+        if self.device != device_name(device):
+            raise UserError(
+                f"the latency table was measured on {self.device!r}, and the search runs on "
+                f"{device_name(device)!r}: measure one there (sase-ray latency)"
+            )
+        self.check_network(spec, space)
+
+    def check_network(self, spec: NetworkSpec, space: SearchSpace) -> None:
+        """Check that the table is of this network, on whatever device.
+
+        Raises:
+            UserError: it is not.
+        """
+        names = {variable.name: set(variable.choices) for variable in space.variables}
+        known = {name: set(row) for name, row in self.operations.items()}
+        if self.network != _digest(spec, space, self.batch_size) or known != names:
+            raise UserError("the latency table is of another network or space: measure a new one")
+
+    def of(self, genotype: Genotype, space: SearchSpace) -> float:
+        """Return the ms of a genotype's network."""
+        config = space.to_config(genotype)
+        return self.host + sum(self.operations[name][op] for name, op in config.items())
+
+    def expected(self, mixture: Mixture, space: SearchSpace) -> Tensor:
+        """Return the ms of a mixture: of each edge the weighted sum (FBNet, eq. 9).
+
+        With probabilities as weights it is the expectation over genotypes, edges drawn
+        independently. Differentiable in the weights.
+        """
+        latency = torch.tensor(self.host)
+        for variable, weights in zip(space.variables, mixture.edges, strict=True):
+            costs = [self.operations[variable.name][op] for op in variable.choices]
+            if isinstance(weights, Mapping):
+                for index, weight in weights.items():
+                    latency = latency + weight * costs[index]
+            else:
+                latency = latency + weights @ weights.new_tensor(costs)
+        return latency
+
+
+def cached_latency_table(
+    spec: NetworkSpec, space: SearchSpace, device: torch.device
+) -> LatencyTable:
+    """Return the table of this network on this device, measured at the first call.
+
+    It is kept in `$SASE_CACHE`, by default `~/.cache/sase-ray`, so that searches that follow, and
+    a search that is resumed, read the same numbers.
+    """
+    path = cache_path(spec, space, device)
+    if path.exists():
+        table = LatencyTable.load(path)
+        table.check(spec, space, device)
+        return table
+    # Of several that measure at once, all take the one that was written first.
+    LatencyTable.measure(spec, space, device).save(path, keep=True)
+    return LatencyTable.load(path)
+
+
+def cache_path(spec: NetworkSpec, space: SearchSpace, device: torch.device) -> Path:
+    """Return where the table of this network on this device is kept."""
+    folder = Path(os.environ.get("SASE_CACHE") or Path.home() / ".cache" / "sase-ray")
+    name = hashlib.sha256((device_name(device) + _digest(spec, space, 32)).encode()).hexdigest()
+    return folder / "latency" / f"{name[:16]}.json"
+
+
+def _digest(spec: NetworkSpec, space: SearchSpace, batch_size: int) -> str:
+    described = {
+        "network": [
+            spec.backbone, spec.num_classes, spec.in_channels, spec.input_size, dict(spec.options),
+        ],
+        "space": describe_space(space),
+        "batch_size": batch_size,
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _shape_read(kind: str, channels: int, size: tuple[int, int]) -> tuple[int, int, int]:
+    """Return the shape that an operation of this kind reads, without the batch."""
+    if kind == "channel_excite":
+        return channels, 1, 1
+    return (1, *size) if kind == "spatial_excite" else (channels, *size)

@@ -1,0 +1,290 @@
+"""`SupernetTrainable`: one one-shot search inside one supernet; fidelity is the epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+import torch
+from ray import tune
+from torch.nn import functional as F
+
+from search_spaces.genotype import Genotype
+from search_spaces.super_block import Mixture
+from trainables.data import Batches
+from trainables.hardware.device import take_device
+from trainables.hardware.peak_memory import PeakMemory
+from trainables.one_shot.algorithm import OneShotAlgorithm, Ranking
+from trainables.one_shot.collapse import (
+    WINDOW,
+    Sharpness,
+    dominant_eigenvalue,
+    mean_entropy,
+    poor_operations,
+    poor_share,
+)
+from trainables.one_shot.shared_weights import SharedWeights
+from trainables.persistence.resumable import Result, ResumableTrainable
+from trainables.search_job import SearchJob
+from trainables.training.cuda_graphs import as_graphs
+from trainables.training.loop import (
+    DIVERGED_SCORE,
+    Batch,
+    Diverged,
+    Evaluation,
+    Trainer,
+    evaluate,
+    evaluation_mode,
+    place,
+    random_state,
+    set_random_state,
+    train_epoch,
+)
+
+STOPPED_EARLY = "stopped early"
+"""How the reason begins, of a search that ends before its budget."""
+
+RANKING_SIZE = 20
+LOOKS = 10
+"""How often a search is looked at for signs of collapse."""
+
+STATISTICS_BATCHES = 4
+"""Batches of training images from which running statistics are estimated anew."""
+
+
+class SupernetTrainable(ResumableTrainable):
+    """Trains a supernet and its architecture parameters within a budget, an epoch an iteration.
+
+    The training set is cut into two halves, one for the weights and one for the architecture
+    parameters (DARTS, Liu et al. 2019, section 3). An epoch is one pass over the weights' half;
+    the last one is as short as the budget asks. Each iteration reports what `ProxyTrainable`
+    reports, with the supernet's own validation metrics and the genotype it would give now, and
+    besides `ranking`, `peak_memory_mib`, what the algorithm reports (`alpha`), and, ten times a
+    search, the signs of collapse (`trainables.one_shot.collapse`): `entropy`, `poor_share`,
+    `dominant_eigenvalue` and `discretisation_gap`, the validation loss of the best genotype with
+    the shared weights less that of the supernet. The samples and seconds of these signs are not
+    counted, as no search but one that stops early by them needs them. The last iteration also
+    reports `scores`, the search's opinion of the job's `judged` genotypes.
+    """
+
+    def prepare(
+        self,
+        job: SearchJob | None = None,
+        algorithm: OneShotAlgorithm | None = None,
+        budget: int = 0,
+    ) -> None:
+        """Take what the search is made of.
+
+        Args:
+            job: the search; its protocol gives way to the algorithm's.
+            algorithm: not yet started.
+            budget: samples the search may see.
+        """
+        if job is None or algorithm is None:
+            raise ValueError("hand job and algorithm over through tune.with_parameters")
+        self.device = take_device(job.threads)
+        self.job, self.algorithm, self.budget = job, algorithm, budget
+
+    def build(self, config: dict[str, Any]) -> None:
+        """Build the supernet and start the algorithm; the config is not read."""
+        job, algorithm, protocol = self.job, self.algorithm, self.algorithm.protocol
+        data = job.data.to(self.device)
+        weights, architecture = data.halves(job.seed)
+        if not algorithm.halves_data:
+            weights = architecture = torch.cat([weights, architecture])
+        batch_size = min(protocol.batch_size, len(weights), len(architecture))
+        channels_last = protocol.channels_last and self.device.type == "cuda"
+
+        def batches(indices: torch.Tensor, seed: int) -> Batches:
+            return Batches(
+                data.train,
+                batch_size,
+                data.normalisation,
+                indices=indices,
+                seed=seed,
+                shuffle=True,
+                drop_last=True,
+                augmentation=data.augmentation if protocol.augment else None,
+                channels_last=channels_last,
+            )
+
+        self.peak_memory = PeakMemory(self.device)
+        self.batch_size = batch_size
+        self.train_batches = batches(weights, job.seed)
+        self.arch_batches = batches(architecture, job.seed + 1)
+        self.val_batches = Batches(
+            data.validation, 512, data.normalisation, channels_last=channels_last
+        )
+        spent_on_steps = self.budget - int(algorithm.reserve * self.budget)
+        self.total_steps = algorithm.step_cost.steps(batch_size, spent_on_steps)
+        if self.total_steps < 1:
+            raise ValueError(f"a budget of {self.budget} samples is less than one step")
+
+        supernet = algorithm.build_supernet(job.network, job.space, job.seed)
+        place(supernet, protocol, self.device)
+        self.supernet = supernet
+        forward = as_graphs(supernet, protocol, self.device)
+        self.trainer = Trainer(
+            lambda images: forward(images, algorithm.mixture()),
+            algorithm.weight_parameters(supernet),
+            protocol,
+            self.total_steps,
+            self.device,
+        )
+        self.generator = torch.Generator().manual_seed(job.seed)
+        algorithm.start(supernet, self.trainer, self.generator)
+        torch.manual_seed(job.seed)
+        parameters = sum(alpha.numel() for alpha in algorithm.architecture)
+        self.sharpest = torch.randn(parameters, generator=self.generator).to(self.device)
+        self.sharpness = Sharpness()
+        self.looks: list[Ranking] = []
+        self.epoch = self.steps = 0
+        self.train_seconds = 0.0
+
+    def train_epoch(self) -> Result:
+        """Search for one epoch, or for what is left of the budget, and evaluate the supernet."""
+        started = time.perf_counter()
+        result: dict[str, Any] = {"diverged": False, "reason": ""}
+        looks_before = int(LOOKS * self.steps / self.total_steps)
+        try:
+            self.algorithm.begin_epoch(self.steps / self.total_steps)
+            result["train_loss"] = self._train()
+            metrics = self._validate(self.algorithm.central_mixture())
+            result |= {"val_loss": metrics.loss, "val_accuracy": metrics.accuracy}
+        except Diverged as divergence:
+            result |= {**DIVERGED_SCORE, "diverged": True, "reason": str(divergence)}
+        self.epoch += 1
+        used_up = self.steps >= self.total_steps
+        samples = self.algorithm.step_cost.samples(self.batch_size, self.steps, self.total_steps)
+        ranking = self.algorithm.ranking(RANKING_SIZE)
+        if used_up and not result["diverged"]:
+            shared = self._shared_weights(self.budget - samples)
+            ranking = self.algorithm.conclude(RANKING_SIZE, shared)
+            samples += shared.samples
+        self.train_seconds += time.perf_counter() - started
+        result |= self.algorithm.report()
+        done = used_up or result["diverged"]
+        if not result["diverged"] and int(LOOKS * self.steps / self.total_steps) > looks_before:
+            result |= self._signs_of_collapse(result, ranking)
+            self.looks.append(ranking)
+            eigenvalue = result.get("dominant_eigenvalue", 0.0)
+            if self.algorithm.stops_when_sharp and self.sharpness.collapsed(eigenvalue):
+                ranking = self.looks[-1 - WINDOW]
+                reason = f"{STOPPED_EARLY}: the validation loss has become sharp in alpha"
+                result |= {"reason": reason}
+                done = True
+        if done and not result["diverged"] and self.job.judged:
+            result["scores"] = self.algorithm.score(self.job.judged, self._shared_weights())
+        return result | {
+            "genotype": str(ranking[0][0]),
+            "ranking": _as_text(ranking),
+            "epoch": self.epoch,
+            "samples": samples,
+            "train_seconds": self.train_seconds,
+            "peak_memory_mib": self.peak_memory.mib(),
+            "finished": used_up,
+            tune.result.DONE: done,
+        }
+
+    def _train(self) -> float:
+        arch_batches = self.arch_batches.forever()
+        steps = min(len(self.train_batches), self.total_steps - self.steps)
+        warm = max(0, self.algorithm.step_cost.warm_steps(self.total_steps) - self.steps)
+        self.steps += steps
+
+        def search(batch: Batch) -> None:
+            nonlocal warm
+            if warm > 0:
+                warm -= 1
+            else:
+                self.algorithm.architecture_step(batch, next(arch_batches))
+
+        return train_epoch(self.trainer, islice(self._epoch(), steps), before_step=search)
+
+    def _epoch(self) -> Iterator[Batch]:
+        yield from self.train_batches
+
+    def _validate(self, mixture: Mixture) -> Evaluation:
+        if self.algorithm.is_stochastic:
+            return self._shared_weights().evaluate(mixture)
+        with torch.no_grad():
+            return evaluate(
+                self.supernet,
+                self.val_batches,
+                self.algorithm.protocol,
+                self.device,
+                forward=lambda images: self.supernet(images, mixture),
+            )
+
+    def _shared_weights(self, budget: int = 0) -> SharedWeights:
+        return SharedWeights(
+            self.supernet,
+            self.algorithm.protocol,
+            self.train_batches.first(STATISTICS_BATCHES),
+            self.val_batches,
+            self.device,
+            budget,
+        )
+
+    def _signs_of_collapse(self, result: dict[str, Any], ranking: Ranking) -> dict[str, float]:
+        signs: dict[str, float] = {}
+        if "alpha" in result:
+            signs["entropy"] = mean_entropy(result["alpha"])
+            signs["poor_share"] = poor_share(result["alpha"], poor_operations(self.supernet))
+        if len(self.sharpest):
+            images, labels = self.arch_batches.first()[0]
+            with evaluation_mode(self.supernet):
+                signs["dominant_eigenvalue"], self.sharpest = dominant_eigenvalue(
+                    lambda: F.cross_entropy(
+                        self.supernet(images, self.algorithm.central_mixture()), labels
+                    ),
+                    self.algorithm.architecture,
+                    self.sharpest,
+                )
+        with suppress(Diverged):  # alone, the genotype may do what the mixture does not
+            alone = self._shared_weights().judge(ranking[0][0])
+            signs["discretisation_gap"] = alone.loss - result["val_loss"]
+        return signs
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the rest of the search depends on."""
+        return {
+            "supernet": self.supernet.state_dict(),
+            "trainer": self.trainer.state_dict(),
+            "algorithm": self.algorithm.state_dict(),
+            "train_batches": self.train_batches.state_dict(),
+            "arch_batches": self.arch_batches.state_dict(),
+            "generator": self.generator.get_state(),
+            "random": random_state(self.device),
+            "sharpest": self.sharpest,
+            "sharpness": list(self.sharpness.values),
+            "looks": [_as_text(ranking) for ranking in self.looks],
+            "epoch": self.epoch,
+            "steps": self.steps,
+            "train_seconds": self.train_seconds,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state, on a CPU bit for bit."""
+        self.supernet.load_state_dict(state["supernet"])
+        self.trainer.load_state_dict(state["trainer"])
+        self.algorithm.load_state_dict(state["algorithm"])
+        self.train_batches.load_state_dict(state["train_batches"])
+        self.arch_batches.load_state_dict(state["arch_batches"])
+        self.generator.set_state(state["generator"])
+        set_random_state(state["random"], self.device)
+        self.sharpest = state["sharpest"].to(self.device)
+        self.sharpness = Sharpness(state["sharpness"])
+        self.looks = [
+            [(Genotype.parse(text), score) for text, score in ranking] for ranking in state["looks"]
+        ]
+        self.epoch = state["epoch"]
+        self.steps = state["steps"]
+        self.train_seconds = state["train_seconds"]
+
+
+def _as_text(ranking: Ranking) -> list[list[Any]]:
+    return [[str(genotype), score] for genotype, score in ranking]

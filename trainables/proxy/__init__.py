@@ -1,0 +1,1 @@
+"""The proxy protocol: one genotype per trial."""

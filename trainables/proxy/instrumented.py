@@ -1,0 +1,55 @@
+"""`StudiedTrainable`: a proxy trial that is looked at more closely than a search may."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from trainables.data import Batches, LabelledImages
+from trainables.persistence.resumable import Result
+from trainables.proxy.trainable import ProxyTrainable
+from trainables.search_job import SearchJob
+from trainables.training.loop import DIVERGED_SCORE, Diverged
+
+DIVERGED_TEST = {"test_loss": DIVERGED_SCORE["val_loss"], "test_accuracy": 0.0}
+
+
+class StudiedTrainable(ProxyTrainable):
+    """Reports what `ProxyTrainable` does and, outside the time and samples that a trial costs:
+
+    - where the protocol averages weights, `last_val_loss` and `last_val_accuracy`, of the weights
+      that are not averaged;
+    - given test images, `test_loss` and `test_accuracy` at the last epoch. They are for judging
+      searches afterwards; no strategy is shown them.
+    """
+
+    def prepare(
+        self,
+        job: SearchJob | None = None,
+        test: LabelledImages | None = None,
+        last_weights: bool = True,
+    ) -> None:
+        """Take the test images, and what to look at, beside what `ProxyTrainable` takes."""
+        super().prepare(job)
+        self.last_weights = last_weights
+        self.test = test.to(self.device) if test else None
+
+    def train_epoch(self) -> Result:
+        """Train one epoch, evaluate as a search does, then look closer."""
+        result = super().train_epoch()
+        protocol = self.job.protocol
+        if protocol.averaging and self.last_weights:
+            result |= {f"last_{key}": value for key, value in DIVERGED_SCORE.items()}
+            if not result["diverged"]:
+                # The average may be finite where the last weights are not.
+                with suppress(Diverged):
+                    result |= self.evaluate(lambda c: c.model, self.val_batches, "last_val")
+        if self.test and (result["finished"] or result["diverged"]):
+            result |= DIVERGED_TEST
+            if not result["diverged"]:
+                channels_last = protocol.channels_last and self.device.type == "cuda"
+                images = Batches(
+                    self.test, 512, self.data.normalisation, channels_last=channels_last
+                )
+                with suppress(Diverged):
+                    result |= self.evaluate(lambda c: c.judged, images, "test")
+        return result

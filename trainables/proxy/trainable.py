@@ -1,0 +1,144 @@
+"""`ProxyTrainable`: one genotype trained by the proxy protocol; fidelity is the epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from ray import tune
+from torch import nn
+
+from search_spaces.ops import load_operations
+from trainables.data import Batches
+from trainables.hardware.device import take_device
+from trainables.hardware.peak_memory import PeakMemory
+from trainables.persistence.resumable import Result, ResumableTrainable
+from trainables.proxy.candidate import Candidate
+from trainables.search_job import SearchJob
+from trainables.training.loop import (
+    DIVERGED_SCORE,
+    Diverged,
+    evaluate,
+    random_state,
+    set_random_state,
+)
+
+
+class ProxyTrainable(ResumableTrainable):
+    """Trains the network of one genotype, one epoch a Tune iteration.
+
+    It starts from scratch, or inside a host that was trained without attention, as the protocol
+    says; it is judged by its last weights or by their exponential moving average; and it is
+    trained with one seed or several, whose scores are averaged.
+
+    The trial's config holds the genotype's variables (`SearchSpace.variables`). Each iteration
+    reports `val_loss` (nats), `val_accuracy` (0 to 1), `train_loss`, `samples` (training samples
+    seen by this trial so far), `train_seconds`, `peak_memory_mib`, `genotype`, and, if it diverged,
+    the `reason`; with several seeds also `val_loss_sd` and `val_accuracy_sd`, the standard
+    deviation over them.
+    """
+
+    def prepare(self, job: SearchJob | None = None) -> None:
+        """Put the data on the device."""
+        if job is None:
+            raise ValueError("hand the job over: tune.with_parameters(ProxyTrainable, job=job)")
+        self.device = take_device(job.threads)
+        self.job = job
+        self.data = job.data.to(self.device)
+        load_operations(job.space)
+        self.val_batches = Batches(
+            self.data.validation,
+            512,
+            self.data.normalisation,
+            channels_last=job.protocol.channels_last and self.device.type == "cuda",
+        )
+
+    def identity(self, config: dict[str, Any]) -> str:
+        """Return the genotype."""
+        return str(self.job.space.from_config(config))
+
+    def build(self, config: dict[str, Any]) -> None:
+        """Build network and optimiser for the config's genotype."""
+        job = self.job
+        self.peak_memory = PeakMemory(self.device)
+        self.genotype = job.space.from_config(config)
+        self.candidates = [
+            Candidate(job, self.genotype, self.data, seed, self.device) for seed in job.seeds
+        ]
+        torch.manual_seed(job.seed)
+        self.epoch = 0
+        self.samples = 0
+        self.train_seconds = 0.0
+
+    def train_epoch(self) -> Result:
+        """Train one epoch and evaluate on the validation set."""
+        started = time.perf_counter()
+        result: dict[str, Any] = {"diverged": False, "reason": ""}
+        try:
+            result["train_loss"] = fmean([c.train_epoch() for c in self.candidates])
+            result |= self.evaluate(lambda c: c.judged, self.val_batches, "val", spread=True)
+        except Diverged as divergence:
+            result |= {**DIVERGED_SCORE, "diverged": True, "reason": str(divergence)}
+        self.epoch += 1
+        self.samples += self.job.samples_per_epoch
+        self.train_seconds += time.perf_counter() - started
+        done = result["diverged"] or self.epoch >= self.job.protocol.epochs
+        return result | {
+            "genotype": str(self.genotype),
+            "epoch": self.epoch,
+            "samples": self.samples,
+            "train_seconds": self.train_seconds,
+            "peak_memory_mib": self.peak_memory.mib(),
+            "finished": self.epoch >= self.job.protocol.epochs,
+            tune.result.DONE: done,
+        }
+
+    def evaluate(
+        self,
+        network: Callable[[Candidate], nn.Module],
+        batches: Batches,
+        name: str,
+        *,
+        spread: bool = False,
+    ) -> dict[str, float]:
+        """Return ``<name>_loss`` and ``<name>_accuracy``, the mean over seeds.
+
+        Args:
+            network: which of a candidate's networks.
+            batches: of the images.
+            name: of the metrics.
+            spread: add ``<name>_loss_sd`` and so on where there are several seeds.
+
+        Raises:
+            Diverged: as `training.evaluate`.
+        """
+        found = [
+            evaluate(network(c), batches, self.job.protocol, self.device) for c in self.candidates
+        ]
+        values = {"loss": [e.loss for e in found], "accuracy": [e.accuracy for e in found]}
+        means = {f"{name}_{key}": fmean(value) for key, value in values.items()}
+        if spread and len(found) > 1:
+            means |= {f"{name}_{key}_sd": stdev(value) for key, value in values.items()}
+        return means
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the rest of the training depends on."""
+        return {
+            "candidates": [candidate.state_dict() for candidate in self.candidates],
+            "random": random_state(self.device),
+            "epoch": self.epoch,
+            "samples": self.samples,
+            "train_seconds": self.train_seconds,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state, on a CPU bit for bit."""
+        for candidate, own in zip(self.candidates, state["candidates"], strict=True):
+            candidate.load_state_dict(own)
+        set_random_state(state["random"], self.device)
+        self.epoch = state["epoch"]
+        self.samples = state["samples"]
+        self.train_seconds = state["train_seconds"]

@@ -1,0 +1,75 @@
+"""A warm host: trained once without attention, for all candidates of a search to start from.
+
+What is left to a candidate's own luck is then the start of its attention modules alone; the noise
+of training a host from scratch is the same for all.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import nn
+
+from trainables.hardware.device import take_device
+from trainables.persistence.checkpoint import Checkpoints
+from trainables.persistence.store import Store
+from trainables.search_job import SearchJob, WarmHost
+from trainables.training.cuda_graphs import as_graphs
+from trainables.training.loop import (
+    Diverged,
+    Trainer,
+    place,
+    train_epoch,
+    training_batches,
+)
+
+
+def train_host(job: SearchJob, kept: Store | None = None) -> WarmHost:
+    """Train the job's host without attention, by its protocol for warm hosts.
+
+    Args:
+        job: whose host.
+        kept: where the trained host is kept; what is there is not trained again.
+
+    Raises:
+        ValueError: the protocol asks for none.
+        Diverged: the host has no finite weights to start from.
+    """
+    protocol = job.protocol.warm_host
+    if protocol is None:
+        raise ValueError("the proxy protocol has no warm host")
+    checkpoints = None if kept is None else Checkpoints(kept)
+    if checkpoints is not None and (saved := checkpoints.latest()) is not None:
+        return WarmHost(**saved)
+    started = time.perf_counter()
+    device = take_device(job.threads)
+    model = place(job.network.build(seed=job.seed), protocol, device)
+    batches = training_batches(job.data.to(device), protocol, job.seed, device)
+    torch.manual_seed(job.seed)
+    forward = as_graphs(model, protocol if protocol.cuda_graphs else job.protocol, device)
+    steps = len(batches) * protocol.epochs
+    trainer = Trainer(forward, model.parameters(), protocol, steps, device)
+    for _ in range(protocol.epochs):
+        train_epoch(trainer, batches)
+    state = {name: value.cpu() for name, value in model.state_dict().items()}
+    if not all(value.isfinite().all() for value in state.values()):
+        raise Diverged("the host's weights are not finite")
+    host = WarmHost(state, job.samples_of_host, time.perf_counter() - started)
+    if checkpoints is not None:
+        checkpoints.save(vars(host), protocol.epochs)
+    return host
+
+
+def insert_into_host(model: nn.Module, job: SearchJob) -> None:
+    """Give a candidate's network the weights of the trained host; its attention keeps its own.
+
+    Raises:
+        ValueError: the job has no trained host, or one of another network.
+    """
+    if job.host is None:
+        raise ValueError("train the host first: replace(job, host=train_host(job))")
+    unknown = job.host.state.keys() - model.state_dict().keys()
+    if unknown:
+        raise ValueError(f"the trained host is of another network: it has {min(unknown)!r}")
+    model.load_state_dict(dict(job.host.state), strict=False)

@@ -1,0 +1,83 @@
+"""What all trials of one search share. Put into Ray's object store once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from search_spaces.genotype import Genotype
+from search_spaces.network import NetworkSpec
+from search_spaces.space import SearchSpace
+from trainables.data import SearchData
+from trainables.training.protocol import ProxyProtocol, TrainingProtocol
+
+SEED_STEP = 1_000_000
+"""Between the seeds of one trial; those of searches and final trainings lie below it."""
+
+
+@dataclass(frozen=True)
+class WarmHost:
+    """A host that was trained without attention, to insert candidates into.
+
+    Attributes:
+        state: its parameters and buffers by name.
+        samples: training samples it has seen.
+        seconds: device-seconds of its training.
+    """
+
+    state: Mapping[str, Tensor]
+    samples: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SearchJob:
+    """A search without its strategy: which networks, which data, trained how.
+
+    Args:
+        network: the host.
+        space: the search space.
+        data: training and validation images; a search never holds test images.
+        protocol: how a candidate (or the supernet's weights) is trained.
+        seed: of initial weights, batch order and augmentation: the same for every genotype.
+            Where the protocol asks for several networks a trial, the others' seeds follow from it.
+        threads: CPU threads of one trial.
+        host: the trained host, where the protocol asks for a warm one.
+        judged: genotypes that a one-shot search is asked for its opinion of, at its end.
+    """
+
+    network: NetworkSpec
+    space: SearchSpace
+    data: SearchData
+    protocol: ProxyProtocol
+    seed: int
+    threads: int = 1
+    host: WarmHost | None = None
+    judged: tuple[Genotype, ...] = ()
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of a trial's networks."""
+        return range(self.seed, self.seed + SEED_STEP * self.protocol.seeds, SEED_STEP)
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples that one epoch of a trial sees (the last, short batch is left out)."""
+        return self.protocol.seeds * self._samples_per_epoch(self.protocol)
+
+    @property
+    def samples_per_trial(self) -> int:
+        """Samples that one trial sees when it is trained to the end."""
+        return self.samples_per_epoch * self.protocol.epochs
+
+    @property
+    def samples_of_host(self) -> int:
+        """Samples that the host sees before candidates are inserted; 0 where it is not trained."""
+        protocol = self.protocol.warm_host
+        return self._samples_per_epoch(protocol) * protocol.epochs if protocol else 0
+
+    def _samples_per_epoch(self, protocol: TrainingProtocol) -> int:
+        batch_size = min(protocol.batch_size, len(self.data.train))
+        return len(self.data.train) // batch_size * batch_size

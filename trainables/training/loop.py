@@ -1,0 +1,271 @@
+"""The one training loop: proxy trials, final training and the weight steps of a supernet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainables.data import Batches, FinalData, SearchData
+from trainables.training.protocol import TrainingProtocol
+
+Batch = tuple[Tensor, Tensor]
+
+EXPLODED = 100.0
+"""Mean cross-entropy, in nats, of a training that is lost; guessing 1 of 1000 costs 6.9."""
+
+DIVERGED_SCORE = {"val_loss": float("inf"), "val_accuracy": 0.0}
+"""Metrics of a trial that diverged: worse than any other, so that it is ranked last."""
+
+
+class Diverged(Exception):  # noqa: N818
+    """Training left the realm of finite numbers. The message is the reason to record."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network does on a set of images.
+
+    Attributes:
+        loss: mean cross-entropy in nats.
+        accuracy: share of images classified rightly, 0 to 1.
+    """
+
+    loss: float
+    accuracy: float
+
+
+def cosine_schedule(protocol: TrainingProtocol, total_steps: int) -> Callable[[int], float]:
+    """Return the factor on the peak learning rate: linear warm-up, then a cosine to `lr_min`."""
+    warmup = int(protocol.warmup * total_steps)
+    floor = protocol.lr_min / protocol.lr
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+        return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
+
+    return factor
+
+
+def training_batches(
+    data: SearchData | FinalData, protocol: TrainingProtocol, seed: int, device: torch.device
+) -> Batches:
+    """Return the training images in the order and augmentation that the seed gives."""
+    return Batches(
+        data.train,
+        min(protocol.batch_size, len(data.train)),
+        data.normalisation,
+        seed=seed,
+        shuffle=True,
+        drop_last=True,
+        augmentation=data.augmentation if protocol.augment else None,
+        channels_last=protocol.channels_last and device.type == "cuda",
+    )
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """Return the state of torch's own generators, which dropout and stochastic depth draw from."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Restore what `random_state` gave."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+class Trainer:
+    """Steps the weights of one network.
+
+    Args:
+        forward: images (B, C, H, W) to logits (B, classes).
+        parameters: what is trained; or groups of it with an "lr" of their own, as torch's
+            optimisers take them.
+        protocol: how.
+        total_steps: length of the learning-rate schedule in steps.
+        device: where.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[[Tensor], Tensor],
+        parameters: Iterable[nn.Parameter] | Sequence[dict[str, Any]],
+        protocol: TrainingProtocol,
+        total_steps: int,
+        device: torch.device,
+    ) -> None:
+        self.forward = forward
+        self.protocol = protocol
+        self.device = device
+        self.optimizer = _make_optimizer(list(parameters), protocol, device)
+        self.parameters = [
+            p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad
+        ]
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, cosine_schedule(protocol, total_steps)
+        )
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean cross-entropy of a batch, to differentiate."""
+        images, labels = batch
+        with autocast(self.protocol, self.device):
+            logits = self.forward(images)
+        return F.cross_entropy(
+            logits.float() if logits.dtype != torch.float64 else logits,
+            labels,
+            label_smoothing=self.protocol.label_smoothing,
+        )
+
+    def step(self, batch: Batch) -> Tensor:
+        """Take one gradient step; return the loss before it, detached and still on the device."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(batch)
+        # Of the trained alone: a supernet's loss also depends on architecture parameters.
+        if self.parameters:
+            loss.backward(inputs=self.parameters)
+        if self.protocol.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.protocol.clip)
+        self.optimizer.step()
+        self.scheduler.step()
+        return loss.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return optimiser and schedule."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+
+
+def train_epoch(
+    trainer: Trainer,
+    batches: Iterable[Batch],
+    *,
+    before_step: Callable[[Batch], None] | None = None,
+    after_step: Callable[[], None] | None = None,
+) -> float:
+    """Step through the batches once.
+
+    Args:
+        before_step: called with each batch before its weight step; a one-shot search steps its
+            architecture parameters here.
+        after_step: called after each weight step; averaged weights are updated here.
+
+    Returns:
+        The mean training loss.
+
+    Raises:
+        Diverged: the mean loss is not finite, or above `EXPLODED`.
+    """
+    total = torch.zeros((), device=trainer.device)
+    steps = 0
+    for batch in batches:
+        if before_step is not None:
+            before_step(batch)
+        total += trainer.step(batch)
+        if after_step is not None:
+            after_step()
+        steps += 1
+    # One look an epoch: asking the device for the loss at each step would make it wait.
+    loss = float(total) / max(1, steps)
+    if not math.isfinite(loss):
+        raise Diverged("training loss is not finite")
+    if loss > EXPLODED:
+        raise Diverged(f"training loss rose to {loss:.3g}")
+    return loss
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    protocol: TrainingProtocol,
+    device: torch.device,
+    *,
+    forward: Callable[[Tensor], Tensor] | None = None,
+) -> Evaluation:
+    """Evaluate a network in evaluation mode on all batches.
+
+    Args:
+        model: put into evaluation mode, and back.
+        forward: what to call instead of the model, e.g. a supernet with its mixture.
+
+    Raises:
+        Diverged: the loss is not finite.
+    """
+    loss = torch.zeros((), device=device, dtype=torch.float64)
+    right = torch.zeros((), device=device, dtype=torch.int64)
+    count = 0
+    with evaluation_mode(model):
+        for images, labels in batches:
+            with autocast(protocol, device):
+                logits = (forward or model)(images)
+            loss += F.cross_entropy(logits.float(), labels, reduction="sum").double()
+            right += (logits.argmax(1) == labels).sum()
+            count += len(labels)
+    result = Evaluation(loss=float(loss) / count, accuracy=float(right) / count)
+    if not math.isfinite(result.loss):
+        raise Diverged("validation loss is not finite")
+    return result
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, and back."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def autocast(protocol: TrainingProtocol, device: torch.device) -> AbstractContextManager[None]:
+    """Return the precision that the protocol asks for on this device."""
+    enabled = protocol.amp and device.type == "cuda"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def place(model: nn.Module, protocol: TrainingProtocol, device: torch.device) -> nn.Module:
+    """Move a network to the device, in the memory format that the protocol asks for there."""
+    if protocol.deterministic:
+        torch.use_deterministic_algorithms(True)
+    if protocol.channels_last and device.type == "cuda":
+        return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(device)
+
+
+def _make_optimizer(
+    parameters: list[Any],
+    protocol: TrainingProtocol,
+    device: torch.device,
+) -> torch.optim.Optimizer:
+    fused = device.type == "cuda"
+    if protocol.optimizer == "adamw":
+        return torch.optim.AdamW(
+            parameters, lr=protocol.lr, weight_decay=protocol.weight_decay, fused=fused
+        )
+    return torch.optim.SGD(
+        parameters,
+        lr=protocol.lr,
+        momentum=protocol.momentum,
+        weight_decay=protocol.weight_decay,
+        fused=fused,
+    )
