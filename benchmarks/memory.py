@@ -11,9 +11,10 @@ import torch
 from harness import Row, plain_forms, prepare
 from torch.nn import functional as F
 
+from search_spaces.mixture import Mixture
 from search_spaces.network import NetworkSpec, Supernet
 from search_spaces.space import SearchSpace
-from search_spaces.super_block import Mixture, SuperSASE
+from search_spaces.super_block import SuperSASE
 
 BATCH = 256
 

@@ -12,8 +12,10 @@ import ray
 import torch
 from harness import Row, prepare
 
-from sase_ray.execution.one_search import TrialResources, run_search
-from sase_ray.strategies import SearchTask, make_strategy
+from sase_ray.cluster.slots import TrialResources
+from sase_ray.execution.one_search import run_search
+from sase_ray.strategies import SearchTask
+from sase_ray.strategies.catalogue import make_strategy
 from search_spaces.network import NetworkSpec
 from search_spaces.space import SearchSpace
 from trainables.data.augment import Augmentation, Normalisation

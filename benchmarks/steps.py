@@ -14,9 +14,9 @@ from sase_ray.strategies import OneShot, SearchTask
 from sase_ray.strategies.one_shot.darts import DARTS
 from sase_ray.strategies.one_shot.darts_2nd import SecondOrderDARTS
 from search_spaces.genotype import PUBLISHED
+from search_spaces.mixture import Mixture
 from search_spaces.network import NetworkSpec, Supernet
 from search_spaces.space import SearchSpace
-from search_spaces.super_block import Mixture
 from trainables.data import SearchData
 from trainables.search_job import SearchJob
 from trainables.training.cuda_graphs import GraphedNetwork

@@ -6,7 +6,8 @@ import torch
 from harness import Row, in_turn, prepare
 from steps import BATCH, search_step, step
 
-from sase_ray.strategies import OneShot, make_strategy, strategies
+from sase_ray.strategies import OneShot
+from sase_ray.strategies.catalogue import make_strategy, strategies
 from search_spaces.network import NetworkSpec
 from search_spaces.space import SearchSpace
 

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from harness import Row
 
-from sase_ray.execution.one_search import SearchOutcome
 from sase_ray.results.folder import RunFolder
-from sase_ray.results.history import History
+from sase_ray.results.history import History, SearchOutcome
 from search_spaces.space import SearchSpace
 
 EPOCHS = 3

@@ -14,7 +14,8 @@ from harness import Row
 from ray import tune
 
 from sase_ray.execution.one_search import run_search
-from sase_ray.strategies import SearchTask, make_strategy
+from sase_ray.strategies import SearchTask
+from sase_ray.strategies.catalogue import make_strategy
 from search_spaces.network import NetworkSpec
 from search_spaces.space import SearchSpace
 from trainables.data import load_dataset, make_splits, search_data

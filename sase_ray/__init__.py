@@ -4,9 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sase_ray.commands.compare import Comparison, SearchReport, compare, search
+    from sase_ray.commands.compare import Comparison, compare
     from sase_ray.commands.compare_on_table import TableComparison, compare_on_table
     from sase_ray.commands.reliability import ReliabilityReport, measure_reliability
+    from sase_ray.commands.search import SearchReport, search
     from sase_ray.commands.tabulate import tabulate
     from sase_ray.config import Config, load_config
     from sase_ray.results.load import Run, load_run
@@ -20,9 +21,9 @@ _PLACES = {
     "UserError": "search_spaces",
     "register_op": "search_spaces",
     "Comparison": "sase_ray.commands.compare",
-    "SearchReport": "sase_ray.commands.compare",
+    "SearchReport": "sase_ray.commands.search",
     "compare": "sase_ray.commands.compare",
-    "search": "sase_ray.commands.compare",
+    "search": "sase_ray.commands.search",
     "Config": "sase_ray.config",
     "load_config": "sase_ray.config",
     "ReliabilityReport": "sase_ray.commands.reliability",

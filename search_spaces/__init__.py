@@ -12,9 +12,10 @@ from search_spaces.space import SearchSpace, space_names
 
 if TYPE_CHECKING:
     from search_spaces.block import SASE
+    from search_spaces.mixture import Mixture
     from search_spaces.network import NetworkSpec, Supernet
     from search_spaces.ops import register_op
-    from search_spaces.super_block import Mixture, SuperSASE
+    from search_spaces.super_block import SuperSASE
 
 _TORCH_NAMES = {
     "SASE": "search_spaces.block",

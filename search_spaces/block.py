@@ -15,8 +15,8 @@ from search_spaces.errors import UserError
 from search_spaces.genotype import EDGE_KINDS, PUBLISHED, Genotype
 from search_spaces.ops import build_op
 from search_spaces.ops.kernels.autograd import is_traced
+from search_spaces.ops.kernels.precision import full_precision
 from search_spaces.ops.kernels.recalibrate import recalibrate
-from search_spaces.ops.kernels.reference_statistics import full_precision
 from search_spaces.ops.layers.batch_norm import BatchNorm2d
 from search_spaces.ops.layers.conv import Conv2d
 from search_spaces.ops.squeeze import FeatureMap, Squeeze

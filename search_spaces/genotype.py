@@ -124,3 +124,7 @@ class Genotype:
 
 PUBLISHED = Genotype.parse("gap_gmp-fc-affine-pnorm-gap-conv3x3_x2")
 """The result of the published search (second-order DARTS, CIFAR-10, ResNet-20)."""
+
+
+Ranking = list[tuple[Genotype, float]]
+"""Genotypes with scores, best first. Scores of one ranking compare with each other only."""

@@ -14,8 +14,9 @@ from search_spaces.baselines import baseline_attention
 from search_spaces.block import SASE
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
+from search_spaces.mixture import Mixture
 from search_spaces.space import SearchSpace
-from search_spaces.super_block import Mixture, SuperSASE
+from search_spaces.super_block import SuperSASE
 
 
 @dataclass(frozen=True)

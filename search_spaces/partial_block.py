@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from search_spaces.block import DEFAULT_SIZE, SASE
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
+from search_spaces.mixture import EdgeWeights, Mixture
 from search_spaces.space import SearchSpace
-from search_spaces.super_block import EdgeWeights, Mixture, SuperSASE
+from search_spaces.super_block import SuperSASE
 
 
 class PartialSuperSASE(nn.Module):

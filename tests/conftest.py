@@ -44,10 +44,10 @@ def _own_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     """Show every test the bundled operations alone; what it registers itself, it takes along."""
     bundled = {
         key: op
-        for key, op in registry._CATALOGUE.items()
+        for key, op in registry.CATALOGUE.items()
         if op.factory.__module__.startswith("search_spaces.")
     }
-    monkeypatch.setattr(registry, "_CATALOGUE", bundled)
+    monkeypatch.setattr(registry, "CATALOGUE", bundled)
     registry._run_operation_file.cache_clear()
 
 

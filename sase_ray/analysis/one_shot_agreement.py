@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from sase_ray.config import Config
-from sase_ray.execution.one_search import SearchOutcome
+from sase_ray.results.history import SearchOutcome
 from sase_ray.tabular_benchmark.benchmark import TabularBenchmark
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from sase_ray.results.load import Run
-from sase_ray.results.schema import TABLES
-from sase_ray.statistics.paired_tests import mean_of_steps
 from sase_ray.statistics.rank_tests import FEWEST_BLOCKS, Kendall, against_control, kendall, overall
 from sase_ray.statistics.rank_tests import smallest_signed_rank_p_value as smallest_p
-from search_spaces.errors import UserError
 
 BASELINE = "baseline"
-MOST_MODULES = 60
-"""Strategies and baselines of a report."""
-GRID = 60
-"""Points of an anytime curve."""
-SEPARATOR = " · "
-"""Between a run and its strategy, where several runs are compared."""
 
 
 def metric_of(run: Run) -> str:
@@ -32,57 +22,6 @@ def metric_of(run: Run) -> str:
 def is_better_small(metric: str) -> bool:
     """Tell whether a metric is a loss."""
     return metric.endswith("loss")
-
-
-def check_size(run: Run) -> None:
-    """Check that a run has as many modules as a page can show.
-
-    Raises:
-        UserError: it has more than `MOST_MODULES`.
-    """
-    tables = {"strategies": "name", "final": "name", "searches": "strategy", "curves": "strategy"}
-    for table, column in tables.items():
-        found = getattr(run, table)[column].nunique()
-        if found > MOST_MODULES:
-            raise UserError(
-                f"{run.path} has {found:,} strategies in {table}.parquet: a report shows at most "
-                f"{MOST_MODULES}"
-            )
-
-
-def combine(runs: Sequence[Run]) -> Run:
-    """Put runs beside each other as one, with every strategy labelled by its run.
-
-    Of one run, return it as it is. The strategies of the result stand as in their runs, best first.
-    """
-    if len(runs) == 1:
-        return runs[0]
-    labels = labels_of(runs)
-    tables = {}
-    for table in TABLES:
-        parts: list[pd.DataFrame] = []
-        for run, label in zip(runs, labels, strict=True):
-            frame = getattr(run, table)
-            columns = [c for c in ("name", "strategy", "module") if c in frame]
-            changed = {columns[0]: label + SEPARATOR + frame[columns[0]]}
-            if "seed" in frame:  # seeds of two runs have nothing in common
-                changed["seed"] = frame["seed"] + 10**6 * len(parts)
-            parts.append(frame.assign(**changed))
-        filled = [part for part in parts if len(part)]
-        tables[table] = pd.concat(filled, ignore_index=True) if filled else parts[0]
-    tables["strategies"] = tables["strategies"].sort_values(
-        "test_accuracy", ascending=False, kind="stable", ignore_index=True
-    )
-    return replace(runs[0], **tables)
-
-
-def labels_of(runs: Sequence[Run]) -> list[str]:
-    """Return a name for each run: its folder's, with a number where two are alike."""
-    names = [run.name for run in runs]
-    return [
-        f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name
-        for i, name in enumerate(names)
-    ]
 
 
 def accuracy_blocks(run: Run) -> pd.DataFrame:
@@ -165,51 +104,6 @@ def winner_of(run: Run) -> Winner | None:
     return Winner(row, tuple(genotypes or row["genotypes"].split()), alike)
 
 
-def anytime(run: Run, against: str = "search_samples") -> pd.DataFrame:
-    """Average the validation metric of the incumbents over searches, from where all have one.
-
-    One-shot searches have no stand-alone incumbent and are left out. Where all strategies have the
-    same seeds, what a seed does to all strategies alike is removed before the intervals (Cousineau,
-    "Confidence intervals in within-subject designs", 2005), so that bands show what a comparison of
-    strategies sees.
-
-    Args:
-        run: with curves.
-        against: search_samples, search_seconds, or trials (begun by then).
-
-    Returns:
-        Columns `strategy`, the one named by `against`, `value`, and its 95% interval over
-        searches, `low` and `high` (NaN of one search).
-    """
-    value = f"incumbent_{metric_of(run)}"
-    one_shot = set(run.trials.loc[run.trials["family"] == "one-shot", "strategy"])
-    one_shot |= set(run.strategies.loc[run.strategies["family"] == "one-shot", "name"])
-    curves = run.curves[~run.curves["strategy"].isin(one_shot)]
-    begun = curves.groupby(["strategy", "seed"], sort=False)["trial"]
-    curves = curves.assign(trials=begun.transform(lambda trial: (~trial.duplicated()).cumsum()))
-    curves = curves[np.isfinite(curves[value]) & np.isfinite(curves[against])]
-    curves = curves.assign(**{value: curves[value] - _shift_of_seeds(curves, value)})
-    rows = []
-    for name, own in curves.groupby("strategy", sort=False):
-        searches = [search.sort_values(against) for _, search in own.groupby("seed")]
-        first = max(search[against].iloc[0] for search in searches)
-        last = min(search[against].iloc[-1] for search in searches)
-        grid = np.linspace(first, max(first, last), GRID)
-        courses = [(search[against].to_numpy(), search[value].to_numpy()) for search in searches]
-        for place, mean in zip(grid, mean_of_steps(courses, grid), strict=True):
-            rows.append((name, place, mean.mean, mean.low, mean.high))
-    return pd.DataFrame(rows, columns=["strategy", against, "value", "low", "high"])
-
-
-def _shift_of_seeds(curves: pd.DataFrame, value: str) -> pd.Series:
-    """Return by how much the last incumbents of each row's seed lie off those of all seeds."""
-    last = curves.groupby(["seed", "strategy"])[value].last().unstack("strategy")
-    if last.isna().any(axis=None):
-        return pd.Series(0.0, index=curves.index)
-    mean = last.mean(axis=1)
-    return curves["seed"].map(mean - mean.mean())
-
-
 def proxy_and_final(run: Run) -> pd.DataFrame:
     """Pair the proxy score of every answer with its final result.
 
@@ -255,3 +149,30 @@ def proxy_agreement(run: Run) -> Kendall:
     sign = -1 if is_better_small(metric_of(run)) else 1
     proxy = (sign * paired["proxy"]).tolist()
     return kendall(proxy, paired["final"].tolist(), paired["seed"].tolist())
+
+
+OF_GENOTYPE = (
+    "test_accuracy", "val_accuracy", "val_loss", "test_loss", "parameters", "macs", "latency_ms",
+)  # fmt: skip
+
+
+def genotype_table(trials: pd.DataFrame, finals: pd.DataFrame | None) -> pd.DataFrame:
+    """Return what is known of every genotype that was trained on its own.
+
+    Args:
+        trials: of `trials.parquet`; a one-shot search's are left out, which train a supernet.
+        finals: of `final.parquet`, if there is one.
+
+    Returns:
+        Columns `OF_GENOTYPE` as far as known, means over trainings, by genotype: those with final
+        trainings first, then by validation loss.
+    """
+    alone = trials[(trials["family"] != "one-shot") & (trials["status"] == "finished")]
+    known = [alone.groupby("genotype")[["val_loss", "val_accuracy"]].mean()]
+    if finals is not None:
+        found = finals[finals["family"] != "baseline"]
+        columns = [name for name in OF_GENOTYPE if name in found]
+        known.append(found.groupby("module")[columns].mean())
+    table = pd.concat(known, axis=1)
+    table["unknown"] = table["test_accuracy"].isna() if "test_accuracy" in table else True
+    return table.sort_values(["unknown", "val_loss"], kind="stable")

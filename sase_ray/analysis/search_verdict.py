@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import pandas as pd
 from scipy import stats
 
-from sase_ray.execution.one_search import SearchOutcome
+from sase_ray.results.history import SearchOutcome
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
 from trainables.one_shot.trainable import STOPPED_EARLY

@@ -8,27 +8,42 @@ import sys
 import threading
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from sase_ray.cli import catalogues, jobs
+from sase_ray.cli.options import (
+    Address,
+    Agreement,
+    Assignments,
+    Backbone,
+    Budget,
+    ConfigFile,
+    Cpus,
+    Dataset,
+    Gpus,
+    Results,
+    Root,
+    RunName,
+    Space,
+    Storage,
+    WarmStart,
+    load_settings,
+    names_of,
+)
 from sase_ray.cli.output import (
-    print_catalogue,
     print_comparison,
-    print_job,
     print_latencies,
     print_reliability,
     print_report,
     print_search,
     print_table_comparison,
     print_trained,
-    say,
 )
+from sase_ray.console import say
 from search_spaces.errors import UserError
-
-if TYPE_CHECKING:
-    from sase_ray.config import Config
 
 app = typer.Typer(
     name="sase-ray",
@@ -37,44 +52,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", help="YAML file with the keys of config.yaml.")
-]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="One value, e.g. proxy.epochs=5; repeatable."),
-]
-Dataset = Annotated[str | None, typer.Option(help="See `sase-ray datasets`.")]
-Space = Annotated[str | None, typer.Option(help="See `sase-ray spaces`; or a YAML file.")]
-Backbone = Annotated[str | None, typer.Option(help="See `sase-ray backbones`.")]
-Budget = Annotated[str | None, typer.Option(help="Training samples a search, e.g. 1e6.")]
-Root = Annotated[str | None, typer.Option("--data-root", help="Folder of the data set.")]
-Results = Annotated[str | None, typer.Option(help="Folder in which the run's folder is made.")]
-RunName = Annotated[str | None, typer.Option("--run", help="Name of the run's folder.")]
-Storage = Annotated[
-    str | None, typer.Option(help="Folder or URI (s3://...) that all nodes reach, for checkpoints.")
-]
-WarmStart = Annotated[
-    str | None,
-    typer.Option(
-        help="Folder of a run; a strategy X+Y is X that begins with what Y ranked best there."
-    ),
-]
-Agreement = Annotated[
-    str | None,
-    typer.Option(
-        help="'table' or a table's path: how far one-shot searches rank as the truth does."
-    ),
-]
-Address = Annotated[str | None, typer.Option(help="Ray cluster to join; 'auto' for a running one.")]
-JobAddress = Annotated[
-    str | None,
-    typer.Option("--address", help="Of the cluster's dashboard, e.g. http://head:8265."),
-]
-JobId = Annotated[str, typer.Argument(help="As `sase-ray submit` told it.")]
-Cpus = Annotated[float | None, typer.Option("--cpus-per-trial")]
-Gpus = Annotated[float | None, typer.Option("--gpus-per-trial", help="A fraction shares a GPU.")]
 
 
 def main() -> None:
@@ -160,12 +137,14 @@ def compare(
         wrong = [option for option, value in given.items() if value]
         if wrong:
             raise UserError(f"{wrong[0]} does not go with --on: the table has been trained already")
-        settings = _load(None, None, **options, **resources)  # read and refused as everywhere
+        settings = load_settings(
+            None, None, **options, **resources
+        )  # read and refused as everywhere
         from sase_ray.commands.compare_on_table import compare_on_table
 
         comparison = compare_on_table(
             None if on == "table" else on,
-            _names(strategies),
+            names_of(strategies),
             resources=settings.resources,
             noise=noise,
             console=console,
@@ -174,12 +153,12 @@ def compare(
         )
         print_table_comparison(console, comparison)
         return
-    settings = _load(
+    settings = load_settings(
         config,
         assignments,
         dataset=dataset,
-        strategies=_names(strategies),
-        baselines=_names(baselines),
+        strategies=names_of(strategies),
+        baselines=names_of(baselines),
         space=space,
         backbone=backbone,
         warm_start_from=warm_start_from,
@@ -216,7 +195,7 @@ def search(
 ) -> None:
     """Run one strategy once; ends with its answer, what that is worth, and how to train it."""
     console = Console()
-    settings = _load(
+    settings = load_settings(
         config,
         assignments,
         dataset=dataset,
@@ -233,7 +212,7 @@ def search(
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial,
     )
-    from sase_ray.commands.compare import search as run_one
+    from sase_ray.commands.search import search as run_one
 
     print_search(console, run_one(strategy, settings, console=console))
 
@@ -252,7 +231,7 @@ def train(
 ) -> None:
     """Train one module from scratch by the final protocol, and keep the network."""
     console = Console()
-    settings = _load(
+    settings = load_settings(
         config, assignments, dataset=dataset, space=space, backbone=backbone, data_root=data_root
     )
     from sase_ray.commands.train import train as run_training
@@ -274,7 +253,7 @@ def latency(
 ) -> None:
     """Measure what every operation costs on this device, for fbnet and prunet."""
     console = Console()
-    settings = _load(
+    settings = load_settings(
         config, assignments, dataset=dataset, space=space, backbone=backbone, data_root=data_root
     )
     from sase_ray.config import without_searches
@@ -324,7 +303,7 @@ def tabulate(
 ) -> None:
     """Train a whole (small) space into a table of truth; goes on where it stopped."""
     console = Console()
-    settings = _load(
+    settings = load_settings(
         config,
         assignments,
         dataset=dataset,
@@ -363,7 +342,7 @@ def reliability(
 ) -> None:
     """Measure how far the proxy protocol ranks genotypes, and not seeds."""
     console = Console()
-    settings = _load(
+    settings = load_settings(
         config,
         assignments,
         dataset=dataset,
@@ -381,80 +360,6 @@ def reliability(
 
     report = measure_reliability(settings, genotypes=genotypes, seeds=seeds, console=console)
     print_reliability(console, report)
-
-
-@app.command()
-def submit(
-    config: Annotated[Path, typer.Option("--config", "-c", help="As for `compare`.")],
-    assignments: Assignments = None,
-    address: JobAddress = None,
-    working_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder to send; '.' in a checkout of this project that the cluster has not got. "
-            "Default: the configuration and its space."
-        ),
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="JOB_ID to give the job.")] = None,
-    follow: Annotated[
-        bool, typer.Option("--follow/--detach", help="Show the log until the job has ended.")
-    ] = False,
-) -> None:
-    """Run a comparison as a job of a Ray cluster."""
-    from sase_ray.cluster import job_client
-
-    console = Console()
-    job_id = job_client.submit(
-        config, assignments or (), address=address, working_dir=working_dir, job_id=name
-    )
-    say(console, f"submitted {job_id}")
-    at = f" --address {job_client.without_password(address)}" if address else ""
-    ways = f"`sase-ray status {job_id}{at}` tells of it, `sase-ray stop {job_id}{at}` stops it"
-    if not follow:
-        say(console, ways)
-        return
-    try:
-        job = job_client.follow(job_id, address, lambda line: say(console, line))
-    except KeyboardInterrupt:
-        say(Console(stderr=True), f"the job goes on: {ways}")
-        raise typer.Exit(1) from None
-    print_job(console, job)
-    if job.state != "SUCCEEDED":
-        raise typer.Exit(1)
-
-
-@app.command()
-def status(job_id: JobId, address: JobAddress = None) -> None:
-    """Tell how a submitted job is doing."""
-    from sase_ray.cluster import job_client
-
-    print_job(Console(), job_client.status(job_id, address))
-
-
-@app.command()
-def stop(job_id: JobId, address: JobAddress = None) -> None:
-    """Stop a submitted job."""
-    from sase_ray.cluster import job_client
-
-    print_job(Console(), job_client.stop(job_id, address))
-
-
-@app.command()
-def show(
-    genotype: Annotated[str, typer.Argument(help="Text form, six operations joined by '-'.")],
-    space: Annotated[str, typer.Option(help="Space to check it against.")] = "sase",
-    backbone: Annotated[str, typer.Option(help="Host to count parameters in.")] = "resnet20",
-    channels: Annotated[int, typer.Option(help="Channels of a single block.", min=1)] = 64,
-    image_size: Annotated[int, typer.Option(help="Height and width of the images.", min=1)] = 32,
-) -> None:
-    """Tell what a genotype is: its edges, parameters, multiply-accumulates, and a drawing."""
-    from sase_ray.cli.show_genotype import print_genotype
-    from search_spaces.ops import load_operations
-    from search_spaces.space import SearchSpace
-
-    loaded = SearchSpace.load(space)
-    load_operations(loaded)
-    print_genotype(loaded.parse(genotype), backbone, channels, image_size)
 
 
 @app.command()
@@ -477,77 +382,8 @@ def report(
         webbrowser.open(path.resolve().as_uri())
 
 
-@app.command()
-def strategies() -> None:
-    """List the search strategies."""
-    from sase_ray.strategies import strategies as catalogue
-
-    rows = [(s.name, s.family, s.summary, s.source) for s in catalogue().values()]
-    print_catalogue(("strategy", "family", "what it does", "source"), rows)
-
-
-@app.command()
-def spaces() -> None:
-    """List the bundled search spaces."""
-    from search_spaces.space import SearchSpace, space_names
-
-    loaded = [SearchSpace.load(name) for name in space_names()]
-    rows = [
-        (s.name, f"{s.size:,}", "shared" if s.stages == 1 else "a stage", s.source) for s in loaded
-    ]
-    print_catalogue(("space", "genotypes", "one block", "source"), rows)
-
-
-@app.command()
-def datasets() -> None:
-    """List the data sets."""
-    from sase_ray.config import presets
-    from trainables.data import datasets as catalogue
-
-    rows = [
-        (d.name, d.summary, "yes" if d.name in presets() else "", d.source) for d in catalogue()
-    ]
-    print_catalogue(("data set", "what it is", "preset", "source"), rows)
-
-
-@app.command()
-def backbones() -> None:
-    """List the host networks, and the hand-designed modules to compare with."""
-    from search_spaces.backbones import backbones as catalogue
-    from search_spaces.baselines import baselines as modules
-
-    rows = [(b.name, str(b.stages), b.summary, b.source) for b in catalogue()]
-    rows.append(("timm:NAME", "1", "any timm network that takes an attention layer", "timm"))
-    print_catalogue(("backbone", "stages", "what it is", "source"), rows)
-    print_catalogue(
-        ("baseline", "what it does", "source"), [(m.name, m.summary, m.source) for m in modules()]
-    )
-
-
-def _names(text: str | None) -> list[str] | None:
-    if text is None:
-        return None
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _load(config: Path | None, assignments: list[str] | None, **options: Any) -> Config:
-    """Build the configuration of a command from its options; those not given are None."""
-    from sase_ray.config import load_config
-
-    places = {
-        "backbone": ("backbone", "name"),
-        "data_root": ("data", "root"),
-        "address": ("resources", "address"),
-        "cpus_per_trial": ("resources", "cpus_per_trial"),
-        "gpus_per_trial": ("resources", "gpus_per_trial"),
-    }
-    given: dict[str, Any] = {}
-    for option, value in options.items():
-        if value is None:
-            continue
-        if option in places:
-            section, key = places[option]
-            given.setdefault(section, {})[key] = value
-        else:
-            given[option] = value
-    return load_config(config, given, assignments or ())
+for command in (
+    jobs.submit, jobs.status, jobs.stop, catalogues.strategies, catalogues.spaces,
+    catalogues.datasets, catalogues.backbones, catalogues.show,
+):  # fmt: skip
+    app.command()(command)

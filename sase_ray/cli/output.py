@@ -4,69 +4,29 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.measure import Measurement
 from rich.table import Table
 
+from sase_ray.console import console_for_tables, print_wide, say
 from sase_ray.figures.block_text import draw
 
 if TYPE_CHECKING:  # so that a command that only lists needs not load torch
     from sase_ray.cluster.job_client import Job
-    from sase_ray.commands.compare import Comparison, SearchReport
+    from sase_ray.commands.compare import Comparison
     from sase_ray.commands.compare_on_table import TableComparison
     from sase_ray.commands.reliability import ReliabilityReport
+    from sase_ray.commands.search import SearchReport
     from sase_ray.commands.train import Trained
     from trainables.one_shot.latency_table import LatencyTable
 
 
-def say(console: Console, text: str, style: str | None = None) -> None:
-    """Print text as it is: no markup read in it, no line broken."""
-    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
-
-
-def console_for_tables() -> Console:
-    """Return a console that breaks no table when it is piped into a file or grep."""
-    console = Console()
-    return console if console.is_terminal else Console(width=240)
-
-
-def print_wide(table: Table) -> None:
-    """Print a table whole; in a terminal too narrow for it, without its last columns."""
-    console = console_for_tables()
-    for column in table.columns:
-        column.no_wrap = True
-    left_out = []
-    while len(table.columns) > 1 and _width(table, console) > console.width:
-        left_out.append(" ".join(str(table.columns.pop().header).split()))
-    console.print(table)
-    if left_out:
-        names = ", ".join(reversed(left_out))
-        say(console, f"(a wider terminal shows: {names})", style="dim")
-
-
-def _width(table: Table, console: Console) -> int:
-    unbounded = console.options.update(width=10_000)
-    return Measurement.get(console, unbounded, table).maximum
-
-
-def print_catalogue(
-    head: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None
-) -> None:
-    """Print rows of texts."""
-    table = Table(*head, title=title)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    console_for_tables().print(table)
-
-
 def print_report(console: Console, report: Comparison | SearchReport | ReliabilityReport) -> None:
     """Print what a run came to, whatever it was."""
-    from sase_ray.commands.compare import Comparison, SearchReport
+    from sase_ray.commands.compare import Comparison
+    from sase_ray.commands.search import SearchReport
 
     if isinstance(report, Comparison):
         print_comparison(console, report)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sase_ray.cli.output import console_for_tables, print_catalogue, say
+from sase_ray.console import console_for_tables, print_catalogue, say
 from sase_ray.figures.block_text import draw
 from search_spaces.block import SASE
 from search_spaces.costs import Cost, count_cost

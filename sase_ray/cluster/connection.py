@@ -10,28 +10,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 
 import ray
-import torch
 from rich.console import Console
 
-from sase_ray.cli.output import say
+from sase_ray.cluster.slots import Slots, slots_of
 from sase_ray.config import ResourcesConfig
-from sase_ray.execution.one_search import TrialResources
+from sase_ray.console import say
 from search_spaces.errors import UserError
-
-DEFAULT_GPUS_PER_TRIAL = 0.25
-"""Where the memory of the GPUs cannot be told."""
-
-MOST_TO_A_GPU = 8
-HEADROOM = 1.3
-"""On the bytes of a training step, for what operations need for a moment."""
-
-CONTEXT = 2**30
-"""Bytes that a process takes of a GPU before it trains."""
-
-PROBE_SECONDS = 60.0
 
 WATCH_SECONDS = 2.0
 LOST_SECONDS = 10.0
@@ -43,69 +29,6 @@ QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-
-
-@dataclass(frozen=True)
-class Slots:
-    """How the cluster is shared.
-
-    Attributes:
-        config: what was asked for.
-        trial: what one trial holds, and one worker of a final training.
-        supernet: what the trial of a one-shot search holds.
-    """
-
-    config: ResourcesConfig
-    trial: TrialResources
-    supernet: TrialResources
-
-    @property
-    def total(self) -> int:
-        """Trials that the cluster as it is now can run at once."""
-        return sum(_fits(node, self.trial) for node in _nodes())
-
-    @property
-    def room_for_workers(self) -> int:
-        """Workers of a common training that the cluster can run at once.
-
-        Each has the CPUs of a trial and, where trials use GPUs, one of its own.
-        """
-        worker = replace(self.trial, gpus=1.0 if self.trial.gpus else 0.0)
-        return sum(_fits(node, worker) for node in _nodes())
-
-    def share(self, searches: int) -> int:
-        """Return how many trials each of some searches runs at once, from its begin to its end.
-
-        It is the same for all, and does not change while they run: a search that hears of its
-        trials one after the other learns more from each than one that runs many at once.
-        """
-        return self.config.trials_at_once or max(1, self.total // max(1, searches))
-
-    def has_room_for(self, searches: int, trials_at_once: int) -> bool:
-        """Return whether some searches may run side by side; one may always.
-
-        Where the number of their trials is given, all may: what finds no room waits for it, which
-        makes an autoscaling cluster grow.
-        """
-        return (
-            self.config.trials_at_once is not None
-            or searches <= 1
-            or searches * trials_at_once <= self.total
-        )
-
-    def check_workers(self, workers: int) -> None:
-        """Check that the cluster can run so many workers of one final training.
-
-        Raises:
-            UserError: it never will.
-        """
-        # Where nodes come as they are asked for, there may be room later.
-        if self.config.trials_at_once is None and workers > max(1, self.room_for_workers):
-            gpu = " and a GPU" if self.trial.gpus else ""
-            raise UserError(
-                f"final.workers is {workers}, but the cluster has room for "
-                f"{self.room_for_workers}, at {self.trial.cpus:g} CPUs{gpu} each"
-            )
 
 
 @contextmanager
@@ -131,7 +54,7 @@ def connected(
         _connect(config.address)
     try:
         with _watched(on_loss):
-            yield _slots(config, footprints)
+            yield slots_of(config, footprints)
     finally:
         if not already:
             ray.shutdown()
@@ -216,77 +139,3 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError) as error:
         raise UserError(f"no Ray cluster at {address!r}: {error}") from None
-
-
-def _nodes() -> list[dict[str, float]]:
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _fits(node: dict[str, float], trial: TrialResources) -> int:
-    """Return how many trials a node has room for; fractions are of one GPU each."""
-    by_cpu = int(node.get("CPU", 0.0) / trial.cpus + 1e-6)
-    if not trial.gpus:
-        return by_cpu
-    if trial.gpus < 1:
-        return min(by_cpu, int(node.get("GPU", 0.0)) * int(1 / trial.gpus + 1e-6))
-    return min(by_cpu, int(node.get("GPU", 0.0) / trial.gpus + 1e-6))
-
-
-def _slots(
-    config: ResourcesConfig, footprints: Callable[[], tuple[int, int]] | None = None
-) -> Slots:
-    nodes = _nodes()
-    most_gpus = max(node.get("GPU", 0.0) for node in nodes)
-    most_cpus = max(node.get("CPU", 0.0) for node in nodes)
-    shares = [config.gpus_per_trial, config.gpus_per_supernet]
-    if None in shares:
-        memory = _gpu_memory() if most_gpus and footprints is not None else 0
-        guessed = [DEFAULT_GPUS_PER_TRIAL] * 2
-        if memory and footprints is not None:
-            guessed = [_share(footprint, memory) for footprint in footprints()]
-        shares = [
-            min(guess, most_gpus) if share is None else share
-            for share, guess in zip(shares, guessed, strict=True)
-        ]
-    gpus, supernet_gpus = (float(share or 0.0) for share in shares)
-    cpus = config.cpus_per_trial
-    slots = Slots(config, TrialResources(cpus, gpus), TrialResources(cpus, supernet_gpus))
-    if config.trials_at_once is not None:  # nodes that hold them may come
-        return slots
-    for name, share in (("gpus_per_trial", gpus), ("gpus_per_supernet", supernet_gpus)):
-        if share > most_gpus:
-            raise UserError(
-                f"resources.{name} is {share:g}, but the largest node of the cluster has "
-                f"{most_gpus:g} GPUs"
-            )
-    if config.cpus_per_trial > most_cpus:
-        raise UserError(
-            f"resources.cpus_per_trial is {config.cpus_per_trial:g}, but the largest node of the "
-            f"cluster has {most_cpus:g} CPUs"
-        )
-    if not slots.total:
-        raise UserError(
-            f"one trial holds {config.cpus_per_trial:g} CPUs and {gpus:g} GPUs, and no node of the "
-            f"cluster has both"
-        )
-    return slots
-
-
-def _share(footprint: int, memory: int) -> float:
-    """Return the share of a GPU that holds a training: one in a whole number."""
-    return 1 / max(1, min(MOST_TO_A_GPU, int(memory / (HEADROOM * footprint + CONTEXT))))
-
-
-def _gpu_memory() -> int:
-    """Return the bytes of a GPU of the cluster; 0 if there is none that can be asked."""
-    asked = ray.remote(num_cpus=0, num_gpus=0.01)(_own_gpu_memory).remote()
-    ended, _ = ray.wait([asked], timeout=PROBE_SECONDS)
-    if not ended:
-        ray.cancel(asked, force=True)
-        return 0
-    memory: int = ray.get(asked)
-    return memory
-
-
-def _own_gpu_memory() -> int:
-    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0

@@ -7,21 +7,15 @@ import logging
 import os
 import queue
 import re
-import shlex
-import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from sase_ray.config import Config, load_config
 from search_spaces.errors import UserError
-from search_spaces.space import SearchSpace, space_names
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -63,61 +57,6 @@ class Job:
         return self.state in _ENDED
 
 
-def submit(
-    config: str | Path,
-    assignments: Sequence[str] = (),
-    *,
-    address: str | None = None,
-    working_dir: str | Path | None = None,
-    job_id: str | None = None,
-) -> str:
-    """Start ``python -m sase_ray compare --config ...`` as a job of a cluster.
-
-    The job gets a folder with the configuration, and with the space file and its operation files
-    where the configuration names a space by its path. They lie there as they lie here.
-
-    Args:
-        config: configuration file, as for `load_config`.
-        assignments: texts such as ``proxy.epochs=5``.
-        address: of the cluster's dashboard: see `api_address`.
-        working_dir: folder to send in place of these files alone, which it must contain; say of
-            this project, where the cluster has not got it installed. What its .gitignore names
-            stays here.
-        job_id: what to call the job; default is a name that Ray makes up.
-
-    Returns:
-        The job's id.
-
-    Raises:
-        UserError: the configuration is wrong or cannot work on the cluster, and nothing was sent;
-            or the cluster is out of reach, wants another token, or has a job of that name.
-    """
-    if job_id is not None and not _is_id(job_id):
-        raise UserError(f"name {job_id!r}: expected letters, digits, '.', '_' and '-'")
-    settings = load_config(config, assignments=assignments)
-    base, files = _needed_files(Path(config), settings)
-    _check(settings, in_working_dir=working_dir is not None)
-    if working_dir is not None:
-        base = _absolute(working_dir)
-        outside = [file for file in files if not file.is_relative_to(base)]
-        if outside:
-            raise UserError(f"{outside[0]} does not lie in --working-dir {base}, so is not sent")
-    command = ["python", "-m", "sase_ray", "compare", "--config", str(files[0].relative_to(base))]
-    for text in assignments:
-        command += ["--set", text]
-    if len(files) > 1 and settings.space != str(files[1].relative_to(base)):
-        command += ["--set", f"space={files[1].relative_to(base)}"]
-    client = _client(address)
-    with tempfile.TemporaryDirectory(prefix="sase-ray-") as folder:
-        if working_dir is None:
-            for file in files:
-                target = Path(folder) / file.relative_to(base)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, target)
-        sent = folder if working_dir is None else str(base)
-        return _start(client, shlex.join(command), sent, job_id)
-
-
 def follow(job_id: str, address: str | None = None, write: Callable[[str], object] = print) -> Job:
     """Hand a job's log on, line by line from its beginning, until the job has ended.
 
@@ -129,7 +68,7 @@ def follow(job_id: str, address: str | None = None, write: Callable[[str], objec
     Raises:
         UserError: there is no such job, or the cluster cannot be reached any more.
     """
-    client = _client(address)
+    client = connect(address)
     _job(client, job_id)
     written = 0
 
@@ -158,7 +97,7 @@ def status(job_id: str, address: str | None = None) -> Job:
     Raises:
         UserError: there is no such job, or no such cluster.
     """
-    return _job(_client(address), job_id)
+    return _job(connect(address), job_id)
 
 
 def stop(job_id: str, address: str | None = None) -> Job:
@@ -167,7 +106,7 @@ def stop(job_id: str, address: str | None = None) -> Job:
     Raises:
         UserError: there is no such job, or no such cluster.
     """
-    client = _client(address)
+    client = connect(address)
     if not (job := _job(client, job_id)).ended:
         with _plainly(client.get_address(), job_id):
             client.stop_job(job_id)
@@ -207,58 +146,10 @@ def without_password(address: str) -> str:
     return re.sub(r"//[^/]*@", "//", address)
 
 
-def _check(config: Config, in_working_dir: bool) -> None:
-    """Refuse what would fail on the cluster, as far as it can be told without the data."""
-    # Here, since it loads torch, for which `status` and `stop` need not wait.
-    from sase_ray.strategies import make_strategy
-    from search_spaces.baselines import baseline_attention
-
-    for name in config.strategies:
-        make_strategy(name, config.strategy_options.get(name))
-    for name in config.baselines:
-        baseline_attention(name)
-    if not _for_every_node(config.results):
-        raise UserError(
-            f"results: {config.results!r} would be a folder of the job, which Ray deletes: name "
-            f"one that all nodes share, e.g. --set results=/mnt/shared/results"
-        )
-    for key, path in (("data.root", config.data.root), ("reliability", config.reliability)):
-        if path is not None and not _for_every_node(path) and not in_working_dir:
-            raise UserError(
-                f"{key}: {path!r} is not sent with the job: name a folder that all nodes share"
-            )
-
-
-def _for_every_node(path: str) -> bool:
-    return path.startswith("/") or "://" in path
-
-
-def _needed_files(config: Path, settings: Config) -> tuple[Path, list[Path]]:
-    """Return the folder that becomes the job's, and the files in it: config, space, operations."""
-    files = [_absolute(config)]
-    if settings.space not in space_names():
-        space = SearchSpace.load(settings.space)
-        files.append(_absolute(settings.space))
-        for operations in space.operation_files:
-            files.append(_absolute(operations.path))
-            if not files[-1].is_relative_to(files[1].parent):
-                raise UserError(
-                    f"space file {settings.space}: operations file {operations.path} is not sent "
-                    f"with the job: keep it beside the space file, or in a folder below"
-                )
-    here = Path.cwd()
-    base = os.path.commonpath([here, *(file.parent for file in files)])
-    return Path(base), files
-
-
-def _absolute(path: str | Path) -> Path:
-    # Links are left alone: the files are to lie in the job's folder as they seem to lie here.
-    return Path(os.path.abspath(path))
-
-
-def _start(
+def start_job(
     client: JobSubmissionClient, entrypoint: str, working_dir: str, job_id: str | None
 ) -> str:
+    """Start a job on a cluster and return its id."""
     deadline = time.monotonic() + AGENT_SECONDS
     while True:
         try:
@@ -275,7 +166,7 @@ def _start(
 
 
 def _job(client: JobSubmissionClient, job_id: str) -> Job:
-    if not _is_id(job_id):
+    if not is_job_id(job_id):
         raise _unknown_job(job_id, client.get_address())
     with _plainly(client.get_address(), job_id):
         details = client.get_job_info(job_id)
@@ -287,7 +178,8 @@ def _job(client: JobSubmissionClient, job_id: str) -> Job:
     return Job(job_id, str(details.status.value), " ".join(message.split()), seconds)
 
 
-def _is_id(text: str) -> bool:
+def is_job_id(text: str) -> bool:
+    """Return whether a text may name a job."""
     return re.fullmatch(r"\w[\w.-]*", text) is not None
 
 
@@ -324,7 +216,7 @@ def _lines(pieces: Iterable[str], ended: bool = False) -> Iterator[str]:
         yield rest
 
 
-def _client(address: str | None) -> JobSubmissionClient:
+def connect(address: str | None) -> JobSubmissionClient:
     """Connect to a cluster, or say in a sentence why that cannot be done."""
     address = api_address(address)
     import requests

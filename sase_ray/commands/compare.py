@@ -13,31 +13,28 @@ import ray
 from rich.console import Console
 
 from sase_ray.analysis.proxy_reliability import reliability_sentences, repeated_scores
-from sase_ray.analysis.search_verdict import early_stops, rank_confidence
+from sase_ray.analysis.search_verdict import early_stops
 from sase_ray.analysis.verdict import Verdict, judge
-from sase_ray.cli.output import say
 from sase_ray.config import Config, load_config
+from sase_ray.console import say
 from sase_ray.execution.all_searches import (
     MAX_RESTARTS,
     POLL_SECONDS,
     Interrupted,
     Searches,
-    check_storage,
-    reason,
     started,
 )
 from sase_ray.execution.experiment import Setup
+from sase_ray.execution.failures import check_storage, reason
 from sase_ray.execution.final_trainings import FinalTrainings
-from sase_ray.execution.one_search import SearchOutcome
 from sase_ray.monitoring.tensorboard_summary import write_summaries
-from sase_ray.results.folder import check_new, search_rows
-from sase_ray.strategies import make_strategy
+from sase_ray.results.folder import check_new_run
+from sase_ray.results.history import SearchOutcome
+from sase_ray.results.rows import search_rows
 from search_spaces.costs import count_cost, measure_latency
 from search_spaces.errors import UserError
-from search_spaces.genotype import Genotype
 from trainables.final.training import FinalJob
 from trainables.hardware.device import best_device
-from trainables.one_shot.algorithm import Ranking
 from trainables.persistence.resumable import NOTE
 
 BASELINE = "baseline"
@@ -60,27 +57,6 @@ class Comparison:
     reading: tuple[str, ...]
     outcomes: list[SearchOutcome]
     failures: dict[str, str]
-
-
-@dataclass(frozen=True)
-class SearchReport:
-    """What a single search ended with.
-
-    Attributes:
-        folder: where everything is written.
-        genotype: the strategy's answer.
-        ranking: genotypes with scores, best first.
-        score: what the scores are.
-        outcome: with the whole history.
-        reading: what its first rank is worth, in sentences.
-    """
-
-    folder: Path
-    genotype: Genotype
-    ranking: Ranking
-    score: str
-    outcome: SearchOutcome
-    reading: tuple[str, ...] = ()
 
 
 def compare(
@@ -126,78 +102,6 @@ def run_comparison(
         searches.outcomes,
         run.failures,
     )
-
-
-def search(
-    strategy: str,
-    config: Config | Mapping[str, Any] | str | Path | None = None,
-    *,
-    console: Console | None = None,
-    **overrides: Any,
-) -> SearchReport:
-    """Run one strategy once, without final training.
-
-    Args:
-        strategy: its name.
-        config: as for `compare`.
-        console: as for `compare`.
-        overrides: as for `compare`.
-
-    Raises:
-        UserError: as for `compare`, or the search came to no result.
-    """
-    one = {"strategies": [strategy], "seeds": 1, "baselines": []}
-    settings = load_config(config, overrides | one)
-    for name, given in settings.strategy_options.items():
-        make_strategy(name, given)  # those of others are not used, but a misspelt name is a mistake
-    options = {name: given for name, given in settings.strategy_options.items() if name == strategy}
-    setup = Setup.of(settings.model_copy(update={"strategy_options": options}))
-    check_new_run(setup.config)
-    return run_single_search(setup, console)
-
-
-def run_single_search(
-    setup: Setup, console: Console | None = None, interrupted: Interrupted | None = None
-) -> SearchReport:
-    """Run the one search of a setup, or what is left of an interrupted one.
-
-    Raises:
-        UserError: the search came to no result.
-    """
-    with (
-        started(setup, console, {"kind": "search"}, interrupted) as searches,
-        searches.display.shown(),
-    ):
-        searches.run_all()
-        if searches.failures:
-            raise UserError(next(iter(searches.failures.values())))
-        write_summaries(searches.folder.path)
-        outcome = searches.outcomes[0]
-        reading = [
-            *early_stops(searches.outcomes, setup.config.budget),
-            *rank_confidence(
-                outcome, setup.space, searches.families[outcome.strategy], setup.reliability
-            ),
-            *searches.write_agreement(),
-        ]
-    return SearchReport(
-        searches.folder.path,
-        outcome.genotype,
-        outcome.ranking,
-        outcome.score,
-        outcome,
-        tuple(reading),
-    )
-
-
-def check_new_run(config: Config) -> None:
-    """Check that the run's folder, if it is named, is not there yet.
-
-    Raises:
-        UserError: it is.
-    """
-    if config.run:
-        check_new(Path(config.results) / config.run)
 
 
 @ray.remote(max_retries=MAX_RESTARTS)

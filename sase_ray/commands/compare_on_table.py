@@ -8,28 +8,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import ray
 from rich.console import Console
 from rich.progress import track
 
+from sase_ray.analysis.regret import rank_strategies, reading_of, regret_blocks, regret_curves
 from sase_ray.cluster.connection import connected
-from sase_ray.commands.compare import check_new_run
 from sase_ray.config import ResourcesConfig, load_config
 from sase_ray.execution.simulation import Look, simulate_search, table_task
-from sase_ray.results.folder import RunFolder
-from sase_ray.statistics.paired_tests import ALPHA, estimate, mean_of_steps
-from sase_ray.statistics.rank_tests import overall, pairwise
-from sase_ray.strategies import BlackBox, make_strategy, strategies
+from sase_ray.results.folder import RunFolder, check_new_run
+from sase_ray.statistics.rank_tests import pairwise
+from sase_ray.strategies import BlackBox
+from sase_ray.strategies.catalogue import make_strategy, strategies
 from sase_ray.tabular_benchmark.benchmark import TEST, TabularBenchmark
 from search_spaces.errors import UserError
 
 CHUNK = 10
 """Searches that a Ray task runs one after the other."""
 
-GRID = 80
-"""Points of the curve of regret over cost."""
 
 DEFAULT_TRIALS = 40
 """The default budget, in trials trained to the end."""
@@ -141,7 +138,7 @@ def compare_on_table(
 
     tests = pairwise(regret_blocks(ends))
     plot_table_comparison(curves, ends, tests, table, metric, folder.path)
-    reading = tuple(_reading(ranking, ends, table, metric, noise))
+    reading = tuple(reading_of(ranking, ends, table, metric, noise))
     return TableComparison(folder.path, metric, ranking, curves, reading)
 
 
@@ -236,107 +233,3 @@ def search_table(
 
 def _point(samples: int, seconds: float, trials: int) -> dict[str, Any]:
     return {"samples": samples, "seconds": seconds, "trials": trials}
-
-
-def regret_curves(searches: pd.DataFrame, budget: int) -> pd.DataFrame:
-    """Average the regret of the incumbents over searches, from where all have one.
-
-    Returns:
-        Columns `strategy`, `samples`, `regret`, `low`, `high` (95% interval of the mean).
-    """
-    rows = []
-    for name, own in searches.groupby("strategy", sort=False):
-        runs = [run for _, run in own.groupby("seed")]
-        first = max(run["samples"].iloc[0] for run in runs)
-        grid = np.linspace(first, budget, GRID)
-        steps = [(run["samples"].to_numpy(), run["regret"].to_numpy()) for run in runs]
-        for samples, mean in zip(grid, mean_of_steps(steps, grid), strict=True):
-            rows.append(
-                {
-                    "strategy": name,
-                    "samples": samples,
-                    "regret": mean.mean,
-                    "low": mean.low,
-                    "high": mean.high,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def rank_strategies(ends: pd.DataFrame) -> pd.DataFrame:
-    """Summarise what searches ended with.
-
-    Returns:
-        A row a strategy, best mean rank first: `name`, `regret` with `ci_low` and `ci_high`,
-        `median`, `mean_rank` (1 is best; the strategies of one seed are ranked), `trials`,
-        `samples`, `seconds`, and `tied`: whether it cannot be told from the best mean rank, by
-        the Nemenyi test, or as the Friedman test before it finds nothing (Demsar, JMLR 2006).
-    """
-    blocks = regret_blocks(ends)
-    ranks = blocks.rank(axis=1).mean()
-    tests = pairwise(blocks)
-    best = ranks.idxmin()
-    differ = overall(blocks) < ALPHA
-    rows = []
-    for name, own in ends.groupby("strategy", sort=False):
-        mean = estimate(own["regret"].tolist())
-        rows.append(
-            {
-                "name": name,
-                "regret": mean.mean,
-                "ci_low": mean.low,
-                "ci_high": mean.high,
-                "median": own["regret"].median(),
-                "mean_rank": ranks[name],
-                "trials": own["trials"].mean(),
-                "samples": own["samples"].mean(),
-                "seconds": own["seconds"].mean(),
-                "tied": not differ or name == best or bool(tests.loc[name, best] >= ALPHA),
-            }
-        )
-    return pd.DataFrame(rows).sort_values("mean_rank", kind="stable").reset_index(drop=True)
-
-
-def regret_blocks(ends: pd.DataFrame) -> pd.DataFrame:
-    """Return the final regrets as blocks: a row a seed, a column a strategy."""
-    return ends.pivot(index="seed", columns="strategy", values="regret")
-
-
-def _reading(
-    ranking: pd.DataFrame,
-    ends: pd.DataFrame,
-    table: TabularBenchmark,
-    metric: str,
-    noise: bool,
-) -> Iterator[str]:
-    unit, scale = ("nats", 1.0) if metric == "val_loss" else ("points", 100.0)
-    if len(ranking) > 1:
-        p = overall(regret_blocks(ends))
-        test = "Friedman" if len(ranking) > 2 else "Wilcoxon"
-        verdict = "differ" if p < ALPHA else "cannot be told apart"
-        searches = ends["seed"].nunique()
-        yield f"Over {searches} searches each, the strategies {verdict} ({test}, p = {p:.2g})."
-        if p < ALPHA:
-            best, *others = ranking["name"]
-            tied = [name for name in others if ranking.set_index("name").at[name, "tied"]]
-            yield (
-                f"Best mean rank: {best}"
-                + (f"; not told apart from it: {', '.join(tied)}." if tied else ".")
-            )
-    chance = scale * table.mean_regret(metric)
-    floor = scale * table.regret(table.best(metric), metric)
-    yield (
-        f"For scale: a genotype picked blindly has a mean regret of {chance:.4f} {unit}, the one "
-        f"recorded best on validation images {floor:.4f}."
-    )
-    try:
-        icc, agreement = table.reliability(metric).icc(), table.test_agreement(metric)
-    except UserError:
-        yield "No genotype of this table has several seeds, so its noise is not known."
-        return
-    seen = "every search drew its trainings with that noise" if noise else "searches saw none of it"
-    yield f"The ICC of one training in this table is {icc:.2f}; {seen}."
-    yield (
-        f"Validation and test images agree on the genotypes with a correlation of "
-        f"{agreement:.2f}, noise taken out."
-    )

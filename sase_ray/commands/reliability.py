@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,24 +13,15 @@ import pandas as pd
 from rich.console import Console
 
 from sase_ray.analysis.proxy_reliability import protocol_key
-from sase_ray.commands.compare import check_new_run
+from sase_ray.analysis.reliability_table import read_table, reliability_table, scores
 from sase_ray.config import Config, load_config, without_searches
 from sase_ray.execution.all_searches import Interrupted, Searches, started
 from sase_ray.execution.experiment import Setup
-from sase_ray.execution.one_search import SearchOutcome
-from sase_ray.statistics.variance_components import (
-    icc_interval,
-    rank_agreement,
-    variance_components,
-)
-from sase_ray.strategies import Plan, SearchTask
-from sase_ray.strategies.black_box.grid import GridSearch
+from sase_ray.results.folder import check_new_run
+from sase_ray.results.history import SearchOutcome
+from sase_ray.strategies.black_box.listed import ListedStudy
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
-from trainables.proxy.instrumented import StudiedTrainable
-
-METRICS = ("val_loss", "val_accuracy", "last_val_loss", "last_val_accuracy")
-"""Of the weights that the protocol judges, and, where it averages, of the last ones."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +109,7 @@ def _conclude(setup: Setup, searches: Searches) -> ReliabilityReport:
     searches.folder.write_table("reliability", table.to_dict("records"), csv=True)
     metric = setup.config.metric
     reading = read_table(table, left_out, metric)
-    from sase_ray.figures.regret import plot_reliability  # matplotlib takes a while to load
+    from sase_ray.figures.reliability import plot_reliability
 
     last = scores(curves, metric, left_out)
     plot_reliability(table, last, metric, searches.folder.path)
@@ -131,14 +122,6 @@ def _host_seconds(outcome: SearchOutcome) -> float:
     return max(0.0, outcome.seconds - float(of_trials))
 
 
-class ListedStudy(GridSearch):
-    """A list of genotypes trained as `grid` trains it, each looked at more closely."""
-
-    def plan(self, task: SearchTask) -> Plan:
-        """Put `StudiedTrainable` in the place of `ProxyTrainable`."""
-        return replace(super().plan(task), trainable=StudiedTrainable)
-
-
 def study_setup(config: Config, genotypes: Sequence[str], seeds: int) -> Setup:
     """Return the setup in which every listed genotype is trained to the end with every seed."""
     plain = without_searches(config, seeds)
@@ -149,123 +132,3 @@ def study_setup(config: Config, genotypes: Sequence[str], seeds: int) -> Setup:
     return replace(
         setup, config=study, strategies={"grid": ListedStudy(genotypes=tuple(genotypes))}
     )
-
-
-def scores(curves: pd.DataFrame, metric: str, left_out: Collection[str]) -> pd.DataFrame:
-    """Return the last epoch's scores: a row a genotype, a column a seed."""
-    kept = curves[~curves["genotype"].isin(left_out)]
-    last = kept[kept["epoch"] == kept["epoch"].max()]
-    return last.pivot(index="genotype", columns="seed", values=metric)
-
-
-def reliability_table(curves: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Compute the reliability of every metric at every epoch.
-
-    Args:
-        curves: a row an evaluation: `genotype`, `seed`, `epoch`, `samples`, `train_seconds`,
-            `diverged`, and some of `METRICS`.
-
-    Returns:
-        The table, and the genotypes that are left out with the reason (`ReliabilityReport`). A
-        metric that is not finite for some of the others leaves these out, too. Losses
-        are in nats, accuracies in shares; `sd_genotype`, `sd_seed`, `sd_residual` are the standard
-        deviations of the components; `icc` is that of one trial with its 95% interval, `icc_k`
-        that of all seeds averaged, `icc_unpaired` that of one trial against one with another
-        seed; `seeds_for_half` is how many seeds reach an ICC of 0.5; `tau` is Kendall's between
-        seeds; `detectable` the difference that all seeds find 8 times in 10; `samples` and
-        `seconds` (device-seconds) are what a trial has cost by then.
-
-    Raises:
-        UserError: fewer than two genotypes came through with every seed.
-    """
-    cells = curves["seed"].nunique() * curves["epoch"].nunique()
-    by_genotype = curves.groupby("genotype")
-    diverged = by_genotype["diverged"].any()
-    failed = (by_genotype.size() < cells) & ~diverged
-    left_out = {str(g): "diverged" for g in diverged.index[diverged]}
-    left_out |= {str(g): "failed" for g in failed.index[failed]}
-    kept = curves[~curves["genotype"].isin(left_out)]
-    if kept["genotype"].nunique() < 2:
-        raise UserError(
-            f"{len(left_out)} of {len(by_genotype)} genotypes diverged or failed: "
-            f"nothing is left to compare"
-        )
-    rows = []
-    for metric in METRICS:
-        if metric not in kept or kept[metric].isna().any():
-            continue
-        finite = np.isfinite(kept[metric]).groupby(kept["genotype"]).transform("all")
-        own = kept[finite]
-        if own["genotype"].nunique() >= 2:
-            rows += [_row(metric, epoch, here) for epoch, here in own.groupby("epoch")]
-    return pd.DataFrame(rows), left_out
-
-
-def _row(metric: str, epoch: Any, here: pd.DataFrame) -> dict[str, Any]:
-    found = here.pivot(index="genotype", columns="seed", values=metric).to_numpy(dtype=float)
-    genotypes, seeds = found.shape
-    parts = variance_components(found)
-    low, high = icc_interval(found)
-    agreement = rank_agreement(found)
-    needed = parts.residual / parts.genotype if parts.genotype else np.inf
-    return {
-        "metric": metric,
-        "epoch": int(epoch),
-        "samples": int(here["samples"].iloc[0]),
-        "seconds": float(here["train_seconds"].mean()),
-        "genotypes": genotypes,
-        "seeds": seeds,
-        "mean": float(found.mean()),
-        "sd_genotype": parts.genotype**0.5,
-        "sd_seed": parts.seed**0.5,
-        "sd_residual": parts.residual**0.5,
-        "icc": parts.icc(),
-        "icc_low": low,
-        "icc_high": high,
-        "icc_k": parts.icc(seeds),
-        "icc_unpaired": parts.icc_unpaired(),
-        "seeds_for_half": float(np.ceil(max(1.0, needed))),
-        "tau": agreement.tau,
-        "tau_low": agreement.low,
-        "tau_high": agreement.high,
-        "detectable": parts.detectable(seeds),
-    }
-
-
-def read_table(table: pd.DataFrame, left_out: Mapping[str, str], metric: str) -> tuple[str, ...]:
-    """Say what a reliability table means for a search that ranks by `metric` at the last epoch."""
-    row = table[(table["metric"] == metric)].iloc[-1]
-    return tuple(_sentences(row, left_out))
-
-
-def _sentences(row: pd.Series, left_out: Mapping[str, str]) -> Iterator[str]:
-    unit, scale = ("nats", 1.0) if row["metric"].endswith("loss") else ("points", 100.0)
-    form = ".4f" if unit == "nats" else ".2f"
-    yield (
-        f"One trial tells genotypes apart with an ICC of {row['icc']:.2f} "
-        f"(95% interval {row['icc_low']:.2f} to {row['icc_high']:.2f}) by {row['metric']}: "
-        f"genotypes differ by {scale * row['sd_genotype']:{form}} {unit} (standard deviation), "
-        f"the noise of a trial is {scale * row['sd_residual']:{form}}; "
-        f"a trial takes {row['seconds']:.1f} device-seconds"
-        + (
-            f", and the warm host {row['host_seconds']:.1f} once a search."
-            if row.get("host_samples", 0)
-            else "."
-        )
-    )
-    yield (
-        f"Trials of two seeds rank genotypes alike with Kendall's tau {row['tau']:.2f} "
-        f"({row['tau_low']:.2f} to {row['tau_high']:.2f}); averaged over {row['seeds']:.0f} seeds "
-        f"the ICC is {row['icc_k']:.2f}, and a difference of {scale * row['detectable']:{form}} "
-        f"{unit} between two genotypes is found 8 times in 10."
-    )
-    if row["icc"] < 0.5:
-        wanted = (
-            "no difference between genotypes was found at all"
-            if np.isinf(row["seeds_for_half"])
-            else f"averaging {row['seeds_for_half']:.0f} trials a genotype would reach 0.5"
-        )
-        yield f"An ICC below 0.5 means that a ranking is more noise than signal: {wanted}."
-    for why in sorted(set(left_out.values())):
-        count = sum(reason == why for reason in left_out.values())
-        yield f"{count} genotype(s) {why} with some seed and are left out."

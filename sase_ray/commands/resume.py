@@ -9,13 +9,15 @@ from typing import Any, Literal
 from pydantic import BaseModel, PositiveInt
 from rich.console import Console
 
-from sase_ray.cli.output import say
-from sase_ray.commands.compare import Comparison, SearchReport, run_comparison, run_single_search
+from sase_ray.commands.compare import Comparison, run_comparison
 from sase_ray.commands.reliability import ReliabilityReport, run_study, study_setup
+from sase_ray.commands.search import SearchReport, run_single_search
 from sase_ray.config import Config, load_config
+from sase_ray.console import say
 from sase_ray.execution.all_searches import Interrupted
 from sase_ray.execution.experiment import Setup
-from sase_ray.results.folder import PACKAGES, RunFolder, package_version
+from sase_ray.results.environment import PACKAGES, package_version
+from sase_ray.results.folder import RunFolder
 from search_spaces.errors import UserError
 from search_spaces.user_files import parse_yaml
 from trainables.persistence.store import StorageError, Store

@@ -18,15 +18,16 @@ from pydantic import ConfigDict
 from rich.console import Console
 
 from sase_ray.analysis.proxy_reliability import protocol_of
-from sase_ray.cluster.connection import Slots, connected
-from sase_ray.commands.reliability import ListedStudy
+from sase_ray.cluster.connection import connected
+from sase_ray.cluster.slots import Slots
 from sase_ray.config import Config, load_config, without_searches
 from sase_ray.execution.experiment import Setup
 from sase_ray.execution.one_search import run_search, train_host_on
-from sase_ray.results.folder import PACKAGES, hardware, package_version
-from sase_ray.results.history import Listener
+from sase_ray.execution.recorder import Listener
+from sase_ray.results.environment import PACKAGES, hardware, package_version
 from sase_ray.strategies import Plan, SearchTask
-from sase_ray.tabular_benchmark.benchmark import COLUMNS, read_benchmark, write_benchmark
+from sase_ray.strategies.black_box.listed import ListedStudy
+from sase_ray.tabular_benchmark.file_format import COLUMNS, read_benchmark, write_benchmark
 from search_spaces.errors import UserError
 from search_spaces.space import describe_space
 from trainables.data import LabelledImages

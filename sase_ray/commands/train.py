@@ -11,15 +11,14 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from sase_ray.cli.output import say
 from sase_ray.config import Config, load_config, without_searches
+from sase_ray.console import say
 from sase_ray.execution.experiment import FIRST_FINAL_SEED, Setup
-from sase_ray.files import write_whole
 from search_spaces.baselines import baselines
 from search_spaces.errors import UserError
 from trainables.final.training import train_final
 from trainables.persistence.checkpoint import Checkpoints
-from trainables.persistence.store import Store
+from trainables.persistence.store import Store, write_whole
 
 
 @dataclass(frozen=True)

@@ -13,24 +13,25 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from sase_ray.cli.output import say
-from sase_ray.cluster.connection import Slots, connected
+from sase_ray.cluster.connection import connected
+from sase_ray.cluster.slots import Slots
+from sase_ray.console import say
 from sase_ray.execution.event_queue import Board, Note
 from sase_ray.execution.experiment import Setup
+from sase_ray.execution.failures import check_storage, reason
 from sase_ray.execution.journal import Journal, Past
-from sase_ray.execution.one_search import SearchOutcome, train_host_on
+from sase_ray.execution.one_search import train_host_on
 from sase_ray.execution.search_actor import SearchProcess
+from sase_ray.monitoring.observers import PROGRESS_SECONDS
 from sase_ray.monitoring.tensorboard_live import TensorBoardLogs
 from sase_ray.monitoring.terminal import Display
 from sase_ray.results.folder import RunFolder
-from sase_ray.results.history import reason_of
+from sase_ray.results.history import SearchOutcome
 from sase_ray.strategies import Strategy
 from trainables.persistence.resumable import Memory
 from trainables.persistence.store import StorageError, Store
 
 POLL_SECONDS = 0.5
-PROGRESS_SECONDS = 5.0
-"""How often TensorBoard is told how far the run is."""
 
 MAX_RESTARTS = 5
 """How often a search whose own process died, with its node perhaps, is begun again."""
@@ -39,24 +40,6 @@ MAX_RESTARTS = 5
 def label_of(strategy: str, seed: int) -> str:
     """Return the name of one search of a run."""
     return f"{strategy}/seed{seed}"
-
-
-def reason(error: Exception) -> str:
-    """Return why a Ray task failed: the last line of what it raised."""
-    cause = getattr(error, "cause", None) or error
-    lines = str(cause).strip().splitlines()
-    return lines[-1].strip() if lines else type(cause).__name__
-
-
-def check_storage(error: Exception) -> None:
-    """Check that a Ray task did not fail for its storage, which ends a run.
-
-    Raises:
-        StorageError: it did.
-    """
-    cause = getattr(error, "cause", None) or error
-    if isinstance(cause, StorageError) or f"{StorageError.__name__}: " in str(cause):
-        raise StorageError(reason_of(str(cause))) from None
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,15 @@ from sase_ray.analysis.one_shot_agreement import Truth
 from sase_ray.analysis.proxy_reliability import measured_reliability
 from sase_ray.config import Config
 from sase_ray.results.load import Run, load_run
-from sase_ray.strategies import SearchTask, Strategy, WarmStart, make_strategy
-from sase_ray.strategies.contract import OneShot
+from sase_ray.strategies import SearchTask, Strategy, WarmStart
+from sase_ray.strategies.catalogue import make_strategy
+from sase_ray.strategies.one_shot.base import OneShot
 from search_spaces.baselines import baseline_attention
 from search_spaces.errors import UserError, unknown_name
+from search_spaces.mixture import Mixture
 from search_spaces.network import NetworkSpec
 from search_spaces.ops import load_operations
 from search_spaces.space import SearchSpace
-from search_spaces.super_block import Mixture
 from trainables.data import (
     FinalData,
     SearchData,

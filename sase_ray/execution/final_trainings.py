@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import ray
 
-from sase_ray.cluster.connection import Slots
+from sase_ray.cluster.slots import Slots
 from trainables.data import FinalData
 from trainables.final.distributed import MAX_FAILURES, train_final_together
 from trainables.final.gradcam import read_activations

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sase_ray.execution.one_search import SearchOutcome
-from sase_ray.results.history import RESULT_KEYS, History, Mode
+from sase_ray.results.history import RESULT_KEYS, History, Mode, SearchOutcome
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
 from trainables.persistence.resumable import Result

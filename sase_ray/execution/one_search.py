@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,72 +12,18 @@ from uuid import uuid4
 import ray
 from ray import tune
 
+from sase_ray.cluster.slots import TrialResources
 from sase_ray.execution.budget import Budget, BudgetedSearcher, BudgetStopper, Once
+from sase_ray.execution.recorder import Listener, Recorder
 from sase_ray.execution.replay_order import Turn, keeper_of
-from sase_ray.results.history import History, Listener, Recorder, Row
+from sase_ray.results.history import History, Row, SearchOutcome
 from sase_ray.strategies import SearchTask, Strategy
-from search_spaces.genotype import Genotype
-from trainables.one_shot.algorithm import Ranking
 from trainables.persistence.resumable import SHARE, Memory, ResumableTrainable
 from trainables.persistence.store import Store
 from trainables.proxy.warm_host import train_host
 
 MAX_FAILURES = 2
 """How often a trial whose process died is started again, from its last checkpoint."""
-
-
-@dataclass(frozen=True)
-class TrialResources:
-    """What one trial holds while it runs; fractions of a GPU share it."""
-
-    cpus: float = 1.0
-    gpus: float = 0.0
-
-    def reserved(self, factor: float = 1) -> tune.PlacementGroupFactory:
-        """Return what Tune reserves.
-
-        Args:
-            factor: on a share of one GPU, up to the whole; whole GPUs stay as many.
-        """
-        gpus = min(1.0, factor * self.gpus) if self.gpus < 1 else self.gpus
-        wanted = {"CPU": self.cpus, "GPU": gpus}
-        return tune.PlacementGroupFactory([{k: v for k, v in wanted.items() if v}])
-
-
-@dataclass(frozen=True)
-class SearchOutcome:
-    """What a search ended with.
-
-    Attributes:
-        strategy: name of the strategy.
-        seed: of the search.
-        ranking: genotypes with scores, best first.
-        score: what the scores are, and which are better.
-        history: every evaluation.
-        samples: training samples seen.
-        seconds: device-seconds of all trials.
-    """
-
-    strategy: str
-    seed: int
-    ranking: Ranking
-    score: str
-    history: History
-    samples: int
-    seconds: float
-
-    @property
-    def peak_memory_mib(self) -> float:
-        """The most memory that a trial took, in MiB; not a number where none told."""
-        told = [
-            row["peak_memory_mib"] for row in self.history.evaluations if "peak_memory_mib" in row
-        ]
-        return max(told, default=float("nan"))
-
-    @property
-    def genotype(self) -> Genotype:
-        """The genotype that the strategy answers with."""
-        return self.ranking[0][0]
 
 
 def train_host_on(resources: TrialResources) -> Any:

@@ -8,8 +8,9 @@ from typing import Any
 
 import ray
 
-from sase_ray.execution.one_search import SearchOutcome, run_search
-from sase_ray.results.history import Listener
+from sase_ray.execution.one_search import run_search
+from sase_ray.execution.recorder import Listener
+from sase_ray.results.history import SearchOutcome
 from sase_ray.strategies import SearchTask, Strategy, WarmStart
 from trainables.search_job import WarmHost
 

@@ -14,20 +14,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sase_ray.analysis.main_effects import main_effects, operation_shares
+from sase_ray.analysis.anytime import anytime
 from sase_ray.analysis.outcomes import (
     BASELINE,
-    anytime,
     is_better_small,
     metric_of,
     proxy_agreement,
     proxy_and_final,
     rank_tests,
 )
-from sase_ray.figures.regret import draw_ranks
+from sase_ray.figures.rank_diagram import draw_ranks
 from sase_ray.figures.style import (
     GRID,
-    HUES,
     INK,
     MUTED,
     Look,
@@ -45,12 +43,6 @@ COSTS = {
     "parameters": "parameters of the network",
     "macs": "multiply-accumulates an image",
     "latency_ms": "latency, milliseconds of 32 images",
-}
-MONITORS = {
-    "entropy": "entropy of alpha (1: uniform)",
-    "dominant_eigenvalue": "dominant eigenvalue",
-    "poor_share": "probability of poor operations",
-    "discretisation_gap": "discretisation gap, nats",
 }
 METRICS = {
     "val_loss": "validation cross-entropy, nats",
@@ -174,7 +166,7 @@ def anytime_figure(run: Run, against: str = "search_samples") -> Figure | None:
         axes.set(xlabel=AGAINST[against], ylabel=f"incumbent's {METRICS[metric]}")
         axes.set_ylim(*_sensible(scale * curves["value"], scale * curves[["low", "high"]]))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.xaxis.set_major_formatter(_thousands)
+        axes.xaxis.set_major_formatter(thousands)
         ends = curves.groupby("strategy", sort=False)["value"].last()
         label_ends(
             figure, [(axes, scale * y, str(name), look[str(name)]) for name, y in ends.items()]
@@ -192,7 +184,8 @@ def _sensible(values: pd.Series, bands: pd.DataFrame) -> tuple[float, float]:
     return bottom - 0.05 * room, top + 0.05 * room
 
 
-def _thousands(value: float, position: object) -> str:
+def thousands(value: float, position: object) -> str:
+    """Format a tick with k, M or G."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:g}{letter}"
@@ -232,7 +225,7 @@ def tradeoff_figure(run: Run, cost: str = "parameters") -> Figure | None:
         axes.margins(0.07, 0.1)
         axes.set(xlabel=COSTS[cost], ylabel="test accuracy, %")
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(_thousands)
+        axes.xaxis.set_major_formatter(thousands)
         _lead_to_labels(
             figure, axes, table["name"].tolist(), table[cost].tolist(), accuracy.tolist(), look
         )
@@ -288,142 +281,4 @@ def agreement_figure(run: Run) -> Figure | None:
             loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, handletextpad=0.1,
             borderaxespad=0,
         )  # fmt: skip
-    return figure
-
-
-def _panels(count: int, rows: int) -> tuple[Figure, list[Axes]]:
-    """Return a figure of two columns of panels, each with room for so many labelled rows."""
-    height = (0.42 + 0.155 * rows) * ((count + 1) // 2) + 0.35
-    figure = new_figure(5.0, height)
-    grid = figure.subplots((count + 1) // 2, 2, squeeze=False, sharex=True)
-    for unused in grid.flat[count:]:
-        unused.axis("off")
-    return figure, list(grid.flat[:count])
-
-
-def shares_figure(run: Run) -> Figure | None:
-    """Draw how often good genotypes have each operation on each edge, beside how often all do."""
-    shares = operation_shares(run)
-    if shares.empty:
-        return None
-    edges = list(dict.fromkeys(shares["edge"]))
-    with styled():
-        figure, panels = _panels(len(edges), shares.groupby("edge").size().max())
-        for axes, edge in zip(panels, edges, strict=True):
-            own = shares[shares["edge"] == edge].sort_values(["good", "all"], ignore_index=True)
-            for place, row in own.iterrows():
-                axes.plot([100 * row["low"], 100 * row["high"]], [place, place], color=HUES[0],
-                          linewidth=1.4, alpha=0.45)  # fmt: skip
-            axes.plot(100 * own["good"], own.index, "o", color=HUES[0], markersize=4.5)
-            axes.plot(100 * own["all"], own.index, "|", color=INK, markersize=8)
-            _label_rows(axes, own["operation"], edge)
-        figure.supxlabel("share with the operation, %: good genotypes (dot), all (bar)", fontsize=8)
-    return figure
-
-
-def effects_figure(run: Run) -> Figure | None:
-    """Draw the main effect of every operation with its 95% interval; to the right is better."""
-    found = main_effects(run)
-    if found is None:
-        return None
-    metric = metric_of(run)
-    scale = -1000 if is_better_small(metric) else 100
-    unit = "less loss, 0.001 nats" if is_better_small(metric) else "points of accuracy"
-    edges = list(dict.fromkeys(found.effects["edge"]))
-    with styled():
-        figure, panels = _panels(len(edges), found.effects.groupby("edge").size().max())
-        for axes, edge in zip(panels, edges, strict=True):
-            own = found.effects[found.effects["edge"] == edge]
-            own = own.assign(effect=scale * own["effect"]).sort_values("effect", ignore_index=True)
-            axes.axvline(0, color=MUTED, linewidth=0.8)
-            for place, row in own.iterrows():
-                clear = row["low"] * row["high"] > 0
-                colour = HUES[0] if clear else MUTED
-                axes.plot([scale * row["low"], scale * row["high"]], [place, place], color=colour,
-                          linewidth=1.4, alpha=0.6)  # fmt: skip
-                axes.plot(row["effect"], place, "o", color=colour, markersize=4.5)
-            _label_rows(axes, own["operation"], edge)
-        figure.supxlabel(f"effect against the edge's mean: {unit} → better", fontsize=8)
-    return figure
-
-
-def _label_rows(axes: Axes, names: pd.Series, title: str) -> None:
-    axes.set_yticks(range(len(names)), names.map(label_of), fontsize=7)
-    axes.tick_params(axis="x", labelsize=7)
-    axes.set_ylim(-0.6, len(names) - 0.4)
-    axes.set_title(title.replace("_", " "), fontsize=8)
-    axes.grid(axis="y", visible=False)
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
-
-
-def alpha_figure(run: Run, strategy: str) -> Figure | None:
-    """Draw the probabilities of a one-shot strategy's operations over time, means over searches.
-
-    Args:
-        run: with alpha.
-        strategy: whose.
-    """
-    alpha = run.alpha[run.alpha["strategy"] == strategy]
-    if alpha.empty:
-        return None
-    variables = list(dict.fromkeys(alpha["variable"]))
-    with styled():
-        figure, panels = _panels(len(variables), 9)
-        ends = []
-        for axes, variable in zip(panels, variables, strict=True):
-            own = alpha[alpha["variable"] == variable]
-            # Searches evaluate at the same samples, if they are of one run.
-            mean = own.pivot_table(
-                index="search_samples", columns="operation", values="probability", sort=False
-            )
-            last = mean.ffill().iloc[-1]
-            best = last.idxmax()
-            for operation in mean:
-                chosen = operation == best
-                style = Look(HUES[0] if chosen else MUTED, "-", "")
-                axes.plot(mean.index, mean[operation], **style.line,
-                          linewidth=1.8 if chosen else 0.8, alpha=1 if chosen else 0.75,
-                          zorder=3 if chosen else 2)  # fmt: skip
-                ends.append((axes, float(last[operation]), str(operation), style))
-            axes.axhline(1 / mean.shape[1], color=INK, linewidth=0.7, linestyle=":")
-            axes.set_title(str(variable).replace("_", " "), fontsize=8)
-            axes.tick_params(labelsize=7)
-            axes.xaxis.set_major_locator(MaxNLocator(3))
-            axes.xaxis.set_major_formatter(_thousands)
-            axes.yaxis.set_major_locator(MaxNLocator(4))
-        figure.supxlabel("training samples of the search", fontsize=8)
-        figure.supylabel("probability", fontsize=8)
-        label_ends(figure, ends, size=6.5)
-    return figure
-
-
-def monitor_figure(run: Run) -> Figure | None:
-    """Draw what warns of a collapse of one-shot searches, over time, means over searches."""
-    known = [name for name in MONITORS if run.curves[name].notna().any()]
-    if not known:
-        return None
-    look = looks_of(run)
-    with styled():
-        figure = new_figure(5.0, 1.9 * ((len(known) + 1) // 2))
-        grid = figure.subplots((len(known) + 1) // 2, 2, squeeze=False)
-        for unused in grid.flat[len(known) :]:
-            unused.axis("off")
-        ends = []
-        for axes, name in zip(grid.flat, known, strict=False):
-            for strategy, own in run.curves.dropna(subset=[name]).groupby("strategy", sort=False):
-                style = look[str(strategy)]
-                for _, search in own.groupby("seed"):
-                    axes.plot(search["search_samples"], search[name], color=style.color,
-                              linewidth=0.6, alpha=0.5)  # fmt: skip
-                mean = own.groupby("search_samples")[name].mean()
-                axes.plot(mean.index, mean, **style.line)
-                ends.append((axes, float(mean.iloc[-1]), str(strategy), style))
-            axes.set_title(MONITORS[name], fontsize=8)
-            axes.tick_params(labelsize=7)
-            axes.xaxis.set_major_locator(MaxNLocator(3))
-            axes.xaxis.set_major_formatter(_thousands)
-        figure.supxlabel("training samples of the search", fontsize=8)
-        label_ends(figure, ends, size=6.5)
     return figure

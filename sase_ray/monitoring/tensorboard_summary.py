@@ -17,6 +17,8 @@ from tensorboard.plugins.hparams.summary_v2 import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
+from sase_ray.analysis.anytime import band
+from sase_ray.analysis.outcomes import OF_GENOTYPE, genotype_table
 from sase_ray.figures.tensorboard_images import (
     draw_activations,
     draw_alpha_course,
@@ -30,12 +32,9 @@ from sase_ray.monitoring.tensorboard_live import (
     band_tags,
     incumbent_tag,
 )
-from sase_ray.results.folder import edges_of
+from sase_ray.results.rows import edges_of
 from search_spaces.genotype import Genotype
 from trainables.persistence.store import StorageError
-
-POINTS = 200
-"""Of a band's curve."""
 
 SELECTED_FOLDERS = 40
 """With more folders, TensorBoard's Custom Scalars and Images begin with none of them selected."""
@@ -46,9 +45,6 @@ GENOTYPES = 50
 OF_STRATEGY = (
     "test_accuracy", "difference", "p_holm", "search_samples", "search_seconds", "trials",
     "parameters", "macs", "latency_ms",
-)  # fmt: skip
-OF_GENOTYPE = (
-    "test_accuracy", "val_accuracy", "val_loss", "test_loss", "parameters", "macs", "latency_ms",
 )  # fmt: skip
 
 
@@ -87,28 +83,6 @@ def _write(folder: Path) -> None:
             _add_picture(
                 writer, "looks/Grad-CAM on test images", draw_activations(tables["gradcam"])
             )
-
-
-def band(curves: pd.DataFrame, cost: str, metric: str) -> pd.DataFrame:
-    """Return mean, lowest and highest incumbent of a strategy's seeds over a cost.
-
-    Every search keeps its incumbent until it finds a better one, and after its end; the band
-    begins where all seeds have one.
-
-    Args:
-        curves: rows of `curves.parquet` of one strategy, with a column of the cost.
-        cost: a column.
-        metric: a column; what is not finite is left out.
-
-    Returns:
-        Columns mean, low and high, by the cost; at most `POINTS` rows.
-    """
-    finite = curves[np.isfinite(curves[metric])]
-    last = finite.assign(step=finite[cost].round()).groupby(["step", "seed"])[metric].last()
-    held = last.unstack("seed").ffill().dropna()
-    kept = np.unique(np.linspace(0, len(held) - 1, min(POINTS, len(held))).astype(int))
-    held = held.iloc[kept]
-    return pd.DataFrame({"mean": held.mean(1), "low": held.min(1), "high": held.max(1)})
 
 
 def _write_bands(writer: SummaryWriter, curves: pd.DataFrame) -> None:
@@ -180,28 +154,6 @@ def _genotype_rows(tables: Mapping[str, pd.DataFrame], count: int) -> Iterator[_
     for rank, (text, row) in enumerate(table.head(count).iterrows(), start=1):
         hparams = {"family": "genotype", **edges_of(str(text))}
         yield f"genotypes/{rank:02d} {text}"[:200], hparams, _finite(row, OF_GENOTYPE)
-
-
-def genotype_table(trials: pd.DataFrame, finals: pd.DataFrame | None) -> pd.DataFrame:
-    """Return what is known of every genotype that was trained on its own.
-
-    Args:
-        trials: of `trials.parquet`; a one-shot search's are left out, which train a supernet.
-        finals: of `final.parquet`, if there is one.
-
-    Returns:
-        Columns `OF_GENOTYPE` as far as known, means over trainings, by genotype: those with final
-        trainings first, then by validation loss.
-    """
-    alone = trials[(trials["family"] != "one-shot") & (trials["status"] == "finished")]
-    known = [alone.groupby("genotype")[["val_loss", "val_accuracy"]].mean()]
-    if finals is not None:
-        found = finals[finals["family"] != "baseline"]
-        columns = [name for name in OF_GENOTYPE if name in found]
-        known.append(found.groupby("module")[columns].mean())
-    table = pd.concat(known, axis=1)
-    table["unknown"] = table["test_accuracy"].isna() if "test_accuracy" in table else True
-    return table.sort_values(["unknown", "val_loss"], kind="stable")
 
 
 def _finite(row: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, float]:

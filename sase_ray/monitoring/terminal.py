@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sase_ray.cli.output import say
+from sase_ray.console import say
 
 Row = dict[str, Any]
 PLAIN_STEPS = 10

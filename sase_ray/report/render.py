@@ -10,14 +10,13 @@ from typing import Any, Literal, get_args
 import jinja2
 from markupsafe import Markup, escape
 
-from sase_ray.analysis.outcomes import check_size, labels_of
 from sase_ray.figures.style import DARK, LIGHT, styled, theme, to_svg
-from sase_ray.files import write_whole
+from sase_ray.report.combine import check_size, labels_of
 from sase_ray.report.document import Section, Shown, Table
 from sase_ray.report.sections import sections_of
 from sase_ray.results.load import Run, load_run
 from search_spaces.errors import UserError, unknown_name
-from trainables.persistence.store import StorageError
+from trainables.persistence.store import StorageError, write_whole
 
 Format = Literal["html", "md", "latex"]
 MOST_RUNS = 8

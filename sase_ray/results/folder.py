@@ -6,31 +6,30 @@ import fcntl
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import ray
-import torch
 import yaml
 
 from sase_ray.config import Config
-from sase_ray.execution.one_search import SearchOutcome
-from sase_ray.files import write_whole
+from sase_ray.results.environment import PACKAGES, git_commit, hardware, package_version
+from sase_ray.results.history import SearchOutcome
+from sase_ray.results.rows import (
+    Row,
+    alpha_rows,
+    curve_rows,
+    ranking_rows,
+    search_rows,
+    trial_rows,
+)
 from search_spaces.errors import UserError, shorten
-from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
-from trainables.hardware.device import processor
-from trainables.persistence.store import StorageError, Store
+from trainables.persistence.store import StorageError, Store, write_whole
 
-Row = dict[str, Any]
-_NOT_IN_CURVES = frozenset({"alpha", "ranking", "scores", "finished"})
 UNDER_WAY = "under-way"
-PACKAGES = ("sase-ray", "torch", "torchvision", "timm", "ray", "optuna", "numpy", "scipy")
 
 
 class RunFolder:
@@ -105,7 +104,7 @@ class RunFolder:
             "run": {"started": datetime.now(UTC).isoformat(timespec="seconds"), **about},
             "versions": {"python": platform.python_version()}
             | {package: package_version(package) for package in PACKAGES},
-            "git": _git_commit(),
+            "git": git_commit(),
             "hardware": hardware(),
         }
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
@@ -168,10 +167,10 @@ class RunFolder:
     ) -> None:
         """Write searches, trials, curves, alpha and rankings of those that have ended so far."""
         self.write_table("searches", search_rows(outcomes))
-        self.write_table("trials", _trial_rows(outcomes, families))
-        self.write_table("curves", _curve_rows(outcomes))
-        self.write_table("alpha", _alpha_rows(outcomes, space))
-        self.write_table("rankings", _ranking_rows(outcomes))
+        self.write_table("trials", trial_rows(outcomes, families))
+        self.write_table("curves", curve_rows(outcomes))
+        self.write_table("alpha", alpha_rows(outcomes, space))
+        self.write_table("rankings", ranking_rows(outcomes))
 
     def write_table(self, name: str, rows: Iterable[Row], *, csv: bool = False) -> pd.DataFrame:
         """Write rows as `<name>.parquet`, and as `<name>.csv` if asked; return them as a frame.
@@ -196,110 +195,11 @@ def check_new(path: Path) -> None:
         raise UserError(f"results folder {path} exists: choose another --run, or remove it")
 
 
-def search_rows(outcomes: Iterable[SearchOutcome]) -> list[Row]:
-    """Return a row a search: its answer and its cost."""
-    return [
-        {
-            "strategy": outcome.strategy,
-            "seed": outcome.seed,
-            "genotype": str(outcome.genotype),
-            "samples": outcome.samples,
-            "seconds": outcome.seconds,
-            "trials": len(outcome.history.trials()),
-            "peak_memory_mib": outcome.peak_memory_mib,
-        }
-        for outcome in outcomes
-    ]
+def check_new_run(config: Config) -> None:
+    """Check that the run's folder, if it is named, is not there yet.
 
-
-def _trial_rows(outcomes: Iterable[SearchOutcome], families: Mapping[str, str]) -> Iterable[Row]:
-    for outcome in outcomes:
-        for row in outcome.history.trials():
-            head = {
-                "strategy": outcome.strategy,
-                "family": families[outcome.strategy],
-                "seed": outcome.seed,
-            }
-            yield head | row | edges_of(row.get("genotype"))
-
-
-def edges_of(genotype: str | None) -> dict[str, str]:
-    """Return edge (of each stage) to operation; of no genotype nothing."""
-    if genotype is None:
-        return {}
-    parsed = Genotype.parse(genotype)
-    if parsed.stages == 1:
-        return parsed.edges()
-    return {
-        f"stage{stage}.{edge}": op
-        for stage in range(parsed.stages)
-        for edge, op in parsed.stage(stage).edges().items()
-    }
-
-
-def _curve_rows(outcomes: Iterable[SearchOutcome]) -> Iterable[Row]:
-    for outcome in outcomes:
-        for row in outcome.history.evaluations:
-            plain = {key: value for key, value in row.items() if key not in _NOT_IN_CURVES}
-            yield {"strategy": outcome.strategy, "seed": outcome.seed} | plain
-
-
-def _alpha_rows(outcomes: Iterable[SearchOutcome], space: SearchSpace) -> Iterable[Row]:
-    choices = {variable.name: variable.choices for variable in space.variables}
-    for outcome in outcomes:
-        for row in outcome.history.evaluations:
-            for variable, probabilities in row.get("alpha", {}).items():
-                for op, probability in zip(choices[variable], probabilities, strict=True):
-                    yield {
-                        "strategy": outcome.strategy,
-                        "seed": outcome.seed,
-                        "search_samples": row["search_samples"],
-                        "variable": variable,
-                        "operation": op,
-                        "probability": probability,
-                    }
-
-
-def _ranking_rows(outcomes: Iterable[SearchOutcome]) -> Iterable[Row]:
-    for outcome in outcomes:
-        for rank, (genotype, score) in enumerate(outcome.ranking, start=1):
-            yield {
-                "strategy": outcome.strategy,
-                "seed": outcome.seed,
-                "rank": rank,
-                "genotype": str(genotype),
-                "score": score,
-                "score_is": outcome.score,
-            }
-
-
-def package_version(package: str) -> str:
-    """Return the version of an installed package."""
-    try:
-        return version(package)
-    except ImportError:
-        return "not installed"
-
-
-def _git_commit() -> str | None:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
-
-
-def hardware() -> dict[str, Any]:
-    """Describe the cluster that this process is connected to, and this machine."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return {
-        "nodes": len(nodes),
-        "cpus": sum(node.get("CPU", 0.0) for node in nodes),
-        "gpus": sum(node.get("GPU", 0.0) for node in nodes),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "processor": processor(),
-        "memory_gib": round(sum(node.get("memory", 0.0) for node in nodes) / 2**30, 1),
-    }
+    Raises:
+        UserError: it is.
+    """
+    if config.run:
+        check_new(Path(config.results) / config.run)

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
-import torch
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from sase_ray.results.history import History
-from sase_ray.strategies.black_box.encodings import to_param_space
 from search_spaces.errors import UserError
-from search_spaces.genotype import Genotype
-from trainables.one_shot.algorithm import OneShotAlgorithm, Ranking
-from trainables.one_shot.trainable import SupernetTrainable
-from trainables.proxy.trainable import ProxyTrainable
+from search_spaces.genotype import Genotype, Ranking
 from trainables.search_job import SearchJob, WarmHost
-from trainables.training.protocol import TrainingProtocol
-
-logger = logging.getLogger(__name__)
 
 Family = Literal["black-box", "one-shot", "training-free"]
 
@@ -164,145 +154,11 @@ class Strategy(BaseModel, ABC):
         """Rank the genotypes by what the search has seen, best first."""
 
 
-class BlackBox(Strategy):
-    """A strategy that trains genotypes one by one by the proxy protocol.
+def check_budget(task: SearchTask, needed: int, what: str) -> None:
+    """Check that a budget suffices.
 
-    A subclass gives a `searcher`, and a `scheduler` if it stops trials early.
+    Raises:
+        UserError: it does not.
     """
-
-    family: ClassVar[Family] = "black-box"
-    takes_warm_start: ClassVar[bool] = True
-
-    @abstractmethod
-    def searcher(self, task: SearchTask) -> Searcher:
-        """Return a fresh searcher, seeded by the task."""
-
-    def scheduler(self, task: SearchTask) -> TrialScheduler | None:
-        """Return a fresh scheduler; None trains every genotype to the end."""
-        return None
-
-    def first_epochs(self, task: SearchTask) -> int:
-        """Return how long a trial trains at least: to the end, where nothing stops it early."""
-        return task.job.protocol.epochs
-
-    def score(self, task: SearchTask) -> str:
-        """Genotypes are ranked by the metric of their trials."""
-        return f"{task.metric} ({'lower' if task.mode == 'min' else 'higher'} is better)"
-
-    def wants_host(self, task: SearchTask) -> bool:
-        """Candidates start inside a warm host where the protocol says so."""
-        return task.job.protocol.warm_host is not None
-
-    def max_trials(self, task: SearchTask) -> int | None:
-        """Return after how many trials the search has nothing left to try."""
-        return None
-
-    def check(self, task: SearchTask) -> None:
-        """Refuse a budget that does not pay for one trial, and for the warm host before it."""
-        what = "one trial of the proxy protocol"
-        if task.job.protocol.warm_host:
-            what = f"training the warm host and {what}"
-        if task.warm.samples:
-            what = f"the search that it starts from, {what}"
-        _check_budget(task, task.samples_before_trials + task.job.samples_per_trial, what)
-
-    def plan(self, task: SearchTask) -> Plan:
-        """Run `ProxyTrainable` over the whole space."""
-        host = task.job.host
-        return Plan(
-            trainable=ProxyTrainable,
-            samples_before=task.warm.samples + (host.samples if host else 0),
-            seconds_before=task.warm.seconds + (host.seconds if host else 0.0),
-            parameters={"job": task.job},
-            param_space=to_param_space(task.job.space),
-            searcher=self.searcher(task),
-            scheduler=self.scheduler(task),
-            samples_per_epoch=task.job.samples_per_epoch,
-            first_epochs=self.first_epochs(task),
-            max_trials=self.max_trials(task),
-        )
-
-    def conclude(self, history: History, task: SearchTask) -> Ranking:
-        """Rank by the metric, trials that were trained longer before those stopped early."""
-        return history.ranked_trials()
-
-
-class OneShot(Strategy):
-    """A strategy that searches inside one supernet: one trial is the whole search.
-
-    A subclass gives an `algorithm`. The weights of the supernet are trained as in DARTS, unless it
-    says otherwise.
-    """
-
-    batch_size: int = Field(default=64, ge=2)
-    lr: float = Field(default=0.025, gt=0, description="of the weights, SGD, cosine to lr_min")
-    lr_min: float = Field(default=0.001, ge=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=3e-4, ge=0)
-    clip: float = Field(default=5.0, gt=0, description="maximal gradient norm of the weights")
-
-    family: ClassVar[Family] = "one-shot"
-
-    @model_validator(mode="after")
-    def _rate_falls(self) -> OneShot:
-        if self.lr_min > self.lr:
-            raise ValueError(f"lr_min {self.lr_min:g} is above lr {self.lr:g}")
-        return self
-
-    def weight_protocol(self, task: SearchTask) -> TrainingProtocol:
-        """Return how the supernet's weights are trained; `epochs` follows from the budget."""
-        shared = task.job.protocol.model_dump(
-            include={"augment", "amp", "channels_last", "deterministic", "cuda_graphs"}
-        )
-        own = self.model_dump(
-            include={"batch_size", "lr", "lr_min", "momentum", "weight_decay", "clip"}
-        )
-        return TrainingProtocol(**shared, **own)
-
-    def score(self, task: SearchTask) -> str:
-        """Genotypes are ranked by what the architecture parameters make of them."""
-        return "log-probability (higher is better)"
-
-    @abstractmethod
-    def algorithm(self, task: SearchTask) -> OneShotAlgorithm:
-        """Return the algorithm, not yet started."""
-
-    def check(self, task: SearchTask) -> None:
-        """Refuse a budget that does not pay for one step, and a host that the blocks do not fit."""
-        algorithm, job = self.algorithm(task), task.job
-        try:
-            with torch.device("meta"):
-                algorithm.build_supernet(job.network, job.space, job.seed)
-        except UserError:
-            raise
-        except Exception:
-            # A user's operation that fails is its own search's failure, and the others go on.
-            logger.debug("the supernet cannot be built", exc_info=True)
-        images = len(job.data.train) // (2 if algorithm.halves_data else 1)
-        batch_size = min(algorithm.protocol.batch_size, images)
-        one_step = algorithm.step_cost.samples(batch_size, 1, 1)
-        needed = math.ceil(one_step / (1 - algorithm.reserve))
-        _check_budget(task, needed, "one step of the search")
-
-    def plan(self, task: SearchTask) -> Plan:
-        """Run `SupernetTrainable` once, with the whole budget."""
-        return Plan(
-            trainable=SupernetTrainable,
-            parameters={
-                "job": task.job,
-                "algorithm": self.algorithm(task),
-                "budget": task.budget,
-            },
-            samples_per_epoch=0,  # the trainable itself ends within its budget
-            first_epochs=0,
-            max_trials=1,
-        )
-
-    def conclude(self, history: History, task: SearchTask) -> Ranking:
-        """Return the ranking that the search ended with."""
-        return history.last_ranking()
-
-
-def _check_budget(task: SearchTask, needed: int, what: str) -> None:
     if task.budget < needed:
         raise UserError(f"budget {task.budget:,} is too small: {what} sees {needed:,} samples")

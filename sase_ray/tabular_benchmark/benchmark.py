@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,13 +12,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, JsonValue, ValidationError
 from scipy import stats
 
-from sase_ray.files import write_whole
 from sase_ray.statistics.variance_components import (
     VarianceComponents,
     genotype_correlation,
@@ -28,55 +22,14 @@ from sase_ray.statistics.variance_components import (
     variance_components,
     without_noise,
 )
-from search_spaces.errors import UserError, explain_validation_error, shorten, unknown_name
+from sase_ray.tabular_benchmark.file_format import MOST_ROWS, no_table, read_benchmark
+from search_spaces.errors import UserError, shorten, unknown_name
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
 
-SCHEMA = pa.schema(
-    [
-        pa.field("genotype", pa.string(), nullable=False),
-        pa.field("seed", pa.int16(), nullable=False),
-        pa.field("epoch", pa.int16(), nullable=False),
-        ("val_loss", pa.float32()),
-        ("val_accuracy", pa.float32()),
-        ("train_seconds", pa.float32()),
-        pa.field("diverged", pa.bool_(), nullable=False),
-        ("test_loss", pa.float32()),
-        ("test_accuracy", pa.float32()),
-    ]
-)
-COLUMNS = tuple(SCHEMA.names)
-MOST_ROWS = 10_000_000
-"""Rows of a table: a small file, compressed, may stand for more than fits into memory."""
 VALIDATION = ("val_loss", "val_accuracy")
 TEST = {"val_loss": "test_loss", "val_accuracy": "test_accuracy"}
 BUNDLED = Path(str(resources.files("sase_ray"))) / "tabular_benchmark" / "tables" / "digits.parquet"
-_ABOUT = b"sase_ray"
-
-
-class _Space(BaseModel):
-    """What `describe_space` returns."""
-
-    name: str
-    sets: dict[str, list[str]]
-    edges: dict[str, str]
-    stages: int = Field(ge=1, le=100)
-    source: str
-
-
-class _Host(BaseModel):
-    samples: int = Field(ge=0)
-    seconds: float = Field(ge=0)
-
-
-class _About(BaseModel):
-    """What must stand beside the rows of a table; there may be more."""
-
-    config: dict[str, JsonValue]
-    space: _Space
-    samples_per_epoch: int = Field(ge=1, le=10**15)
-    samples_of_host: int = Field(ge=0, le=10**15)
-    hosts: dict[str, _Host]
 
 
 @dataclass(frozen=True)
@@ -150,7 +103,7 @@ class TabularBenchmark:
         except UserError:
             raise
         except (LookupError, ValueError, TypeError, ArithmeticError) as error:
-            raise _no_table(path, error) from error
+            raise no_table(path, error) from error
 
     @property
     def samples_per_epoch(self) -> int:
@@ -448,43 +401,3 @@ def _space(described: Mapping[str, Any]) -> SearchSpace:
         stages=described["stages"],
         source=described["source"],
     )
-
-
-def read_benchmark(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the rows of a table that `write_benchmark` wrote, complete or not, and `about`.
-
-    Raises:
-        UserError: there is no such file, or it is not such a table.
-    """
-    if not os.path.isfile(path):  # False, where Path.is_file fails, for a name that is too long
-        raise UserError(f"there is no table {path}: make one with `sase-ray tabulate`")
-    try:
-        with pq.ParquetFile(path) as file:
-            if file.metadata.num_rows > MOST_ROWS:
-                raise ValueError(f"it has more than {MOST_ROWS:,} rows")
-            about = json.loads((file.schema_arrow.metadata or {})[_ABOUT])
-            _About.model_validate(about)
-            table = file.read(columns=list(COLUMNS)).select(COLUMNS).cast(SCHEMA)
-        # What pandas noted of its own types is another's word; the schema tells them.
-        return table.to_pandas(ignore_metadata=True), about
-    except ValidationError as error:
-        raise explain_validation_error(
-            error, _About, f"{path} is not a table of sase-ray tabulate"
-        ) from None
-    # RecursionError: of values nested too deeply.
-    except (pa.ArrowException, OSError, LookupError, ValueError, RecursionError) as error:
-        raise _no_table(path, error) from error
-
-
-def _no_table(path: Path, error: Exception) -> UserError:
-    why = f"{type(error).__name__}: {shorten(str(error))}"
-    return UserError(f"{path} is not a table of sase-ray tabulate ({why})")
-
-
-def write_benchmark(rows: pd.DataFrame, about: Mapping[str, Any], path: Path) -> None:
-    """Write a table in a form that `TabularBenchmark.load` reads, whole or not at all."""
-    kept = rows.reindex(columns=list(COLUMNS)).sort_values(["seed", "genotype", "epoch"])
-    table = pa.Table.from_pandas(kept, schema=SCHEMA, preserve_index=False)
-    metadata = {**(table.schema.metadata or {}), _ABOUT: json.dumps(about).encode()}
-    table = table.replace_schema_metadata(metadata)
-    write_whole(path, lambda partial: pq.write_table(table, partial, compression="zstd"))

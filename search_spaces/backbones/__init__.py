@@ -6,14 +6,8 @@ worker that trains a CIFAR-style ResNet never asks.
 """
 
 from search_spaces.backbones import resnet_cifar
-from search_spaces.backbones.registry import (
-    AttentionFactory,
-    Backbone,
-    backbones,
-    build_backbone,
-    get_backbone,
-    register_backbone,
-)
+from search_spaces.backbones.build import backbones, build_backbone, get_backbone
+from search_spaces.backbones.registry import AttentionFactory, Backbone, register_backbone
 
 __all__ = [
     "AttentionFactory",

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
-from pkgutil import iter_modules
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import nn
 
-from search_spaces.errors import UserError, unknown_name
+from search_spaces.errors import UserError
 
 AttentionFactory = Callable[[int, tuple[int, int], int], nn.Module | None]
 """``factory(channels, size, stage)`` gives the attention module of one block of a backbone.
@@ -37,7 +34,7 @@ class Backbone:
     source: str
 
 
-_CATALOGUE: dict[str, Backbone] = {}
+CATALOGUE: dict[str, Backbone] = {}
 
 
 def register_backbone(name: str, *, stages: int, summary: str, source: str) -> Callable[[T], T]:
@@ -48,44 +45,12 @@ def register_backbone(name: str, *, stages: int, summary: str, source: str) -> C
     """
 
     def enter(builder: T) -> T:
-        if name in _CATALOGUE:
+        if name in CATALOGUE:
             raise UserError(f"backbone {name!r} is already registered")
-        _CATALOGUE[name] = Backbone(name, builder, stages, summary, source)
+        CATALOGUE[name] = Backbone(name, builder, stages, summary, source)
         return builder
 
     return enter
-
-
-@cache
-def _load_all() -> None:
-    """Import every file of this folder, each of which enters its backbones."""
-    package = __name__.rpartition(".")[0]
-    for module in iter_modules(import_module(package).__path__, f"{package}."):
-        import_module(module.name)
-
-
-def backbones() -> list[Backbone]:
-    """Return the catalogue, in order of entry."""
-    _load_all()
-    return list(_CATALOGUE.values())
-
-
-def get_backbone(name: str) -> Backbone:
-    """Look a backbone up: a name of the catalogue, or `timm:NAME` for a network of timm.
-
-    Raises:
-        UserError: no such backbone.
-    """
-    if name.startswith(TIMM_PREFIX):
-        # Only who asks for timm pays for its import, which takes seconds.
-        from search_spaces.backbones.timm_models import timm_backbone
-
-        return timm_backbone(name.removeprefix(TIMM_PREFIX))
-    if name not in _CATALOGUE:
-        _load_all()
-    if name not in _CATALOGUE:
-        raise unknown_name("backbone", name, [*_CATALOGUE, f"{TIMM_PREFIX}NAME"])
-    return _CATALOGUE[name]
 
 
 def make_attention(
@@ -98,41 +63,3 @@ def make_attention(
     """
     attention = factory(channels, size, stage)
     return nn.Identity() if attention is None else attention
-
-
-def build_backbone(
-    name: str,
-    *,
-    num_classes: int,
-    in_channels: int = 3,
-    input_size: tuple[int, int] = (32, 32),
-    attention: AttentionFactory | None = None,
-    **options: Any,
-) -> nn.Module:
-    """Build a backbone as a classifier (B, in_channels, H, W) -> (B, num_classes) logits.
-
-    Args:
-        name: a name of the catalogue, or `timm:NAME`.
-        num_classes: number of classes.
-        in_channels: channels of the images.
-        input_size: (H, W) of the images, from which each stage's map size follows.
-        attention: gives the attention module of each block; None builds the plain host.
-        options: what the builder takes besides, e.g. `width` of the CIFAR-style ResNets.
-
-    Raises:
-        UserError: no such backbone, or it does not take one of the options.
-    """
-    backbone = get_backbone(name)
-    try:
-        return backbone.builder(
-            num_classes=num_classes,
-            in_channels=in_channels,
-            input_size=input_size,
-            attention=attention or (lambda channels, size, stage: None),
-            **options,
-        )
-    except TypeError as error:
-        unexpected = [key for key in options if f"'{key}'" in str(error)]
-        if unexpected:
-            raise UserError(f"backbone {name!r} takes no option {unexpected[0]!r}") from None
-        raise

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.ops.kernels.reference_statistics import full_precision
+from search_spaces.ops.kernels.precision import full_precision
 from search_spaces.ops.layers.conv import Conv2d, convolve_channels, mix_channels, stack_kernels
 from search_spaces.ops.layers.resized_affine import Affine
 from search_spaces.ops.registry import register_op

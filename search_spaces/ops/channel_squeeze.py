@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from search_spaces.ops.kernels import reference_statistics
 from search_spaces.ops.kernels.channel_statistics import groups_of
-from search_spaces.ops.kernels.reference_statistics import full_precision
+from search_spaces.ops.kernels.precision import full_precision
 from search_spaces.ops.layers.resized_affine import Affine
 from search_spaces.ops.layers.second_order import SecondOrder
 from search_spaces.ops.registry import register_op

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.ops.kernels.reference_statistics import full_precision
+from search_spaces.ops.kernels.precision import full_precision
 from search_spaces.ops.layers.conv import MapConv2d, convolve_map, stack_kernels
 from search_spaces.ops.layers.resized_affine import GridAffine
 from search_spaces.ops.registry import register_op

@@ -16,7 +16,8 @@ from search_spaces.ops.kernels.position_statistics import (
     measure_positions,
     normalised_sums,
 )
-from search_spaces.ops.kernels.reference_statistics import count, full_precision
+from search_spaces.ops.kernels.precision import full_precision
+from search_spaces.ops.kernels.reference_statistics import count
 
 LAYER_NORM_EPS = 1e-5
 

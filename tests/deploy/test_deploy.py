@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from sase_ray.cli import app
 from sase_ray.config import load_config
-from sase_ray.strategies import make_strategy
+from sase_ray.strategies.catalogue import make_strategy
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -17,8 +17,9 @@ from sase_ray.commands.compare_on_table import compare_on_table
 from sase_ray.config import Config, load_config
 from sase_ray.execution.experiment import Setup
 from sase_ray.results.folder import RunFolder
-from sase_ray.strategies import strategies
-from sase_ray.tabular_benchmark.benchmark import TabularBenchmark, write_benchmark
+from sase_ray.strategies.catalogue import strategies
+from sase_ray.tabular_benchmark.benchmark import TabularBenchmark
+from sase_ray.tabular_benchmark.file_format import write_benchmark
 from search_spaces.baselines import baselines
 from search_spaces.errors import UserError
 from search_spaces.genotype import EDGES, Genotype

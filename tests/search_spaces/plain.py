@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from search_spaces.block import SASE
 from search_spaces.genotype import EDGE_KINDS, EDGES
+from search_spaces.mixture import EdgeWeights, Mixture
 from search_spaces.ops.kernels import reference_statistics as statistics
 from search_spaces.ops.layers.resized_affine import resize_grid
-from search_spaces.super_block import EdgeWeights, Mixture, SuperSASE
+from search_spaces.super_block import SuperSASE
 
 Plain = Callable[[nn.Module, Tensor], Tensor]
 SPACE, CHANNELS = (2, 3), (1,)

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from search_spaces.block import SASE
 from search_spaces.errors import UserError
 from search_spaces.genotype import PUBLISHED, Genotype
+from search_spaces.mixture import Mixture
 from search_spaces.network import NetworkSpec, Supernet
 from search_spaces.space import SearchSpace
-from search_spaces.super_block import Mixture, SuperSASE
+from search_spaces.super_block import SuperSASE
 
 SPACE = SearchSpace.load("sase")
 TINY = SearchSpace.load("sase_tiny")

@@ -11,10 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from search_spaces.genotype import PUBLISHED
+from search_spaces.mixture import Mixture
 from search_spaces.network import NetworkSpec, Supernet
 from search_spaces.ops.kernels import autograd
 from search_spaces.space import SearchSpace
-from search_spaces.super_block import Mixture
 
 SPEC = NetworkSpec("resnet8", 10, 1, (16, 16), {"width": 8})
 SPACE = SearchSpace.load("sase")

@@ -7,10 +7,11 @@ import torch
 
 from search_spaces.errors import UserError
 from search_spaces.genotype import EDGES
+from search_spaces.mixture import Mixture
 from search_spaces.network import NetworkSpec, Supernet
 from search_spaces.partial_block import AttentivePartialSuperSASE, PartialSuperSASE
 from search_spaces.space import SearchSpace
-from search_spaces.super_block import Mixture, SuperSASE
+from search_spaces.super_block import SuperSASE
 
 SPACE = SearchSpace.load("sase_tiny")
 CHANNELS = 8

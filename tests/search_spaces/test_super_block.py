@@ -10,8 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from search_spaces.block import SASE
 from search_spaces.errors import UserError
 from search_spaces.genotype import EDGES, PUBLISHED, Genotype
+from search_spaces.mixture import EdgeWeights, Mixture
 from search_spaces.space import OperationFile, SearchSpace
-from search_spaces.super_block import EdgeWeights, Mixture, SuperSASE
+from search_spaces.super_block import SuperSASE
 
 SPACE = SearchSpace.load("sase")
 TINY = SearchSpace.load("sase_tiny")

@@ -35,7 +35,7 @@ from trainables.training.loop import (
 from trainables.training.protocol import TrainingProtocol
 
 if TYPE_CHECKING:
-    from trainables.final.distributed import Team
+    from trainables.final.team import Team
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,13 @@ from typing import Any
 
 import torch
 
-from search_spaces.genotype import Genotype
+from search_spaces.genotype import Genotype, Ranking
+from search_spaces.mixture import Mixture
 from search_spaces.network import NetworkSpec, Supernet
 from search_spaces.space import SearchSpace
-from search_spaces.super_block import Mixture
 from trainables.one_shot.shared_weights import SharedWeights
 from trainables.training.loop import Batch, Trainer
 from trainables.training.protocol import TrainingProtocol
-
-Ranking = list[tuple[Genotype, float]]
-"""Genotypes with scores, best first. Scores of one ranking compare with each other only."""
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from search_spaces.baselines import baseline_attention
 from search_spaces.costs import measure_latency
 from search_spaces.errors import UserError, explain_validation_error
 from search_spaces.genotype import EDGE_KINDS, Genotype
+from search_spaces.mixture import Mixture
 from search_spaces.network import NetworkSpec, Supernet
 from search_spaces.space import SearchSpace, describe_space
-from search_spaces.super_block import Mixture, SuperSASE
+from search_spaces.super_block import SuperSASE
 from search_spaces.user_files import read_text
 from trainables.hardware.device import device_name
 

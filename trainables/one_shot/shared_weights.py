@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from search_spaces.genotype import Genotype
+from search_spaces.mixture import Mixture
 from search_spaces.network import Supernet
-from search_spaces.super_block import Mixture
 from trainables.data import Batches
 from trainables.training.loop import Batch, Diverged, Evaluation, autocast, evaluate
 from trainables.training.protocol import TrainingProtocol

@@ -12,12 +12,12 @@ import torch
 from ray import tune
 from torch.nn import functional as F
 
-from search_spaces.genotype import Genotype
-from search_spaces.super_block import Mixture
+from search_spaces.genotype import Genotype, Ranking
+from search_spaces.mixture import Mixture
 from trainables.data import Batches
 from trainables.hardware.device import take_device
 from trainables.hardware.peak_memory import PeakMemory
-from trainables.one_shot.algorithm import OneShotAlgorithm, Ranking
+from trainables.one_shot.algorithm import OneShotAlgorithm
 from trainables.one_shot.collapse import (
     WINDOW,
     Sharpness,

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from search_spaces.super_block import Mixture
+from search_spaces.mixture import Mixture
 from trainables.training.loop import random_state, set_random_state
 from trainables.training.protocol import TrainingProtocol
 

@@ -13,8 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 from ray.tune.search import Searcher
 
+from sase_ray.strategies.black_box.base import BlackBox
 from sase_ray.strategies.black_box.encodings import optuna_search
-from sase_ray.strategies.contract import BlackBox, SearchTask
+from sase_ray.strategies.contract import SearchTask
 from search_spaces.errors import UserError
 
 LARGEST = 1_000_000

@@ -14,8 +14,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from ray.tune.search import Searcher
 
+from sase_ray.strategies.black_box.base import BlackBox
 from sase_ray.strategies.black_box.encodings import optuna_search, to_distributions
-from sase_ray.strategies.contract import BlackBox, SearchTask
+from sase_ray.strategies.contract import SearchTask
 from search_spaces.space import SearchSpace
 
 

@@ -9,8 +9,9 @@ from optuna.samplers import TPESampler
 from pydantic import Field
 from ray.tune.search import Searcher
 
+from sase_ray.strategies.black_box.base import BlackBox
 from sase_ray.strategies.black_box.encodings import optuna_search
-from sase_ray.strategies.contract import BlackBox, SearchTask
+from sase_ray.strategies.contract import SearchTask
 
 
 class TPE(BlackBox):

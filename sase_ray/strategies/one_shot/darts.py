@@ -14,12 +14,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sase_ray.strategies.contract import OneShot, SearchTask
-from search_spaces.genotype import Genotype
+from sase_ray.strategies.contract import SearchTask
+from sase_ray.strategies.one_shot.base import OneShot
+from search_spaces.genotype import Genotype, Ranking
+from search_spaces.mixture import Mixture
 from search_spaces.network import NetworkSpec, Supernet
 from search_spaces.space import SearchSpace
-from search_spaces.super_block import Mixture, SuperSASE
-from trainables.one_shot.algorithm import OneShotAlgorithm, Ranking, StepCost, best_by_sum, sums_of
+from search_spaces.super_block import SuperSASE
+from trainables.one_shot.algorithm import OneShotAlgorithm, StepCost, best_by_sum, sums_of
 from trainables.one_shot.shared_weights import SharedWeights
 from trainables.training.loop import Batch, Trainer
 from trainables.training.protocol import TrainingProtocol

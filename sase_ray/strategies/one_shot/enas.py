@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sase_ray.strategies.contract import SearchTask
-from sase_ray.strategies.one_shot.path_dropout import SharedWeightsSearch
-from search_spaces.genotype import Genotype
+from sase_ray.strategies.one_shot.sampled import SharedWeightsSearch
+from search_spaces.genotype import Genotype, Ranking
+from search_spaces.mixture import Mixture
 from search_spaces.network import Supernet
-from search_spaces.super_block import Mixture
-from trainables.one_shot.algorithm import OneShotAlgorithm, Ranking, StepCost
+from trainables.one_shot.algorithm import OneShotAlgorithm, StepCost
 from trainables.one_shot.shared_weights import SharedWeights
 from trainables.training.loop import Batch, Trainer
 from trainables.training.protocol import TrainingProtocol

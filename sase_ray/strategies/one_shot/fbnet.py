@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from sase_ray.strategies.contract import SearchTask
 from sase_ray.strategies.one_shot.darts import DARTS, Beta, DARTSAlgorithm
+from search_spaces.mixture import EdgeWeights, Mixture
 from search_spaces.network import Supernet
-from search_spaces.super_block import EdgeWeights, Mixture
 from trainables.one_shot.algorithm import OneShotAlgorithm, StepCost
 from trainables.one_shot.latency_table import LatencyTable, cached_latency_table
 from trainables.training.loop import Batch, Trainer

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from sase_ray.strategies.contract import SearchTask
 from sase_ray.strategies.one_shot.darts import DARTS, DARTSAlgorithm
+from search_spaces.mixture import Mixture
 from search_spaces.partial_block import PartialSuperSASE
-from search_spaces.super_block import Mixture
 from trainables.one_shot.algorithm import OneShotAlgorithm, StepCost
 from trainables.training.protocol import TrainingProtocol
 

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from sase_ray.strategies.contract import SearchTask
 from sase_ray.strategies.one_shot.fbnet import FBNet, FBNetAlgorithm
+from search_spaces.mixture import EdgeWeights
 from search_spaces.network import Supernet
-from search_spaces.super_block import EdgeWeights
 from trainables.one_shot.algorithm import OneShotAlgorithm
 from trainables.training.loop import Trainer
 

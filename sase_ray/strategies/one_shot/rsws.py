@@ -11,8 +11,8 @@ from typing import ClassVar
 import torch
 
 from sase_ray.strategies.contract import SearchTask
-from sase_ray.strategies.one_shot.path_dropout import SampledAlgorithm, SharedWeightsSearch
-from search_spaces.super_block import Mixture
+from sase_ray.strategies.one_shot.sampled import SampledAlgorithm, SharedWeightsSearch
+from search_spaces.mixture import Mixture
 from trainables.one_shot.algorithm import OneShotAlgorithm
 
 

@@ -7,41 +7,12 @@ overflow, and a root never meets zero, where its gradient is infinite.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
 from math import prod
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 Axes = tuple[int, ...]
-T = TypeVar("T")
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Return x in float32, or as it is where it is float32 or float64."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def full_precision(function: Callable[..., T]) -> Callable[..., T]:
-    """Run a function or method of one tensor in float32 (or float64), also under autocast.
-
-    The tensor is its last argument. The result keeps that precision.
-    """
-
-    @wraps(function)
-    def in_full_precision(*args: Any) -> T:
-        *owner, x = args
-        x = at_least_float32(x)
-        device = x.device.type
-        # Not entered needlessly: an exported graph would carry the context as a submodule.
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            with torch.autocast(device, enabled=False):
-                return function(*owner, x)
-        return function(*owner, x)
-
-    return in_full_precision
 
 
 def mean(x: Tensor, dim: Axes) -> Tensor:

@@ -10,9 +10,8 @@ from scipy.stats import kendalltau
 
 from sase_ray.analysis.one_shot_agreement import GENOTYPES, Truth
 from sase_ray.config import load_config
-from sase_ray.execution.one_search import SearchOutcome
-from sase_ray.results.history import History
-from sase_ray.tabular_benchmark.benchmark import write_benchmark
+from sase_ray.results.history import History, SearchOutcome
+from sase_ray.tabular_benchmark.file_format import write_benchmark
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 

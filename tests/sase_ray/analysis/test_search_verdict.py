@@ -7,8 +7,7 @@ import pytest
 from scipy import stats
 
 from sase_ray.analysis.search_verdict import early_stops, rank_confidence
-from sase_ray.execution.one_search import SearchOutcome
-from sase_ray.results.history import History
+from sase_ray.results.history import History, SearchOutcome
 from search_spaces.space import SearchSpace
 from trainables.one_shot.trainable import STOPPED_EARLY
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from sase_ray.cli import app
-from sase_ray.strategies import strategies
+from sase_ray.strategies.catalogue import strategies
 from search_spaces.backbones import backbones
 from search_spaces.genotype import PUBLISHED
 from search_spaces.space import SearchSpace, space_names

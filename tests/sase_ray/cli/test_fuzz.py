@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from sase_ray.analysis.proxy_reliability import measured_reliability, protocol_key
 from sase_ray.config import Config, load_config, presets
 from sase_ray.execution.experiment import Setup
-from sase_ray.tabular_benchmark.benchmark import SCHEMA, TabularBenchmark
+from sase_ray.tabular_benchmark.benchmark import TabularBenchmark
+from sase_ray.tabular_benchmark.file_format import SCHEMA
 from search_spaces.errors import UserError
 from search_spaces.genotype import PUBLISHED, Genotype
 from search_spaces.space import SearchSpace, describe_space, space_names

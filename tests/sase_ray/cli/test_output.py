@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from sase_ray.cli.app import output
-from sase_ray.commands.compare import SearchReport
+from sase_ray.cli import output
+from sase_ray.commands.search import SearchReport
 from search_spaces.genotype import Genotype
 
 HEADS = ("module by", "accuracy", "device\ns", "parameters")

@@ -8,15 +8,11 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from sase_ray.commands.compare_on_table import (
-    compare_on_table,
-    rank_strategies,
-    regret_blocks,
-    regret_curves,
-    search_table,
-)
+from sase_ray.analysis.regret import rank_strategies, regret_blocks, regret_curves
+from sase_ray.commands.compare_on_table import compare_on_table, search_table
 from sase_ray.statistics.rank_tests import pairwise
-from sase_ray.tabular_benchmark.benchmark import TabularBenchmark, write_benchmark
+from sase_ray.tabular_benchmark.benchmark import TabularBenchmark
+from sase_ray.tabular_benchmark.file_format import write_benchmark
 from search_spaces.errors import UserError
 
 
@@ -92,7 +88,7 @@ def test_the_same_seeds_give_the_same_comparison(compared, made_up_table, tmp_pa
 
 
 def test_without_noise_a_search_answers_with_the_recorded_best_it_saw(made_up_table) -> None:
-    from sase_ray.strategies import make_strategy
+    from sase_ray.strategies.catalogue import make_strategy
 
     rows = search_table(make_strategy("grid"), made_up_table, 2, 6050, noise=False)
     assert rows[-1]["genotype"] == rows[-2]["genotype"]
@@ -130,7 +126,7 @@ def test_two_strategies_are_tested_by_wilcoxon_and_one_by_nothing() -> None:
 
 
 def test_lost_trainings_leave_curves_and_ranks_finite(make_table) -> None:
-    from sase_ray.strategies import make_strategy
+    from sase_ray.strategies.catalogue import make_strategy
 
     table = make_table(diverged=[g for i, g in enumerate(make_table().genotypes) if i % 3 == 0])
     rows = [

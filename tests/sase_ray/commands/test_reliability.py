@@ -16,7 +16,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-from sase_ray.commands.reliability import measure_reliability, read_table, reliability_table
+from sase_ray.analysis.reliability_table import read_table, reliability_table
+from sase_ray.commands.reliability import measure_reliability
 from sase_ray.commands.tabulate import tabulate
 from sase_ray.config import load_config
 from sase_ray.execution.experiment import Setup

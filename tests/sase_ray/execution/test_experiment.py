@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sase_ray.commands.compare import search
+from sase_ray.commands.search import search
 from sase_ray.config import load_config
 from sase_ray.execution.experiment import Setup
 from search_spaces.errors import UserError

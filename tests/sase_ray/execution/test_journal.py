@@ -7,8 +7,7 @@ import math
 import pytest
 
 from sase_ray.execution.journal import Journal
-from sase_ray.execution.one_search import SearchOutcome
-from sase_ray.results.history import History
+from sase_ray.results.history import History, SearchOutcome
 from trainables.persistence.store import StorageError, Store
 
 GENOTYPES = [

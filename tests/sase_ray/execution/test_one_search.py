@@ -9,10 +9,12 @@ from ray import PlacementGroupID
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
-from sase_ray.execution.all_searches import check_storage
-from sase_ray.execution.one_search import TrialResources, run_search
-from sase_ray.results.history import Listener
-from sase_ray.strategies import SearchTask, make_strategy
+from sase_ray.cluster.slots import TrialResources
+from sase_ray.execution.failures import check_storage
+from sase_ray.execution.one_search import run_search
+from sase_ray.execution.recorder import Listener
+from sase_ray.strategies import SearchTask
+from sase_ray.strategies.catalogue import make_strategy
 from search_spaces.errors import UserError
 from trainables.persistence.resumable import Memory
 from trainables.persistence.store import StorageError, Store

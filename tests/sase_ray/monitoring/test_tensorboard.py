@@ -18,9 +18,11 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sase_ray.analysis.anytime import band
+from sase_ray.analysis.outcomes import genotype_table
 from sase_ray.monitoring import tensorboard_summary
 from sase_ray.monitoring.tensorboard_live import TensorBoardLogs
-from sase_ray.monitoring.tensorboard_summary import band, genotype_table, write_summaries
+from sase_ray.monitoring.tensorboard_summary import write_summaries
 from search_spaces.space import SearchSpace
 from trainables.persistence.store import StorageError
 

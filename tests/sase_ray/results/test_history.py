@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sase_ray.results.history import History, Listener, Recorder, reason_of
+from sase_ray.execution.failures import reason_of
+from sase_ray.execution.recorder import Listener, Recorder
+from sase_ray.results.history import History
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from sase_ray.strategies import SearchTask, Strategy, make_strategy, strategies
+from sase_ray.strategies import SearchTask, Strategy
+from sase_ray.strategies.catalogue import make_strategy, strategies
 from search_spaces.errors import UserError
 
 NAMES = ["asha", "darts", "darts-2nd", "grid", "random", "tpe", "tpe-asha"]

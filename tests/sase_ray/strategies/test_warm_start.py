@@ -11,7 +11,8 @@ import yaml
 from sase_ray import compare
 from sase_ray.config import load_config
 from sase_ray.execution.experiment import Setup
-from sase_ray.strategies import WarmStart, make_strategy
+from sase_ray.strategies import WarmStart
+from sase_ray.strategies.catalogue import make_strategy
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sase_ray.tabular_benchmark.benchmark import TabularBenchmark, write_benchmark
+from sase_ray.tabular_benchmark.benchmark import TabularBenchmark
+from sase_ray.tabular_benchmark.file_format import write_benchmark
 from search_spaces.errors import UserError
 
 

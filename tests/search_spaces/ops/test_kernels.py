@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from search_spaces import super_block
 from search_spaces.block import SASE
+from search_spaces.mixture import Mixture
 from search_spaces.ops.kernels import autograd as fused
 from search_spaces.ops.kernels import channel_statistics as channels
 from search_spaces.ops.kernels import position_formulas as formulas
@@ -25,7 +26,7 @@ from search_spaces.ops.kernels.recalibrate import recalibrate
 from search_spaces.ops.layers import conv
 from search_spaces.ops.squeeze import FeatureMap
 from search_spaces.space import SearchSpace
-from search_spaces.super_block import Mixture, SuperSASE
+from search_spaces.super_block import SuperSASE
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from plain import plain_block, plain_super_block  # type: ignore[import-not-found]

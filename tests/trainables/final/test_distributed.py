@@ -16,7 +16,8 @@ from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
 from trainables.data import final_data, make_splits
 from trainables.final import distributed
-from trainables.final.distributed import PartOfBatches, Team, check_workers, train_final_together
+from trainables.final.distributed import check_workers, train_final_together
+from trainables.final.team import PartOfBatches, Team
 from trainables.final.training import FinalJob, train_final
 from trainables.training.loop import training_batches
 from trainables.training.protocol import TrainingProtocol

@@ -10,10 +10,11 @@ import torch
 from torch.func import functional_call, hessian
 from torch.nn import functional as F
 
-from sase_ray.strategies import SearchTask, make_strategy
+from sase_ray.strategies import SearchTask
+from sase_ray.strategies.catalogue import make_strategy
+from search_spaces.mixture import Mixture
 from search_spaces.network import Supernet
 from search_spaces.space import SearchSpace
-from search_spaces.super_block import Mixture
 from trainables.one_shot import trainable as supernet_module
 from trainables.one_shot.collapse import (
     Sharpness,

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from search_spaces.errors import UserError
+from search_spaces.mixture import Mixture
 from search_spaces.network import NetworkSpec
 from search_spaces.space import SearchSpace
-from search_spaces.super_block import Mixture
 from trainables.hardware.device import device_name
 from trainables.one_shot import latency_table as latency
 from trainables.one_shot.latency_table import LatencyTable, cache_path, cached_latency_table

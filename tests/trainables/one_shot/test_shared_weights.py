@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch.optim.swa_utils import update_bn
 
-from sase_ray.strategies import SearchTask, make_strategy
+from sase_ray.strategies import SearchTask
+from sase_ray.strategies.catalogue import make_strategy
+from search_spaces.mixture import Mixture
 from search_spaces.network import Supernet
 from search_spaces.space import SearchSpace
-from search_spaces.super_block import Mixture
 from trainables.data import Batches
 from trainables.one_shot.shared_weights import SharedWeights
 from trainables.training.loop import Diverged, Evaluation, evaluate

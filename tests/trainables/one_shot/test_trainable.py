@@ -7,7 +7,8 @@ from copy import deepcopy
 import pytest
 import torch
 
-from sase_ray.strategies import SearchTask, make_strategy
+from sase_ray.strategies import SearchTask
+from sase_ray.strategies.catalogue import make_strategy
 from search_spaces.genotype import Genotype
 from trainables.one_shot.trainable import RANKING_SIZE, SupernetTrainable
 

@@ -12,10 +12,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from search_spaces.genotype import PUBLISHED
+from search_spaces.mixture import Mixture
 from search_spaces.network import NetworkSpec, Supernet
 from search_spaces.space import SearchSpace
-from search_spaces.super_block import Mixture
-from trainables.proxy.trainable import ProxyTrainable, candidate, warm_host
+from trainables.proxy import candidate, warm_host
+from trainables.proxy.trainable import ProxyTrainable
 from trainables.training.cuda_graphs import MOST_GRAPHS, GraphedNetwork, as_graphs
 from trainables.training.loop import Trainer, evaluate, place
 from trainables.training.protocol import TrainingProtocol

@@ -7,7 +7,8 @@ from copy import deepcopy
 import pytest
 import torch
 
-from sase_ray.strategies import SearchTask, make_strategy
+from sase_ray.strategies import SearchTask
+from sase_ray.strategies.catalogue import make_strategy
 from trainables.one_shot.latency_table import LatencyTable, cache_path
 from trainables.one_shot.trainable import SupernetTrainable
 from trainables.training.loop import Trainer

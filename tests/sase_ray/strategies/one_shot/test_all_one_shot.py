@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sase_ray.strategies import OneShot, SearchTask, make_strategy, strategies
+from sase_ray.strategies import OneShot, SearchTask
+from sase_ray.strategies.catalogue import make_strategy, strategies
 from search_spaces.errors import UserError
+from search_spaces.mixture import Mixture
 from search_spaces.space import SearchSpace
-from search_spaces.super_block import Mixture
 from trainables.one_shot import trainable as supernet_module
 from trainables.training.cuda_graphs import GraphedNetwork
 

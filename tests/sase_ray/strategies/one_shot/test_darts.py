@@ -10,13 +10,14 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from sase_ray.strategies import SearchTask, make_strategy
+from sase_ray.strategies import SearchTask
+from sase_ray.strategies.catalogue import make_strategy
 from sase_ray.strategies.one_shot import darts_2nd
 from sase_ray.strategies.one_shot.darts import DARTSAlgorithm
 from search_spaces.genotype import EDGES
+from search_spaces.mixture import Mixture
 from search_spaces.network import Supernet
 from search_spaces.space import SearchSpace
-from search_spaces.super_block import Mixture
 from trainables.one_shot import trainable as supernet_module
 from trainables.one_shot.trainable import SupernetTrainable
 from trainables.training.loop import Trainer

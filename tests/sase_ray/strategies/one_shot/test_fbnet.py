@@ -11,9 +11,10 @@ from scipy.integrate import quad
 from scipy.special import expit, softmax
 from scipy.stats import chisquare
 
-from sase_ray.strategies import SearchTask, make_strategy
+from sase_ray.strategies import SearchTask
+from sase_ray.strategies.catalogue import make_strategy
 from search_spaces.errors import UserError
-from search_spaces.super_block import Mixture
+from search_spaces.mixture import Mixture
 
 TWO = {edge: ["gap", "gap_gmp"] for edge in ("channel_squeeze",)}
 

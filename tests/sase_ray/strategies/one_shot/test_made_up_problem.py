@@ -13,8 +13,9 @@ from scipy.stats import binom, wilcoxon
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from sase_ray.strategies import OneShot, strategies
-from sase_ray.strategies.one_shot.path_dropout import SharedWeightsSearch
+from sase_ray.strategies import OneShot
+from sase_ray.strategies.catalogue import strategies
+from sase_ray.strategies.one_shot.sampled import SharedWeightsSearch
 from search_spaces.backbones import registry
 from search_spaces.block import Join
 from search_spaces.genotype import EDGE_KINDS, EDGES, KINDS, Genotype
@@ -102,7 +103,7 @@ class Host(nn.Module):
 def problem(monkeypatch):
     """Enter host and operations; return the job of a seed, the best genotype among them."""
     host = registry.Backbone("made_up", Host, 1, "made up", "made up")
-    monkeypatch.setitem(registry._CATALOGUE, "made_up", host)
+    monkeypatch.setitem(registry.CATALOGUE, "made_up", host)
     monkeypatch.setattr(supernet_module, "LOOKS", 0)
     for kind in KINDS:
         for name, added, multiplied in [("passes", 0, 0), ("noisy", 1, 0), ("shaken", 0, 1)]:

@@ -7,12 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sase_ray.strategies import SearchTask, make_strategy
+from sase_ray.strategies import SearchTask
+from sase_ray.strategies.catalogue import make_strategy
 from search_spaces.errors import UserError
+from search_spaces.mixture import Mixture
 from search_spaces.network import NetworkSpec, Supernet
 from search_spaces.partial_block import AttentivePartialSuperSASE, PartialSuperSASE
 from search_spaces.space import SearchSpace
-from search_spaces.super_block import Mixture
 
 DARTS_SETTINGS = {
     "batch_size": 16,

@@ -1,0 +1,84 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from sase_ray.analysis.outcomes import metric_of
+from sase_ray.results.load import Run
+from sase_ray.statistics.paired_tests import mean_of_steps
+
+GRID = 60
+"""Points of an anytime curve."""
+
+
+def anytime(run: Run, against: str = "search_samples") -> pd.DataFrame:
+    """Average the validation metric of the incumbents over searches, from where all have one.
+
+    One-shot searches have no stand-alone incumbent and are left out. Where all strategies have the
+    same seeds, what a seed does to all strategies alike is removed before the intervals (Cousineau,
+    "Confidence intervals in within-subject designs", 2005), so that bands show what a comparison of
+    strategies sees.
+
+    Args:
+        run: with curves.
+        against: search_samples, search_seconds, or trials (begun by then).
+
+    Returns:
+        Columns `strategy`, the one named by `against`, `value`, and its 95% interval over
+        searches, `low` and `high` (NaN of one search).
+    """
+    value = f"incumbent_{metric_of(run)}"
+    one_shot = set(run.trials.loc[run.trials["family"] == "one-shot", "strategy"])
+    one_shot |= set(run.strategies.loc[run.strategies["family"] == "one-shot", "name"])
+    curves = run.curves[~run.curves["strategy"].isin(one_shot)]
+    begun = curves.groupby(["strategy", "seed"], sort=False)["trial"]
+    curves = curves.assign(trials=begun.transform(lambda trial: (~trial.duplicated()).cumsum()))
+    curves = curves[np.isfinite(curves[value]) & np.isfinite(curves[against])]
+    curves = curves.assign(**{value: curves[value] - _shift_of_seeds(curves, value)})
+    rows = []
+    for name, own in curves.groupby("strategy", sort=False):
+        searches = [search.sort_values(against) for _, search in own.groupby("seed")]
+        first = max(search[against].iloc[0] for search in searches)
+        last = min(search[against].iloc[-1] for search in searches)
+        grid = np.linspace(first, max(first, last), GRID)
+        courses = [(search[against].to_numpy(), search[value].to_numpy()) for search in searches]
+        for place, mean in zip(grid, mean_of_steps(courses, grid), strict=True):
+            rows.append((name, place, mean.mean, mean.low, mean.high))
+    return pd.DataFrame(rows, columns=["strategy", against, "value", "low", "high"])
+
+
+def _shift_of_seeds(curves: pd.DataFrame, value: str) -> pd.Series:
+    """Return by how much the last incumbents of each row's seed lie off those of all seeds."""
+    last = curves.groupby(["seed", "strategy"])[value].last().unstack("strategy")
+    if last.isna().any(axis=None):
+        return pd.Series(0.0, index=curves.index)
+    mean = last.mean(axis=1)
+    return curves["seed"].map(mean - mean.mean())
+
+
+POINTS = 200
+"""Of a band's curve."""
+
+
+def band(curves: pd.DataFrame, cost: str, metric: str) -> pd.DataFrame:
+    """Return mean, lowest and highest incumbent of a strategy's seeds over a cost.
+
+    Every search keeps its incumbent until it finds a better one, and after its end; the band
+    begins where all seeds have one.
+
+    Args:
+        curves: rows of `curves.parquet` of one strategy, with a column of the cost.
+        cost: a column.
+        metric: a column; what is not finite is left out.
+
+    Returns:
+        Columns mean, low and high, by the cost; at most `POINTS` rows.
+    """
+    finite = curves[np.isfinite(curves[metric])]
+    last = finite.assign(step=finite[cost].round()).groupby(["step", "seed"])[metric].last()
+    held = last.unstack("seed").ffill().dropna()
+    kept = np.unique(np.linspace(0, len(held) - 1, min(POINTS, len(held))).astype(int))
+    held = held.iloc[kept]
+    return pd.DataFrame({"mean": held.mean(1), "low": held.min(1), "high": held.max(1)})

@@ -1,0 +1,69 @@
+"""Commands that list what there is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sase_ray.console import print_catalogue
+
+
+def show(
+    genotype: Annotated[str, typer.Argument(help="Text form, six operations joined by '-'.")],
+    space: Annotated[str, typer.Option(help="Space to check it against.")] = "sase",
+    backbone: Annotated[str, typer.Option(help="Host to count parameters in.")] = "resnet20",
+    channels: Annotated[int, typer.Option(help="Channels of a single block.", min=1)] = 64,
+    image_size: Annotated[int, typer.Option(help="Height and width of the images.", min=1)] = 32,
+) -> None:
+    """Tell what a genotype is: its edges, parameters, multiply-accumulates, and a drawing."""
+    from sase_ray.cli.show_genotype import print_genotype
+    from search_spaces.ops import load_operations
+    from search_spaces.space import SearchSpace
+
+    loaded = SearchSpace.load(space)
+    load_operations(loaded)
+    print_genotype(loaded.parse(genotype), backbone, channels, image_size)
+
+
+def strategies() -> None:
+    """List the search strategies."""
+    from sase_ray.strategies.catalogue import strategies as catalogue
+
+    rows = [(s.name, s.family, s.summary, s.source) for s in catalogue().values()]
+    print_catalogue(("strategy", "family", "what it does", "source"), rows)
+
+
+def spaces() -> None:
+    """List the bundled search spaces."""
+    from search_spaces.space import SearchSpace, space_names
+
+    loaded = [SearchSpace.load(name) for name in space_names()]
+    rows = [
+        (s.name, f"{s.size:,}", "shared" if s.stages == 1 else "a stage", s.source) for s in loaded
+    ]
+    print_catalogue(("space", "genotypes", "one block", "source"), rows)
+
+
+def datasets() -> None:
+    """List the data sets."""
+    from sase_ray.config import presets
+    from trainables.data import datasets as catalogue
+
+    rows = [
+        (d.name, d.summary, "yes" if d.name in presets() else "", d.source) for d in catalogue()
+    ]
+    print_catalogue(("data set", "what it is", "preset", "source"), rows)
+
+
+def backbones() -> None:
+    """List the host networks, and the hand-designed modules to compare with."""
+    from search_spaces.backbones import backbones as catalogue
+    from search_spaces.baselines import baselines as modules
+
+    rows = [(b.name, str(b.stages), b.summary, b.source) for b in catalogue()]
+    rows.append(("timm:NAME", "1", "any timm network that takes an attention layer", "timm"))
+    print_catalogue(("backbone", "stages", "what it is", "source"), rows)
+    print_catalogue(
+        ("baseline", "what it does", "source"), [(m.name, m.summary, m.source) for m in modules()]
+    )

@@ -1,0 +1,107 @@
+"""Runs one strategy once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from sase_ray.analysis.search_verdict import early_stops, rank_confidence
+from sase_ray.config import Config, load_config
+from sase_ray.execution.all_searches import (
+    Interrupted,
+    started,
+)
+from sase_ray.execution.experiment import Setup
+from sase_ray.monitoring.tensorboard_summary import write_summaries
+from sase_ray.results.folder import check_new_run
+from sase_ray.results.history import SearchOutcome
+from sase_ray.strategies.catalogue import make_strategy
+from search_spaces.errors import UserError
+from search_spaces.genotype import Genotype, Ranking
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """What a single search ended with.
+
+    Attributes:
+        folder: where everything is written.
+        genotype: the strategy's answer.
+        ranking: genotypes with scores, best first.
+        score: what the scores are.
+        outcome: with the whole history.
+        reading: what its first rank is worth, in sentences.
+    """
+
+    folder: Path
+    genotype: Genotype
+    ranking: Ranking
+    score: str
+    outcome: SearchOutcome
+    reading: tuple[str, ...] = ()
+
+
+def search(
+    strategy: str,
+    config: Config | Mapping[str, Any] | str | Path | None = None,
+    *,
+    console: Console | None = None,
+    **overrides: Any,
+) -> SearchReport:
+    """Run one strategy once, without final training.
+
+    Args:
+        strategy: its name.
+        config: as for `compare`.
+        console: as for `compare`.
+        overrides: as for `compare`.
+
+    Raises:
+        UserError: as for `compare`, or the search came to no result.
+    """
+    one = {"strategies": [strategy], "seeds": 1, "baselines": []}
+    settings = load_config(config, overrides | one)
+    for name, given in settings.strategy_options.items():
+        make_strategy(name, given)  # those of others are not used, but a misspelt name is a mistake
+    options = {name: given for name, given in settings.strategy_options.items() if name == strategy}
+    setup = Setup.of(settings.model_copy(update={"strategy_options": options}))
+    check_new_run(setup.config)
+    return run_single_search(setup, console)
+
+
+def run_single_search(
+    setup: Setup, console: Console | None = None, interrupted: Interrupted | None = None
+) -> SearchReport:
+    """Run the one search of a setup, or what is left of an interrupted one.
+
+    Raises:
+        UserError: the search came to no result.
+    """
+    with (
+        started(setup, console, {"kind": "search"}, interrupted) as searches,
+        searches.display.shown(),
+    ):
+        searches.run_all()
+        if searches.failures:
+            raise UserError(next(iter(searches.failures.values())))
+        write_summaries(searches.folder.path)
+        outcome = searches.outcomes[0]
+        reading = [
+            *early_stops(searches.outcomes, setup.config.budget),
+            *rank_confidence(
+                outcome, setup.space, searches.families[outcome.strategy], setup.reliability
+            ),
+            *searches.write_agreement(),
+        ]
+    return SearchReport(
+        searches.folder.path,
+        outcome.genotype,
+        outcome.ranking,
+        outcome.score,
+        outcome,
+        tuple(reading),
+    )

@@ -1,0 +1,68 @@
+"""Figure of how reliably a protocol ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sase_ray.figures.regret import save_figure
+from sase_ray.figures.style import INK, MUTED, label_ends, looks, new_figure, styled
+
+LABELS = {
+    "val_loss": "validation cross-entropy",
+    "val_accuracy": "validation accuracy",
+    "last_val_loss": "cross-entropy, last weights",
+    "last_val_accuracy": "accuracy, last weights",
+}
+
+
+def plot_reliability(table: pd.DataFrame, scores: pd.DataFrame, metric: str, folder: Path) -> Path:
+    """Draw ICC against cost, and the scores that it comes from.
+
+    Args:
+        table: of `reliability_table`.
+        scores: a row a genotype, a column a seed.
+        metric: of the scores, the one that searches rank by.
+        folder: where `reliability.png` is written.
+    """
+    with styled():
+        figure = new_figure(11, 4.2)
+        curve, dots = figure.subplots(1, 2)
+        _draw_icc(figure, curve, table)
+        order = scores.mean(axis=1).sort_values().index
+        paired = scores.loc[order] - scores.mean(axis=0) + scores.to_numpy().mean()
+        for seed in paired.columns:
+            dots.plot(range(len(paired)), paired[seed], ".", alpha=0.6, label=f"seed {seed}")
+        dots.plot(
+            range(len(paired)), paired.mean(axis=1), "_", color=INK, markersize=12, label="mean"
+        )
+        dots.set(
+            title="last epoch, each seed's common shift removed",
+            xlabel="genotype, by its mean",
+            ylabel=LABELS[metric],
+        )
+        dots.legend(ncols=2)
+        return save_figure(figure, folder / "reliability.png")
+
+
+def _draw_icc(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
+    found = looks(LABELS[str(name)] for name in table["metric"].unique())
+    ends = []
+    for name, rows in table.groupby("metric", sort=False):
+        label = LABELS[str(name)]
+        look = found[label]
+        axes.plot(rows["seconds"], rows["icc"], marker=look.marker, **look.line)
+        bounds = rows["seconds"], rows["icc_low"], rows["icc_high"]
+        axes.fill_between(*bounds, color=look.color, alpha=0.12, linewidth=0)
+        ends.append((axes, float(rows["icc"].iloc[-1]), label, look))
+    axes.axhline(0.5, color=MUTED, linewidth=1, linestyle=":")
+    axes.set(
+        title="reliability of one trial (95% interval)",
+        xlabel="cost of a trial, device-seconds",
+        ylabel="ICC",
+        ylim=(-0.02, 1.02),
+    )
+    label_ends(figure, ends)

@@ -1,0 +1,74 @@
+"""Several runs combined into one report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from sase_ray.results.load import Run
+from sase_ray.results.schema import TABLES
+from search_spaces.errors import UserError
+
+MOST_MODULES = 60
+"""Strategies and baselines of a report."""
+
+
+SEPARATOR = " · "
+"""Between a run and its strategy, where several runs are compared."""
+
+
+def check_size(run: Run) -> None:
+    """Check that a run has as many modules as a page can show.
+
+    Raises:
+        UserError: it has more than `MOST_MODULES`.
+    """
+    tables = {"strategies": "name", "final": "name", "searches": "strategy", "curves": "strategy"}
+    for table, column in tables.items():
+        found = getattr(run, table)[column].nunique()
+        if found > MOST_MODULES:
+            raise UserError(
+                f"{run.path} has {found:,} strategies in {table}.parquet: a report shows at most "
+                f"{MOST_MODULES}"
+            )
+
+
+def combine(runs: Sequence[Run]) -> Run:
+    """Put runs beside each other as one, with every strategy labelled by its run.
+
+    Of one run, return it as it is. The strategies of the result stand as in their runs, best first.
+    """
+    if len(runs) == 1:
+        return runs[0]
+    labels = labels_of(runs)
+    tables = {}
+    for table in TABLES:
+        parts: list[pd.DataFrame] = []
+        for run, label in zip(runs, labels, strict=True):
+            frame = getattr(run, table)
+            columns = [c for c in ("name", "strategy", "module") if c in frame]
+            changed = {columns[0]: label + SEPARATOR + frame[columns[0]]}
+            if "seed" in frame:  # seeds of two runs have nothing in common
+                changed["seed"] = frame["seed"] + 10**6 * len(parts)
+            parts.append(frame.assign(**changed))
+        filled = [part for part in parts if len(part)]
+        tables[table] = pd.concat(filled, ignore_index=True) if filled else parts[0]
+    tables["strategies"] = tables["strategies"].sort_values(
+        "test_accuracy", ascending=False, kind="stable", ignore_index=True
+    )
+    return replace(runs[0], **tables)
+
+
+def labels_of(runs: Sequence[Run]) -> list[str]:
+    """Return a name for each run: its folder's, with a number where two are alike."""
+    names = [run.name for run in runs]
+    return [
+        f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name
+        for i, name in enumerate(names)
+    ]
+
+
+SAME = ("dataset", "data", "backbone", "space", "final", "metric", "budget", "seeds", "proxy")
+"""Settings that two runs are compared by."""

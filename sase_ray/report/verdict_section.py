@@ -1,0 +1,184 @@
+"""Sections on which strategy found better modules."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from sase_ray.analysis.outcomes import (
+    rank_tests,
+    winner_of,
+)
+from sase_ray.analysis.proxy_reliability import (
+    measured_reliability,
+    reliability_sentences,
+    repeated_scores,
+)
+from sase_ray.analysis.verdict import judge
+from sase_ray.config import RANDOM_SEARCH, load_config
+from sase_ray.figures import outcomes
+from sase_ray.report.combine import SAME, labels_of
+from sase_ray.report.document import Part, Table, Text
+from sase_ray.report.formatting import figure_parts, number, p_is, p_text, percent
+from sase_ray.results.load import Run
+from sase_ray.statistics.paired_tests import ALPHA
+from sase_ray.statistics.rank_tests import FEWEST_BLOCKS, smallest_signed_rank_p_value
+from search_spaces.errors import UserError
+
+
+def verdict_parts(runs: Sequence[Run], together: Run, alike: list[str]) -> list[Part]:
+    """Return the parts on which strategy found better modules."""
+    parts: list[Part] = []
+    for run, label in zip(runs, labels_of(runs), strict=True):
+        prefix = f"{label}: " if len(runs) > 1 else ""
+        parts += [
+            Text(prefix + sentence if i == 0 else sentence, strong=i == 0)
+            for i, sentence in enumerate(_reading(run))
+        ]
+    if len(runs) > 1:
+        differ = [key for key in SAME if key not in alike]
+        parts.append(
+            Text(
+                f"These runs differ in {', '.join(differ)}: accuracies of different runs may not "
+                f"be comparable, and no test is made between them."
+                if differ
+                else "These runs have the same settings; no test is made between them."
+            )
+        )
+    table = together.strategies
+    if table.empty:
+        return parts
+    caption = "test accuracy, mean and 95% interval; dots are single searches"
+    if "dataset" in alike:
+        parts += figure_parts(outcomes.accuracy_figure(together), "accuracy", caption)
+    else:  # on one axis they would only show which data set is easier
+        for i, (run, label) in enumerate(zip(runs, labels_of(runs), strict=True)):
+            parts += figure_parts(
+                outcomes.accuracy_figure(run), f"accuracy-{i}", f"{label}: {caption}"
+            )
+    parts += figure_parts(
+        outcomes.rank_figure(together),
+        "ranks",
+        f"mean ranks, 1 is best; joined: not told apart by Nemenyi's test at {ALPHA:.0%}",
+    )
+    rows = [
+        [
+            row["name"],
+            percent(row["test_accuracy"]),
+            ""
+            if np.isnan(row["ci_low"])
+            else f"{percent(row['ci_low'])} – {percent(row['ci_high'])}",
+            number(100 * row["difference"], "+.2f"),
+            p_text(row["p_holm"]) + ("*" if row["significant"] else ""),
+            str(row["units"]),
+        ]
+        for row in table.to_dict("records")
+    ]
+    head = ["module by", "accuracy, %", "95% interval", "vs random", "p (Holm)", "searches"]
+    parts.append(
+        Table(head, rows, "paired t-tests over searches against random search; * below 0.05")
+    )
+    return parts
+
+
+def _reading(run: Run) -> Iterator[str]:
+    """Say who won, whether that is real, and how reliable the proxy is."""
+    winner = winner_of(run)
+    if winner is None:
+        begun = f"{len(run.trials):,} trials so far" if len(run.trials) else "no trial so far"
+        yield f"This run has no final results (yet): {begun}."
+    else:
+        yield _who_won(winner.row, winner.alike)
+        test_size = _test_size(run)
+        if test_size and len(run.final):
+            dataset = str(run.config.get("dataset", "the data set"))
+            yield from judge(run.final, run.searches, test_size=test_size, dataset=dataset).reading
+        yield from _on_ranks(run)
+    yield from _on_reliability(run)
+
+
+def _who_won(row: pd.Series, alike: Sequence[str]) -> str:
+    name = row["name"]
+    also = f" ({', '.join(alike)} the same)" if alike else ""
+    interval = (
+        f" (95% interval {percent(row['ci_low'])} to {percent(row['ci_high'])})"
+        if np.isfinite(row["ci_low"])
+        else ""
+    )
+    first = f"{name}{also} has the best mean test accuracy, {percent(row['test_accuracy'])}%"
+    if name == RANDOM_SEARCH:
+        return f"{first}{interval}: no other strategy beat random search."
+    if np.isnan(row["difference"]):
+        return f"{first}{interval}; whether that is real was not tested."
+    real = "that is real" if row["p_holm"] < ALPHA else "that may be luck"
+    if np.isnan(row["p_holm"]):
+        return f"{first}{interval}; one search says nothing about luck."
+    return (
+        f"{first}{interval}, {100 * row['difference']:+.2f} points to random search: {real} "
+        f"({p_is(row['p_holm'])} after Holm's correction)."
+    )
+
+
+def _test_size(run: Run) -> int | None:
+    splits = run.recorded.run.get("splits")
+    size = splits.get("test") if isinstance(splits, dict) else None
+    return size if isinstance(size, int) and size > 0 else None
+
+
+def _on_ranks(run: Run) -> Iterator[str]:
+    tests = rank_tests(run)
+    if tests is None:
+        return
+    seeds, strategies = tests.blocks.shape
+    name = "Friedman's test" if strategies > 2 else "Wilcoxon's signed-rank test"
+    verdict = "differ" if tests.overall < ALPHA else "cannot be told apart"
+    yield (
+        f"By ranks, without assuming normal errors, the {strategies} strategies {verdict} over "
+        f"{seeds} searches each ({name}, {p_is(tests.overall)})."
+    )
+    others = max(1, len(tests.control))
+    if len(tests.control) and tests.smallest * others > ALPHA:
+        needed = next(n for n in range(2, 100) if smallest_signed_rank_p_value(n) * others <= ALPHA)
+        yield (
+            f"Wilcoxon's signed-rank test of {seeds} pairs cannot give less than "
+            f"p = {tests.smallest:.2g}: with Holm's correction for {others} strategies it needs "
+            f"{needed} searches each to tell one from random search."
+        )
+    elif len(tests.control):
+        found = tests.control[tests.control["p_holm"] < ALPHA]
+        named = ", ".join(
+            f"{n} ({p_is(p)})" for n, p in zip(found["name"], found["p_holm"], strict=True)
+        )
+        yield (
+            f"Wilcoxon's signed-rank tests against random search, after Holm's correction, find "
+            f"{named or 'no strategy that differs'}."
+        )
+    if strategies > 2 and not tests.can_draw:
+        yield (
+            f"A critical-difference diagram needs {FEWEST_BLOCKS} searches each at the least; "
+            f"there are {seeds}."
+        )
+
+
+def _on_reliability(run: Run) -> Iterator[str]:
+    try:
+        config = load_config({"config": run.config, "versions": {}})
+        if config.reliability is not None and not os.path.isfile(config.reliability):
+            config = config.model_copy(update={"reliability": None})
+        measured = measured_reliability(config)
+    except UserError:  # of another version, or a space or a study that is elsewhere
+        return
+    blind = run.trials[run.trials["strategy"].isin([RANDOM_SEARCH, "grid"])]
+    black_box = run.trials["family"].eq("black-box").any()
+    if black_box:
+        scores = repeated_scores(blind, config.metric) if len(blind) else None
+        yield from reliability_sentences(config, measured, scores, rank_in(run))
+
+
+def rank_in(run: Run) -> str:
+    """Return the run's folder as a reader may write it: nothing of where it lies elsewhere."""
+    place = os.path.relpath(run.path)
+    return run.name if place.startswith("..") else place

@@ -1,0 +1,78 @@
+"""Base class of strategies that train genotypes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from sase_ray.results.history import History
+from sase_ray.strategies.black_box.encodings import to_param_space
+from sase_ray.strategies.contract import Family, Plan, SearchTask, Strategy, check_budget
+from search_spaces.genotype import Ranking
+from trainables.proxy.trainable import ProxyTrainable
+
+
+class BlackBox(Strategy):
+    """A strategy that trains genotypes one by one by the proxy protocol.
+
+    A subclass gives a `searcher`, and a `scheduler` if it stops trials early.
+    """
+
+    family: ClassVar[Family] = "black-box"
+    takes_warm_start: ClassVar[bool] = True
+
+    @abstractmethod
+    def searcher(self, task: SearchTask) -> Searcher:
+        """Return a fresh searcher, seeded by the task."""
+
+    def scheduler(self, task: SearchTask) -> TrialScheduler | None:
+        """Return a fresh scheduler; None trains every genotype to the end."""
+        return None
+
+    def first_epochs(self, task: SearchTask) -> int:
+        """Return how long a trial trains at least: to the end, where nothing stops it early."""
+        return task.job.protocol.epochs
+
+    def score(self, task: SearchTask) -> str:
+        """Genotypes are ranked by the metric of their trials."""
+        return f"{task.metric} ({'lower' if task.mode == 'min' else 'higher'} is better)"
+
+    def wants_host(self, task: SearchTask) -> bool:
+        """Candidates start inside a warm host where the protocol says so."""
+        return task.job.protocol.warm_host is not None
+
+    def max_trials(self, task: SearchTask) -> int | None:
+        """Return after how many trials the search has nothing left to try."""
+        return None
+
+    def check(self, task: SearchTask) -> None:
+        """Refuse a budget that does not pay for one trial, and for the warm host before it."""
+        what = "one trial of the proxy protocol"
+        if task.job.protocol.warm_host:
+            what = f"training the warm host and {what}"
+        if task.warm.samples:
+            what = f"the search that it starts from, {what}"
+        check_budget(task, task.samples_before_trials + task.job.samples_per_trial, what)
+
+    def plan(self, task: SearchTask) -> Plan:
+        """Run `ProxyTrainable` over the whole space."""
+        host = task.job.host
+        return Plan(
+            trainable=ProxyTrainable,
+            samples_before=task.warm.samples + (host.samples if host else 0),
+            seconds_before=task.warm.seconds + (host.seconds if host else 0.0),
+            parameters={"job": task.job},
+            param_space=to_param_space(task.job.space),
+            searcher=self.searcher(task),
+            scheduler=self.scheduler(task),
+            samples_per_epoch=task.job.samples_per_epoch,
+            first_epochs=self.first_epochs(task),
+            max_trials=self.max_trials(task),
+        )
+
+    def conclude(self, history: History, task: SearchTask) -> Ranking:
+        """Rank by the metric, trials that were trained longer before those stopped early."""
+        return history.ranked_trials()

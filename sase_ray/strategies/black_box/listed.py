@@ -1,0 +1,17 @@
+"""Trains listed genotypes, each with several seeds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sase_ray.strategies import Plan, SearchTask
+from sase_ray.strategies.black_box.grid import GridSearch
+from trainables.proxy.instrumented import StudiedTrainable
+
+
+class ListedStudy(GridSearch):
+    """A list of genotypes trained as `grid` trains it, each looked at more closely."""
+
+    def plan(self, task: SearchTask) -> Plan:
+        """Put `StudiedTrainable` in the place of `ProxyTrainable`."""
+        return replace(super().plan(task), trainable=StudiedTrainable)

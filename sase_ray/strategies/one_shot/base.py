@@ -1,0 +1,97 @@
+"""Base class of strategies that search within one supernet."""
+
+from __future__ import annotations
+
+import logging
+import math
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from pydantic import Field, model_validator
+
+from sase_ray.results.history import History
+from sase_ray.strategies.contract import Family, Plan, SearchTask, Strategy, check_budget
+from search_spaces.errors import UserError
+from search_spaces.genotype import Ranking
+from trainables.one_shot.algorithm import OneShotAlgorithm
+from trainables.one_shot.trainable import SupernetTrainable
+from trainables.training.protocol import TrainingProtocol
+
+logger = logging.getLogger(__name__)
+
+
+class OneShot(Strategy):
+    """A strategy that searches inside one supernet: one trial is the whole search.
+
+    A subclass gives an `algorithm`. The weights of the supernet are trained as in DARTS, unless it
+    says otherwise.
+    """
+
+    batch_size: int = Field(default=64, ge=2)
+    lr: float = Field(default=0.025, gt=0, description="of the weights, SGD, cosine to lr_min")
+    lr_min: float = Field(default=0.001, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=3e-4, ge=0)
+    clip: float = Field(default=5.0, gt=0, description="maximal gradient norm of the weights")
+
+    family: ClassVar[Family] = "one-shot"
+
+    @model_validator(mode="after")
+    def _rate_falls(self) -> OneShot:
+        if self.lr_min > self.lr:
+            raise ValueError(f"lr_min {self.lr_min:g} is above lr {self.lr:g}")
+        return self
+
+    def weight_protocol(self, task: SearchTask) -> TrainingProtocol:
+        """Return how the supernet's weights are trained; `epochs` follows from the budget."""
+        shared = task.job.protocol.model_dump(
+            include={"augment", "amp", "channels_last", "deterministic", "cuda_graphs"}
+        )
+        own = self.model_dump(
+            include={"batch_size", "lr", "lr_min", "momentum", "weight_decay", "clip"}
+        )
+        return TrainingProtocol(**shared, **own)
+
+    def score(self, task: SearchTask) -> str:
+        """Genotypes are ranked by what the architecture parameters make of them."""
+        return "log-probability (higher is better)"
+
+    @abstractmethod
+    def algorithm(self, task: SearchTask) -> OneShotAlgorithm:
+        """Return the algorithm, not yet started."""
+
+    def check(self, task: SearchTask) -> None:
+        """Refuse a budget that does not pay for one step, and a host that the blocks do not fit."""
+        algorithm, job = self.algorithm(task), task.job
+        try:
+            with torch.device("meta"):
+                algorithm.build_supernet(job.network, job.space, job.seed)
+        except UserError:
+            raise
+        except Exception:
+            # A user's operation that fails is its own search's failure, and the others go on.
+            logger.debug("the supernet cannot be built", exc_info=True)
+        images = len(job.data.train) // (2 if algorithm.halves_data else 1)
+        batch_size = min(algorithm.protocol.batch_size, images)
+        one_step = algorithm.step_cost.samples(batch_size, 1, 1)
+        needed = math.ceil(one_step / (1 - algorithm.reserve))
+        check_budget(task, needed, "one step of the search")
+
+    def plan(self, task: SearchTask) -> Plan:
+        """Run `SupernetTrainable` once, with the whole budget."""
+        return Plan(
+            trainable=SupernetTrainable,
+            parameters={
+                "job": task.job,
+                "algorithm": self.algorithm(task),
+                "budget": task.budget,
+            },
+            samples_per_epoch=0,  # the trainable itself ends within its budget
+            first_epochs=0,
+            max_trials=1,
+        )
+
+    def conclude(self, history: History, task: SearchTask) -> Ranking:
+        """Return the ranking that the search ended with."""
+        return history.last_ranking()

@@ -1,0 +1,77 @@
+"""Base class of searches by shared weights."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from sase_ray.strategies.contract import SearchTask
+from sase_ray.strategies.one_shot.base import OneShot
+from search_spaces.genotype import Ranking
+from search_spaces.mixture import Mixture
+from search_spaces.network import Supernet
+from trainables.one_shot.algorithm import OneShotAlgorithm, StepCost
+from trainables.one_shot.shared_weights import SharedWeights
+from trainables.training.loop import Batch, Trainer
+from trainables.training.protocol import TrainingProtocol
+
+
+class SharedWeightsSearch(OneShot):
+    """A search that trains shared weights, and then ranks sampled candidates by them."""
+
+    reserve: float = Field(
+        default=0.2, gt=0, lt=1, description="share of the budget that ranks the candidates"
+    )
+
+    def score(self, task: SearchTask) -> str:
+        """Candidates are ranked with shared weights."""
+        return "val_loss with shared weights (lower is better)"
+
+
+class SampledAlgorithm(OneShotAlgorithm):
+    """Trains shared weights on mixtures that are drawn, and learns nothing of architectures."""
+
+    step_cost = StepCost(passes=1)
+    is_stochastic = True
+    halves_data = False
+
+    def __init__(self, settings: SharedWeightsSearch, protocol: TrainingProtocol) -> None:
+        self.protocol = protocol
+        self.reserve = settings.reserve
+
+    def start(self, supernet: Supernet, trainer: Trainer, generator: torch.Generator) -> None:
+        """Draw the candidate that stands for the search until the candidates are ranked."""
+        self.space = supernet.space
+        self.generator = generator
+        self.progress = 0.0
+        self.first = self.space.sample(random.Random(generator.initial_seed()))
+
+    def begin_epoch(self, progress: float) -> None:
+        """Note how far the search is."""
+        self.progress = progress
+
+    def central_mixture(self) -> Mixture:
+        """Return the first candidate: no mixture is better known than any other."""
+        return Mixture.of(self.first, self.space)
+
+    def architecture_step(self, train: Batch, validation: Batch) -> None:
+        """Do nothing: there are no architecture parameters."""
+
+    def ranking(self, count: int) -> Ranking:
+        """Return one candidate, unjudged: until the end, nothing is known of any."""
+        return [(self.first, float("nan"))]
+
+    def conclude(self, count: int, shared: SharedWeights) -> Ranking:
+        """Rank candidates drawn uniformly."""
+        rng = random.Random(int(torch.randint(2**62, (), generator=self.generator)))
+        return shared.rank(lambda: self.space.sample(rng), count)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the generator is the trainable's."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore nothing."""
