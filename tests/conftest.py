@@ -28,7 +28,7 @@ from trainables.training.protocol import ProxyProtocol
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["tests.graph_stand_in"]
+pytest_plugins = ["tests.graph_stand_in", "tests.sase_ray.made_up_run"]
 
 TINY_NETWORK = NetworkSpec("resnet8", 10, 1, (8, 8), {"width": 4})
 
@@ -44,10 +44,10 @@ def _own_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     """Show every test the bundled operations alone; what it registers itself, it takes along."""
     bundled = {
         key: op
-        for key, op in registry.CATALOGUE.items()
+        for key, op in registry._CATALOGUE.items()
         if op.factory.__module__.startswith("search_spaces.")
     }
-    monkeypatch.setattr(registry, "CATALOGUE", bundled)
+    monkeypatch.setattr(registry, "_CATALOGUE", bundled)
     registry._run_operation_file.cache_clear()
 
 

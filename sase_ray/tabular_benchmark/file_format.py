@@ -93,6 +93,7 @@ def read_benchmark(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def no_table(path: Path, error: Exception) -> UserError:
+    """Return the error of a file that is no ground-truth table."""
     why = f"{type(error).__name__}: {shorten(str(error))}"
     return UserError(f"{path} is not a table of sase-ray tabulate ({why})")
 

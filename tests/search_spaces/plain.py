@@ -16,6 +16,7 @@ from search_spaces.block import SASE
 from search_spaces.genotype import EDGE_KINDS, EDGES
 from search_spaces.mixture import EdgeWeights, Mixture
 from search_spaces.ops.kernels import reference_statistics as statistics
+from search_spaces.ops.kernels.precision import at_least_float32
 from search_spaces.ops.layers.resized_affine import resize_grid
 from search_spaces.super_block import SuperSASE
 
@@ -110,7 +111,7 @@ def graph(
     joins: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     (a, b), (c, d) = joins or ((0.5, 0.5), (0.5, 0.5))
-    features = statistics.at_least_float32(x)
+    features = at_least_float32(x)
     z = edges["channel_squeeze"](features)
     refined = edges["refined_squeeze"](edges["refine_excite"](z) * features)
     maps = torch.cat([2 * a * refined, 2 * b * edges["spatial_squeeze"](features)], 1)

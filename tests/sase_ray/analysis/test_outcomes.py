@@ -8,6 +8,8 @@ import pytest
 
 from sase_ray import load_run
 from sase_ray.analysis import main_effects, outcomes
+from sase_ray.analysis.anytime import anytime
+from sase_ray.report.combine import combine
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def test_a_seed_that_diverged_is_in_no_block(made):
 
 
 def test_anytime_is_the_mean_of_the_searches_and_never_rises(made):
-    curves = outcomes.anytime(made, "trials")
+    curves = anytime(made, "trials")
     assert set(curves["strategy"]) == {"random", "tpe"}
     last = (
         made.curves[made.curves["strategy"] == "tpe"].groupby("seed")["incumbent_val_loss"].last()
@@ -60,10 +62,10 @@ def test_anytime_is_the_mean_of_the_searches_and_never_rises(made):
 
 
 def test_bands_do_not_see_what_a_seed_does_to_all(made):
-    before = outcomes.anytime(made)
+    before = anytime(made)
     shift = made.curves["seed"] * 5.0
     made.curves["incumbent_val_loss"] += shift
-    after = outcomes.anytime(made)
+    after = anytime(made)
     np.testing.assert_allclose(after["high"] - after["low"], before["high"] - before["low"])
 
 
@@ -78,7 +80,7 @@ def test_agreement_is_within_seeds(made, planted):
 
 
 def test_runs_side_by_side_share_no_seed_and_no_name(made):
-    both = outcomes.combine([made, made])
+    both = combine([made, made])
     assert both.strategies["name"].is_unique
     assert both.searches.groupby("seed").size().max() == 3
     assert outcomes.rank_tests(both) is None

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from sase_ray import console as console_module
 from sase_ray.cli import output
 from sase_ray.commands.search import SearchReport
 from search_spaces.genotype import Genotype
@@ -20,11 +21,11 @@ ROWS = [("darts-2nd", "80.02", "167", "19,893"), ("none", "78.83", "0", "19,074"
 def lines_at(width, monkeypatch):
     written = io.StringIO()
     console = Console(file=written, width=width)
-    monkeypatch.setattr(output, "console_for_tables", lambda: console)
+    monkeypatch.setattr(console_module, "console_for_tables", lambda: console)
     table = Table(*HEADS)
     for row in ROWS:
         table.add_row(*row)
-    output.print_wide(table)
+    console_module.print_wide(table)
     return written.getvalue().splitlines()
 
 

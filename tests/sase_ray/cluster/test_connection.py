@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from sase_ray.cluster import connection
+from sase_ray.cluster import slots as slots_module
 from sase_ray.config import ResourcesConfig
 from search_spaces.errors import UserError
 
@@ -27,7 +28,7 @@ def slots(monkeypatch):
         alive = [{"Alive": True, "Resources": node} for node in nodes]
         gone = [{"Alive": False, "Resources": node} for node in dead]
         monkeypatch.setattr(connection.ray, "nodes", lambda: [*gone, *alive])
-        return connection._slots(ResourcesConfig(**config))
+        return slots_module.slots_of(ResourcesConfig(**config))
 
     return count
 
@@ -109,11 +110,11 @@ GIB = 2**30
 def test_shares_follow_from_what_a_training_takes_of_the_memory(
     memory, config, shares, slots, monkeypatch
 ):
-    monkeypatch.setattr(connection, "_gpu_memory", lambda: memory)
+    monkeypatch.setattr(slots_module, "_gpu_memory", lambda: memory)
     monkeypatch.setattr(
         connection.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 64, "GPU": 2}}]
     )
-    found = connection._slots(ResourcesConfig(**config), lambda: (4 * GIB, 20 * GIB))
+    found = slots_module.slots_of(ResourcesConfig(**config), lambda: (4 * GIB, 20 * GIB))
     assert (found.trial.gpus, found.supernet.gpus) == shares
 
 

@@ -183,7 +183,7 @@ class Interrupted:
 
 @pytest.mark.parametrize("told", [[2, 6, 15], [0, 0], [18]])
 def test_a_log_is_told_once_however_often_the_connection_breaks(told, monkeypatch):
-    monkeypatch.setattr(job_client, "client", lambda _: Interrupted(told))
+    monkeypatch.setattr(job_client, "connect", lambda _: Interrupted(told))
     monkeypatch.setattr(job_client.time, "sleep", lambda _: None)
     lines = []
     job = job_client.follow("x", write=lines.append)

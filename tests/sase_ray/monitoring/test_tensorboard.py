@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sase_ray.analysis import anytime
 from sase_ray.analysis.anytime import band
 from sase_ray.analysis.outcomes import genotype_table
 from sase_ray.monitoring import tensorboard_summary
@@ -238,7 +239,7 @@ def test_a_band_is_mean_lowest_and_highest_of_the_seeds_at_equal_cost():
 def test_a_long_band_keeps_its_ends():
     curves = pd.DataFrame({"seed": 0, "cost": range(5000), "value": np.arange(5000) / 2})
     found = band(curves, "cost", "value")
-    assert len(found) == tensorboard_summary.POINTS
+    assert len(found) == anytime.POINTS
     assert (found.index[0], found.index[-1]) == (0, 4999)
     assert (found["mean"] == found.index / 2).all()
 

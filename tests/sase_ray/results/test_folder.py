@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from sase_ray.config import load_config
+from sase_ray.results import environment
 from sase_ray.results import folder as results
 from sase_ray.results.folder import RunFolder, check_new
 from search_spaces.errors import UserError
@@ -129,7 +130,7 @@ def test_a_run_without_a_name_is_named_by_data_set_and_time(tmp_path):
 
 
 def test_the_configuration_is_written_with_all_that_the_numbers_depend_on(folder, monkeypatch):
-    monkeypatch.setattr(results.ray, "nodes", lambda: [])
+    monkeypatch.setattr(environment.ray, "nodes", lambda: [])
     config = load_config(overrides={"seeds": 4, "strategy_options": {"darts": {"clip": 1.5}}})
     folder.write_config(config, {"splits": {"test": 360}, "seeds": [0, 1]})
     path = folder.path / "config.yaml"

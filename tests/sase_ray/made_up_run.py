@@ -20,7 +20,7 @@ from sase_ray.report import sections
 from search_spaces.genotype import EDGES
 from search_spaces.space import SearchSpace
 
-REFERENCE = Path(__file__).parents[3] / "results" / "reference" / "fashion_mnist"
+REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "fashion_mnist"
 SEEDS = 8
 BETTER = "gap"
 """Channel squeeze that lowers the made-up loss by `EFFECT`."""
