@@ -12,7 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from sase_ray.analysis.outcomes import metric_of
 from sase_ray.results.load import Run
-from sase_ray.statistics.paired_tests import ALPHA, holm
+from sase_ray.statistics.paired_tests import SIGNIFICANCE, holm
 from search_spaces.genotype import EDGES
 
 GOOD = 0.25
@@ -82,7 +82,7 @@ def operation_shares(run: Run) -> pd.DataFrame:
         share = trained[edge].value_counts(normalize=True)
         for operation in sorted(share.index):
             count = int((good[edge] == operation).sum())
-            low, high = proportion_confint(count, len(good), alpha=ALPHA, method="wilson")
+            low, high = proportion_confint(count, len(good), alpha=SIGNIFICANCE, method="wilson")
             rows.append(
                 (edge, operation, count / len(good), low, high, share[operation], count, len(good))
             )
@@ -173,7 +173,7 @@ def _fit(
         test = fitted.t_test(contrast)
         counts = trained[variable].value_counts()
         for operation, effect, (low, high) in zip(
-            operations, test.effect, test.conf_int(ALPHA), strict=True
+            operations, test.effect, test.conf_int(SIGNIFICANCE), strict=True
         ):
             rows.append((variable, operation, effect, low, high, int(counts[operation])))
         p_values[variable] = float(fitted.f_test(contrast[:-1]).pvalue)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from sase_ray.statistics.paired_tests import ALPHA, estimate, mean_of_steps
+from sase_ray.statistics.paired_tests import SIGNIFICANCE, estimate, mean_of_steps
 from sase_ray.statistics.rank_tests import overall, pairwise
 from sase_ray.tabular_benchmark.benchmark import TabularBenchmark
 from search_spaces.errors import UserError
@@ -54,7 +54,7 @@ def rank_strategies(ends: pd.DataFrame) -> pd.DataFrame:
     ranks = blocks.rank(axis=1).mean()
     tests = pairwise(blocks)
     best = ranks.idxmin()
-    differ = overall(blocks) < ALPHA
+    differ = overall(blocks) < SIGNIFICANCE
     rows = []
     for name, own in ends.groupby("strategy", sort=False):
         mean = estimate(own["regret"].tolist())
@@ -69,7 +69,7 @@ def rank_strategies(ends: pd.DataFrame) -> pd.DataFrame:
                 "trials": own["trials"].mean(),
                 "samples": own["samples"].mean(),
                 "seconds": own["seconds"].mean(),
-                "tied": not differ or name == best or bool(tests.loc[name, best] >= ALPHA),
+                "tied": not differ or name == best or bool(tests.loc[name, best] >= SIGNIFICANCE),
             }
         )
     return pd.DataFrame(rows).sort_values("mean_rank", kind="stable").reset_index(drop=True)
@@ -92,10 +92,10 @@ def reading_of(
     if len(ranking) > 1:
         p = overall(regret_blocks(ends))
         test = "Friedman" if len(ranking) > 2 else "Wilcoxon"
-        verdict = "differ" if p < ALPHA else "cannot be told apart"
+        verdict = "differ" if p < SIGNIFICANCE else "cannot be told apart"
         searches = ends["seed"].nunique()
         yield f"Over {searches} searches each, the strategies {verdict} ({test}, p = {p:.2g})."
-        if p < ALPHA:
+        if p < SIGNIFICANCE:
             best, *others = ranking["name"]
             tied = [name for name in others if ranking.set_index("name").at[name, "tied"]]
             yield (

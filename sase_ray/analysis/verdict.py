@@ -10,7 +10,7 @@ import pandas as pd
 
 from sase_ray.config import RANDOM_SEARCH
 from sase_ray.statistics.paired_tests import (
-    ALPHA,
+    SIGNIFICANCE,
     detectable_difference,
     estimate,
     holm,
@@ -116,7 +116,7 @@ def _add_tests(table: pd.DataFrame, accuracy: pd.DataFrame, image: float) -> pd.
     baseline = table["family"] == "baseline"
     for kind in (others & ~baseline, others & baseline):
         table.loc[kind, "p_holm"] = holm(table.loc[kind, "p_value"].tolist())
-    table["significant"] = table["p_holm"] < ALPHA
+    table["significant"] = table["p_holm"] < SIGNIFICANCE
     return table
 
 

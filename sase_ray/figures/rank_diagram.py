@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from scikit_posthocs import critical_difference_diagram
 
 from sase_ray.figures.style import INK, Look, label_of
-from sase_ray.statistics.paired_tests import ALPHA
+from sase_ray.statistics.paired_tests import SIGNIFICANCE
 
 
 def draw_ranks(
@@ -29,7 +29,7 @@ def draw_ranks(
         ranks,
         p_values,
         ax=axes,
-        alpha=ALPHA,
+        alpha=SIGNIFICANCE,
         color_palette={name: found[str(name)].color for name in ranks.index},
         crossbar_props={"color": INK},
         label_fmt_left="{label} ({rank:.2f}) ",

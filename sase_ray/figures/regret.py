@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from sase_ray.figures.rank_diagram import draw_ranks
 from sase_ray.figures.style import MUTED, Look, label_ends, looks, new_figure, styled
-from sase_ray.statistics.paired_tests import ALPHA
+from sase_ray.statistics.paired_tests import SIGNIFICANCE
 from sase_ray.tabular_benchmark.benchmark import TabularBenchmark
 from trainables.persistence.store import write_whole
 
@@ -61,7 +61,7 @@ def plot_table_comparison(
             ylim=(0, None),
         )
         label_ends(figure, [*lines, (left, floor, "best by validation", Look(MUTED, ":", ""))])
-        right.set_title(f"mean rank (joined: not told apart at {ALPHA:.0%})")
+        right.set_title(f"mean rank (joined: not told apart at {SIGNIFICANCE:.0%})")
         if len(ranks) > 2 and np.ptp(ranks) > 0:
             draw_ranks(right, ranks, p_values, found)
         else:

@@ -17,7 +17,7 @@ from sase_ray.figures.gradcam import gradcam_figure
 from sase_ray.report.document import Code, Part, Table, Text
 from sase_ray.report.formatting import figure_parts, p_text
 from sase_ray.results.load import Run
-from sase_ray.statistics.paired_tests import ALPHA
+from sase_ray.statistics.paired_tests import SIGNIFICANCE
 from search_spaces.genotype import Genotype
 
 PANELS = 28
@@ -108,7 +108,7 @@ def _on_effects(found: Any, metric: str) -> str:
         else "a least-squares model for each edge on its own, as they are too few for all at once"
     )
     chance = 0.05 * len(found.effects)
-    clear = found.edges[found.edges["p_holm"] < ALPHA]["edge"].tolist()
+    clear = found.edges[found.edges["p_holm"] < SIGNIFICANCE]["edge"].tolist()
     told = ", ".join(clear) if clear else "none"
     side = "loss" if is_better_small(metric) else "accuracy"
     return (

@@ -24,7 +24,7 @@ from sase_ray.report.combine import SAME, labels_of
 from sase_ray.report.document import Part, Table, Text
 from sase_ray.report.formatting import figure_parts, number, p_is, p_text, percent
 from sase_ray.results.load import Run
-from sase_ray.statistics.paired_tests import ALPHA
+from sase_ray.statistics.paired_tests import SIGNIFICANCE
 from sase_ray.statistics.rank_tests import FEWEST_BLOCKS, smallest_signed_rank_p_value
 from search_spaces.errors import UserError
 
@@ -62,7 +62,7 @@ def verdict_parts(runs: Sequence[Run], together: Run, alike: list[str]) -> list[
     parts += figure_parts(
         outcomes.rank_figure(together),
         "ranks",
-        f"mean ranks, 1 is best; joined: not told apart by Nemenyi's test at {ALPHA:.0%}",
+        f"mean ranks, 1 is best; joined: not told apart by Nemenyi's test at {SIGNIFICANCE:.0%}",
     )
     rows = [
         [
@@ -113,7 +113,7 @@ def _who_won(row: pd.Series, alike: Sequence[str]) -> str:
         return f"{first}{interval}: no other strategy beat random search."
     if np.isnan(row["difference"]):
         return f"{first}{interval}; whether that is real was not tested."
-    real = "that is real" if row["p_holm"] < ALPHA else "that may be luck"
+    real = "that is real" if row["p_holm"] < SIGNIFICANCE else "that may be luck"
     if np.isnan(row["p_holm"]):
         return f"{first}{interval}; one search says nothing about luck."
     return (
@@ -134,21 +134,23 @@ def _on_ranks(run: Run) -> Iterator[str]:
         return
     seeds, strategies = tests.blocks.shape
     name = "Friedman's test" if strategies > 2 else "Wilcoxon's signed-rank test"
-    verdict = "differ" if tests.overall < ALPHA else "cannot be told apart"
+    verdict = "differ" if tests.overall < SIGNIFICANCE else "cannot be told apart"
     yield (
         f"By ranks, without assuming normal errors, the {strategies} strategies {verdict} over "
         f"{seeds} searches each ({name}, {p_is(tests.overall)})."
     )
     others = max(1, len(tests.control))
-    if len(tests.control) and tests.smallest * others > ALPHA:
-        needed = next(n for n in range(2, 100) if smallest_signed_rank_p_value(n) * others <= ALPHA)
+    if len(tests.control) and tests.smallest * others > SIGNIFICANCE:
+        needed = next(
+            n for n in range(2, 100) if smallest_signed_rank_p_value(n) * others <= SIGNIFICANCE
+        )
         yield (
             f"Wilcoxon's signed-rank test of {seeds} pairs cannot give less than "
             f"p = {tests.smallest:.2g}: with Holm's correction for {others} strategies it needs "
             f"{needed} searches each to tell one from random search."
         )
     elif len(tests.control):
-        found = tests.control[tests.control["p_holm"] < ALPHA]
+        found = tests.control[tests.control["p_holm"] < SIGNIFICANCE]
         named = ", ".join(
             f"{n} ({p_is(p)})" for n, p in zip(found["name"], found["p_holm"], strict=True)
         )

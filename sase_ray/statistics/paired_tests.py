@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize, stats
 from statsmodels.stats.multitest import multipletests
 
-ALPHA = 0.05
+SIGNIFICANCE = 0.05
 POWER = 0.8
 
 
@@ -32,7 +32,7 @@ def estimate(values: Sequence[float], resolution: float = 0.0) -> Estimate:
     error = _deviation(sample, resolution**2 / 12) / len(sample) ** 0.5
     if error == 0:
         return Estimate(mean, mean, mean)
-    low, high = stats.t.interval(1 - ALPHA, len(sample) - 1, loc=mean, scale=error)
+    low, high = stats.t.interval(1 - SIGNIFICANCE, len(sample) - 1, loc=mean, scale=error)
     return Estimate(mean, float(low), float(high))
 
 
@@ -89,7 +89,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     known = [i for i, p in enumerate(p_values) if not np.isnan(p)]
     corrected = [float("nan")] * len(p_values)
     if known:
-        adjusted = multipletests([p_values[i] for i in known], alpha=ALPHA, method="holm")[1]
+        adjusted = multipletests([p_values[i] for i in known], alpha=SIGNIFICANCE, method="holm")[1]
         for i, p in zip(known, adjusted, strict=True):
             corrected[i] = float(p)
     return corrected
@@ -114,7 +114,7 @@ def detectable_difference(
         return float("nan")
     pairs = min(len(d) for d in known)
     variance = float(np.mean([_deviation(d, resolution**2 / 6) ** 2 for d in known]))
-    return _detectable_effect(pairs, ALPHA / max(1, tests)) * variance**0.5
+    return _detectable_effect(pairs, SIGNIFICANCE / max(1, tests)) * variance**0.5
 
 
 def _detectable_effect(pairs: int, alpha: float) -> float:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scikit_posthocs import posthoc_nemenyi_friedman
 from scipy import stats
 
-from sase_ray.statistics.paired_tests import ALPHA, holm
+from sase_ray.statistics.paired_tests import SIGNIFICANCE, holm
 
 FEWEST_BLOCKS = 5
 """Below this, the large-sample forms of Friedman's and Nemenyi's tests are not to be trusted."""
@@ -121,7 +121,7 @@ def kendall(
         method="percentile",
         rng=np.random.default_rng(seed),
     ).bootstrap_distribution
-    low, high = np.quantile(draws, [ALPHA / 2, 1 - ALPHA / 2])
+    low, high = np.quantile(draws, [SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2])
     return Kendall(tau, float(low), float(high), pairs)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from sase_ray.statistics.paired_tests import ALPHA
+from sase_ray.statistics.paired_tests import SIGNIFICANCE
 from search_spaces.errors import UserError
 
 Scores = NDArray[np.float64]
@@ -57,7 +57,7 @@ class VarianceComponents:
         """
         if seeds < 2:
             return float("nan")
-        effect = TTestPower().solve_power(nobs=seeds, alpha=ALPHA, power=0.8)
+        effect = TTestPower().solve_power(nobs=seeds, alpha=SIGNIFICANCE, power=0.8)
         return float(np.max(effect)) * float(np.sqrt(2 * self.residual))
 
 
@@ -176,8 +176,8 @@ def icc_interval(scores: Scores) -> tuple[float, float]:
     ms_genotype = seeds * float(np.var(scores.mean(axis=1), ddof=1))
     ratio = ms_genotype / found.residual
     freedom = genotypes - 1, (genotypes - 1) * (seeds - 1)
-    low = ratio / stats.f.ppf(1 - ALPHA / 2, *freedom)
-    high = ratio * stats.f.ppf(1 - ALPHA / 2, *reversed(freedom))
+    low = ratio / stats.f.ppf(1 - SIGNIFICANCE / 2, *freedom)
+    high = ratio * stats.f.ppf(1 - SIGNIFICANCE / 2, *reversed(freedom))
     lower, upper = ((bound - 1) / (bound + seeds - 1) for bound in (low, high))
     return max(0.0, float(lower)), max(0.0, float(upper))
 
@@ -207,7 +207,7 @@ def rank_agreement(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> R
     genotypes = len(scores)
     draws = [_mean_tau(scores[rng.integers(genotypes, size=genotypes)]) for _ in range(resamples)]
     defined = [tau for tau in draws if not np.isnan(tau)] or [float("nan")]
-    low, high = np.quantile(defined, [ALPHA / 2, 1 - ALPHA / 2])
+    low, high = np.quantile(defined, [SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2])
     return RankAgreement(_mean_tau(scores), float(low), float(high))
 
 
