@@ -28,7 +28,7 @@ from trainables.training.protocol import ProxyProtocol
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["tests.graph_stand_in", "tests.sase_ray.made_up_run"]
+pytest_plugins = ["tests.sase_ray.made_up_run"]
 
 TINY_NETWORK = NetworkSpec("resnet8", 10, 1, (8, 8), {"width": 4})
 

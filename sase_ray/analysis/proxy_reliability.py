@@ -31,9 +31,6 @@ def protocol_of(config: Config) -> dict[str, Any]:
         mode="json", include={"dataset": True, "data": True, "backbone": True, "proxy": True}
     )
     del what["data"]["root"]  # the same images, wherever they lie
-    for protocol in (what["proxy"], what["proxy"]["warm_host"]):
-        if protocol is not None:
-            del protocol["cuda_graphs"]  # the same numbers, sooner
     return what
 
 

@@ -20,7 +20,6 @@ from trainables.hardware.device import take_device
 from trainables.persistence.checkpoint import Checkpoints
 from trainables.persistence.resumable import NOTE
 from trainables.persistence.store import Store
-from trainables.training.cuda_graphs import as_graphs
 from trainables.training.loop import (
     Batch,
     Diverged,
@@ -101,8 +100,7 @@ def train_final(
     parts: Iterable[Batch] = batches
     if team is None:
         torch.manual_seed(job.seed)
-        forward = as_graphs(model, protocol, device)
-        trainer = Trainer(forward, model.parameters(), protocol, steps, device)
+        trainer = Trainer(model, model.parameters(), protocol, steps, device)
     else:
         torch.manual_seed(team.seed(job.seed))
         trainer = team.trainer(model, protocol, steps, device)

@@ -29,7 +29,6 @@ from trainables.one_shot.collapse import (
 from trainables.one_shot.shared_weights import SharedWeights
 from trainables.persistence.resumable import Result, ResumableTrainable
 from trainables.search_job import SearchJob
-from trainables.training.cuda_graphs import as_graphs
 from trainables.training.loop import (
     DIVERGED_SCORE,
     Batch,
@@ -126,9 +125,8 @@ class SupernetTrainable(ResumableTrainable):
         supernet = algorithm.build_supernet(job.network, job.space, job.seed)
         place(supernet, protocol, self.device)
         self.supernet = supernet
-        forward = as_graphs(supernet, protocol, self.device)
         self.trainer = Trainer(
-            lambda images: forward(images, algorithm.mixture()),
+            lambda images: supernet(images, algorithm.mixture()),
             algorithm.weight_parameters(supernet),
             protocol,
             self.total_steps,

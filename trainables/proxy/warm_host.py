@@ -15,7 +15,6 @@ from trainables.hardware.device import take_device
 from trainables.persistence.checkpoint import Checkpoints
 from trainables.persistence.store import Store
 from trainables.search_job import SearchJob, WarmHost
-from trainables.training.cuda_graphs import as_graphs
 from trainables.training.loop import (
     Diverged,
     Trainer,
@@ -47,9 +46,8 @@ def train_host(job: SearchJob, kept: Store | None = None) -> WarmHost:
     model = place(job.network.build(seed=job.seed), protocol, device)
     batches = training_batches(job.data.to(device), protocol, job.seed, device)
     torch.manual_seed(job.seed)
-    forward = as_graphs(model, protocol if protocol.cuda_graphs else job.protocol, device)
     steps = len(batches) * protocol.epochs
-    trainer = Trainer(forward, model.parameters(), protocol, steps, device)
+    trainer = Trainer(model, model.parameters(), protocol, steps, device)
     for _ in range(protocol.epochs):
         train_epoch(trainer, batches)
     state = {name: value.cpu() for name, value in model.state_dict().items()}

@@ -44,9 +44,14 @@ class TrainingProtocol(BaseModel):
     amp: bool = Field(default=True, description="bf16 autocast; on a GPU only")
     channels_last: bool = Field(default=True, description="on a GPU only")
     deterministic: bool = Field(default=False, description="deterministic algorithms only")
-    cuda_graphs: bool = Field(
-        default=False, description="replay training passes as CUDA graphs; on a GPU only"
-    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_cuda_graphs(cls, given: Any) -> Any:
+        # A setting of earlier configurations, which changed speed only.
+        if isinstance(given, dict):
+            return {key: value for key, value in given.items() if key != "cuda_graphs"}
+        return given
 
     @model_validator(mode="after")
     def _rate_falls(self) -> TrainingProtocol:

@@ -46,7 +46,7 @@ class OneShot(Strategy):
     def weight_protocol(self, task: SearchTask) -> TrainingProtocol:
         """Return how the supernet's weights are trained; `epochs` follows from the budget."""
         shared = task.job.protocol.model_dump(
-            include={"augment", "amp", "channels_last", "deterministic", "cuda_graphs"}
+            include={"augment", "amp", "channels_last", "deterministic"}
         )
         own = self.model_dump(
             include={"batch_size", "lr", "lr_min", "momentum", "weight_decay", "clip"}

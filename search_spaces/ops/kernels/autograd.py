@@ -32,9 +32,8 @@ def is_traced(x: Tensor) -> bool:
 def constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Keep the tensors that a function makes from its hashable arguments.
 
-    For good, since a CUDA graph reads them wherever they lie. They are made as ordinary tensors
-    even in inference mode, whose own could not be used in training, and are not kept while a
-    compiler traces with stand-ins.
+    They are made as ordinary tensors even in inference mode, whose own could not be used in
+    training, and are not kept while a compiler traces with stand-ins.
     """
 
     @cache
