@@ -1,4 +1,4 @@
-"""TODO."""
+"""Curves of the incumbents of searches over their cost."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ def anytime(run: Run, against: str = "search_samples") -> pd.DataFrame:
 
     One-shot searches have no stand-alone incumbent and are left out. Where all strategies have the
     same seeds, what a seed does to all strategies alike is removed before the intervals (Cousineau,
-    "Confidence intervals in within-subject designs", 2005), so that bands show what a comparison of
-    strategies sees.
+    "Confidence intervals in within-subject designs", 2005) and the intervals widened by the factor
+    sqrt(M / (M - 1)) for M strategies, as removing it takes that much of the variance with it
+    (Morey, "Confidence intervals from normalized data: a correction to Cousineau", 2008). So the
+    bands show what a comparison of strategies sees.
 
     Args:
         run: with curves.
@@ -36,7 +38,11 @@ def anytime(run: Run, against: str = "search_samples") -> pd.DataFrame:
     begun = curves.groupby(["strategy", "seed"], sort=False)["trial"]
     curves = curves.assign(trials=begun.transform(lambda trial: (~trial.duplicated()).cumsum()))
     curves = curves[np.isfinite(curves[value]) & np.isfinite(curves[against])]
-    curves = curves.assign(**{value: curves[value] - _shift_of_seeds(curves, value)})
+    shift = _shift_of_seeds(curves, value)
+    strategies = curves["strategy"].nunique()
+    wider = 1.0 if shift is None else (strategies / (strategies - 1)) ** 0.5
+    if shift is not None:
+        curves = curves.assign(**{value: curves[value] - shift})
     rows = []
     for name, own in curves.groupby("strategy", sort=False):
         searches = [search.sort_values(against) for _, search in own.groupby("seed")]
@@ -45,21 +51,25 @@ def anytime(run: Run, against: str = "search_samples") -> pd.DataFrame:
         grid = np.linspace(first, max(first, last), GRID)
         courses = [(search[against].to_numpy(), search[value].to_numpy()) for search in searches]
         for place, mean in zip(grid, mean_of_steps(courses, grid), strict=True):
-            rows.append((name, place, mean.mean, mean.low, mean.high))
+            low, high = (mean.mean + wider * (end - mean.mean) for end in (mean.low, mean.high))
+            rows.append((name, place, mean.mean, low, high))
     return pd.DataFrame(rows, columns=["strategy", against, "value", "low", "high"])
 
 
-def _shift_of_seeds(curves: pd.DataFrame, value: str) -> pd.Series:
-    """Return by how much the last incumbents of each row's seed lie off those of all seeds."""
+def _shift_of_seeds(curves: pd.DataFrame, value: str) -> pd.Series | None:
+    """Return by how much the last incumbents of each row's seed deviate from those of all seeds.
+
+    None where the strategies do not share their seeds, or there is only one strategy.
+    """
     last = curves.groupby(["seed", "strategy"])[value].last().unstack("strategy")
-    if last.isna().any(axis=None):
-        return pd.Series(0.0, index=curves.index)
+    if last.shape[1] < 2 or last.isna().any(axis=None):
+        return None
     mean = last.mean(axis=1)
     return curves["seed"].map(mean - mean.mean())
 
 
 POINTS = 200
-"""Of a band's curve."""
+"""Largest number of points of a band's curve."""
 
 
 def band(curves: pd.DataFrame, cost: str, metric: str) -> pd.DataFrame:
