@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 
 from search_spaces.errors import UserError, explain_validation_error, shorten
 from search_spaces.user_files import parse_yaml, read_yaml_mapping
+from trainables.data import Shift
 from trainables.training.protocol import ProxyProtocol, TrainingProtocol, WholeNumber
 
 RANDOM_SEARCH = "random"
@@ -35,6 +36,10 @@ class DataConfig(_Section):
     validation_size: WholeNumber | None = Field(default=None, ge=1)
     split_seed: WholeNumber = Field(default=0, ge=0, lt=2**32)
     options: Options = Field(default_factory=dict, description="of the data set's loader")
+    shift: Shift | None = Field(
+        default=None,
+        description="corruption of all images: {kinds: [contrast, noise], severity: 5, seed: 0}",
+    )
 
 
 class BackboneConfig(_Section):

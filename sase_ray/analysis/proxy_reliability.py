@@ -31,6 +31,8 @@ def protocol_of(config: Config) -> dict[str, Any]:
         mode="json", include={"dataset": True, "data": True, "backbone": True, "proxy": True}
     )
     del what["data"]["root"]  # the same images, wherever they lie
+    if config.data.shift is None:  # so that keys of earlier versions stay valid
+        del what["data"]["shift"]
     return what
 
 

@@ -29,6 +29,7 @@ from trainables.data import (
     load_dataset,
     make_splits,
     search_data,
+    shift_data,
 )
 from trainables.final.distributed import check_workers
 from trainables.final.gradcam import chosen_images
@@ -98,6 +99,8 @@ class Setup:
         splits = make_splits(
             data, config.data.split_seed, config.data.train_size, config.data.validation_size
         )
+        if config.data.shift is not None:
+            data = shift_data(data, config.data.shift)
         validation = len(splits.validation)
         final_size = config.final.train_size
         if final_size is not None and final_size <= validation:

@@ -6,6 +6,7 @@ from trainables.data.augment import Augmentation, Normalisation
 from trainables.data.batches import Batches
 from trainables.data.dataset import ImageData, LabelledImages, RawData
 from trainables.data.registry import Dataset, datasets, load_dataset, register_dataset
+from trainables.data.shift import Shift, shift_data
 from trainables.data.splits import (
     FinalData,
     SearchData,
@@ -25,6 +26,7 @@ __all__ = [
     "Normalisation",
     "RawData",
     "SearchData",
+    "Shift",
     "Splits",
     "datasets",
     "final_data",
@@ -32,4 +34,5 @@ __all__ = [
     "make_splits",
     "register_dataset",
     "search_data",
+    "shift_data",
 ]

@@ -15,7 +15,6 @@ from trainables.data.dataset import ImageData, LabelledImages
 
 VALIDATION_SHARE = 0.2
 TEST_SHARE = 0.2
-# One test part for every seed, so that no search reads an image that another one is tested on.
 _TEST_SEED = 0
 
 
@@ -87,9 +86,8 @@ def make_splits(
     if data.test is not None:
         test_part, test, pool = "official", torch.arange(len(data.test)), torch.arange(len(data))
     else:
-        test_part, order = "held out", stratified_order(data.labels, _TEST_SEED)
-        held_out = max(1, round(TEST_SHARE * len(data)))
-        test, pool = order[:held_out].sort().values, order[held_out:].sort().values
+        test_part = "held out"
+        test, pool = held_out_test(data.labels)
     if validation_size is None:
         validation_size = max(1, round(VALIDATION_SHARE * len(pool)))
     if train_size is None:
@@ -97,6 +95,23 @@ def make_splits(
     _check_sizes(data.name, train_size, validation_size, len(pool))
     order = pool[stratified_order(data.labels.cpu()[pool], seed)]
     return Splits(seed, order.flip(0)[:train_size], order[:validation_size], test, test_part)
+
+
+def held_out_test(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut a set without an official test part into a test part of 20% and the rest.
+
+    The cut is the same for every seed, so that no search reads an image that another one is
+    tested on.
+
+    Args:
+        labels: int64 (N,).
+
+    Returns:
+        Two sorted int64 lists of indices, on the CPU: test, and the rest.
+    """
+    order = stratified_order(labels, _TEST_SEED)
+    held_out = max(1, round(TEST_SHARE * len(labels)))
+    return order[:held_out].sort().values, order[held_out:].sort().values
 
 
 def _check_sizes(name: str, train_size: int, validation_size: int, available: int) -> None:
