@@ -383,7 +383,7 @@ def report(
 
 
 for command in (
-    jobs.submit, jobs.status, jobs.stop, catalogues.strategies, catalogues.spaces,
+    jobs.submit, catalogues.strategies, catalogues.spaces,
     catalogues.datasets, catalogues.backbones, catalogues.show,
 ):  # fmt: skip
     app.command()(command)

@@ -1,4 +1,4 @@
-"""Commands for jobs of a cluster."""
+"""The command that sends a comparison to a cluster."""
 
 from __future__ import annotations
 
@@ -8,14 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sase_ray.cli.options import (
-    Assignments,
-    JobAddress,
-    JobId,
-)
-from sase_ray.cli.output import (
-    print_job,
-)
+from sase_ray.cli.options import Assignments, JobAddress
 from sase_ray.console import say
 
 
@@ -43,29 +36,21 @@ def submit(
     job_id = start(config, assignments or (), address=address, working_dir=working_dir, job_id=name)
     say(console, f"submitted {job_id}")
     at = f" --address {job_client.without_password(address)}" if address else ""
-    ways = f"`sase-ray status {job_id}{at}` tells of it, `sase-ray stop {job_id}{at}` stops it"
+    ways = ", ".join(f"`ray job {way} {job_id}{at}`" for way in ("status", "logs -f", "stop"))
     if not follow:
         say(console, ways)
         return
     try:
-        job = job_client.follow(job_id, address, lambda line: say(console, line))
+        job = job_client.follow(job_client.connect(address), job_id, _write)
     except KeyboardInterrupt:
-        say(Console(stderr=True), f"the job goes on: {ways}")
+        say(Console(stderr=True), f"the job continues: {ways}")
         raise typer.Exit(1) from None
-    print_job(console, job)
-    if job.state != "SUCCEEDED":
+    # Ray appends the end of the log, which is printed already.
+    message = " ".join((job.message or "").partition(", last available logs")[0].split())
+    say(console, f"\n{job_id}: {job.status.value}: {message}")
+    if job.status.value != "SUCCEEDED":
         raise typer.Exit(1)
 
 
-def status(job_id: JobId, address: JobAddress = None) -> None:
-    """Tell how a submitted job is doing."""
-    from sase_ray.cluster import job_client
-
-    print_job(Console(), job_client.status(job_id, address))
-
-
-def stop(job_id: JobId, address: JobAddress = None) -> None:
-    """Stop a submitted job."""
-    from sase_ray.cluster import job_client
-
-    print_job(Console(), job_client.stop(job_id, address))
+def _write(text: str) -> None:
+    typer.echo(text, nl=False)

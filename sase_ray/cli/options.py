@@ -73,9 +73,6 @@ JobAddress = Annotated[
 ]
 
 
-JobId = Annotated[str, typer.Argument(help="As `sase-ray submit` told it.")]
-
-
 Cpus = Annotated[float | None, typer.Option("--cpus-per-trial")]
 
 

@@ -14,7 +14,6 @@ from sase_ray.console import console_for_tables, print_wide, say
 from sase_ray.figures.block_text import draw
 
 if TYPE_CHECKING:  # so that a command that only lists needs not load torch
-    from sase_ray.cluster.job_client import Job
     from sase_ray.commands.compare import Comparison
     from sase_ray.commands.compare_on_table import TableComparison
     from sase_ray.commands.reliability import ReliabilityReport
@@ -178,12 +177,6 @@ def print_trained(console: Console, trained: Trained) -> None:
         f"test accuracy {100 * trained.test_accuracy:.2f}%, test loss {trained.test_loss:.4f} "
         f"nats, {trained.seconds:,.0f} s; weights in {trained.path}",
     )
-
-
-def print_job(console: Console, job: Job) -> None:
-    """Say how a job of a cluster is doing, in a line."""
-    since = "" if job.seconds is None else f" after {job.seconds:,.0f} s"
-    say(console, f"{job.id}: {job.state}{since}: {job.message}")
 
 
 def print_files(console: Console, folder: Path, csv: str, figure: str) -> None:

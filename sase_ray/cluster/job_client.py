@@ -5,115 +5,68 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import queue
 import re
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from search_spaces.errors import UserError
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobSubmissionClient
+    from ray.job_submission import JobDetails, JobSubmissionClient
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ANSWER_SECONDS = 10
 """Time within which a cluster has to answer at all."""
 AGENT_SECONDS = 60
 """Time for which a head that has just started may have nobody yet to run jobs."""
-STOP_SECONDS = 30
-"""Time for which `stop` waits for the job's end; Ray kills what ignores its signal for 3 s."""
-
-_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _TOKEN = (
     "set RAY_AUTH_MODE=token, and the cluster's token in RAY_AUTH_TOKEN, or in the file that "
     "RAY_AUTH_TOKEN_PATH names or ~/.ray/auth_token"
 )
 
 
-@dataclass(frozen=True)
-class Job:
-    """What a cluster knows of a job.
-
-    Attributes:
-        id: its submission id.
-        state: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
-        message: one line about the state.
-        seconds: how long it has run, or ran; None before it starts.
-    """
-
-    id: str
-    state: str
-    message: str
-    seconds: float | None
-
-    @property
-    def ended(self) -> bool:
-        """Whether the state is final."""
-        return self.state in _ENDED
-
-
-def follow(job_id: str, address: str | None = None, write: Callable[[str], object] = print) -> Job:
-    """Hand a job's log on, line by line from its beginning, until the job has ended.
+def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], object]) -> JobDetails:
+    """Pass on a job's log from its beginning, until the job has ended.
 
     Args:
-        job_id: what `submit` returned.
-        address: see `api_address`.
-        write: called with each line, without its end.
+        client: Connection to the job's cluster.
+        job_id: What `start_job` returned.
+        write: Called with each new piece of the log.
+
+    Returns:
+        What the cluster knows of the job at its end.
 
     Raises:
-        UserError: there is no such job, or the cluster cannot be reached any more.
+        UserError: The cluster cannot be reached any more.
     """
-    client = connect(address)
-    _job(client, job_id)
     written = 0
 
-    def write_new(lines: Iterable[str]) -> None:
+    def write_new(text: str, start: int = 0) -> None:
         nonlocal written
-        for number, line in enumerate(lines):
-            if number >= written:
-                write(line)
-                written = number + 1
+        if start + len(text) > written:
+            write(text[written - start :])
+            written = start + len(text)
+
+    async def tail() -> None:
+        start = 0
+        async for piece in client.tail_job_logs(job_id):
+            write_new(piece, start)
+            start += len(piece)
 
     while True:
-        write_new(_lines(_tail(client, job_id)))
-        job = _job(client, job_id)
-        # What a connection that broke off did not tell, or that no proxy lets through.
-        with _plainly(client.get_address(), job_id):
-            log = client.get_job_logs(job_id)
-        write_new(_lines([log], ended=job.ended))
-        if job.ended:
-            return job
+        # Whatever broke the connection, the job's state tells what to do.
+        with suppress(Exception):
+            asyncio.run(tail())
+        with _plainly(client.get_address()):
+            details = client.get_job_info(job_id)
+            # What a connection that broke off did not tell, or that no proxy lets through.
+            write_new(client.get_job_logs(job_id))
+        if details.status.is_terminal():
+            return details
         time.sleep(1)
-
-
-def status(job_id: str, address: str | None = None) -> Job:
-    """Return what the cluster knows of a job.
-
-    Raises:
-        UserError: there is no such job, or no such cluster.
-    """
-    return _job(connect(address), job_id)
-
-
-def stop(job_id: str, address: str | None = None) -> Job:
-    """Stop a job and wait until it has ended; one that has ended already stays as it is.
-
-    Raises:
-        UserError: there is no such job, or no such cluster.
-    """
-    client = connect(address)
-    if not (job := _job(client, job_id)).ended:
-        with _plainly(client.get_address(), job_id):
-            client.stop_job(job_id)
-        deadline = time.monotonic() + STOP_SECONDS
-        while not (job := _job(client, job_id)).ended and time.monotonic() < deadline:
-            time.sleep(0.5)
-    return job
 
 
 def api_address(address: str | None = None) -> str:
@@ -165,55 +118,9 @@ def start_job(
             time.sleep(1)
 
 
-def _job(client: JobSubmissionClient, job_id: str) -> Job:
-    if not is_job_id(job_id):
-        raise _unknown_job(job_id, client.get_address())
-    with _plainly(client.get_address(), job_id):
-        details = client.get_job_info(job_id)
-    seconds = None
-    if details.start_time:
-        seconds = (details.end_time or time.time() * 1000) / 1000 - details.start_time / 1000
-    # Ray goes on with the end of the log, which is not for a line.
-    message = (details.message or "").partition(", last available logs")[0]
-    return Job(job_id, str(details.status.value), " ".join(message.split()), seconds)
-
-
 def is_job_id(text: str) -> bool:
     """Return whether a text may name a job."""
     return re.fullmatch(r"\w[\w.-]*", text) is not None
-
-
-def _unknown_job(job_id: str, address: str) -> UserError:
-    return UserError(f"no job {job_id!r} on the cluster at {without_password(address)}")
-
-
-def _tail(client: JobSubmissionClient, job_id: str) -> Iterator[str]:
-    """Yield a job's log from its beginning, in pieces, until the job ends or the connection."""
-    got: queue.Queue[str | None] = queue.Queue()
-
-    async def tail() -> None:
-        async for piece in client.tail_job_logs(job_id):
-            got.put(piece)
-
-    def run() -> None:
-        # Whatever broke the connection, the job's state tells what to do.
-        with suppress(Exception):
-            asyncio.run(tail())
-        got.put(None)
-
-    # A thread, since a notebook has a running loop of its own.
-    threading.Thread(target=run, daemon=True).start()
-    return iter(got.get, None)
-
-
-def _lines(pieces: Iterable[str], ended: bool = False) -> Iterator[str]:
-    """Yield the lines of a text in pieces; an unfinished last one only where it stays so."""
-    rest = ""
-    for piece in pieces:
-        *lines, rest = (rest + piece).split("\n")
-        yield from lines
-    if rest and ended:
-        yield rest
 
 
 def connect(address: str | None) -> JobSubmissionClient:
@@ -247,7 +154,7 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 @contextmanager
-def _plainly(address: str, job_id: str | None = None) -> Iterator[None]:
+def _plainly(address: str) -> Iterator[None]:
     """Turn what Ray raises into one sentence; never with a text that could hold the token."""
     import requests
     from ray.exceptions import AuthenticationError
@@ -269,8 +176,6 @@ def _plainly(address: str, job_id: str | None = None) -> Iterator[None]:
         ) from None
     # Ray has no exceptions of its own for what the dashboard answers.
     except (RuntimeError, ValueError) as error:
-        if job_id is not None and "status code 404" in str(error):
-            raise _unknown_job(job_id, address) from None
         # Of a traceback of the dashboard, the last line with words in it.
         lines = [line.strip() for line in str(error).splitlines() if line.strip(" .")]
         last = lines[-1] if lines else type(error).__name__

@@ -72,7 +72,7 @@ def submit(
 
 def _check(config: Config, in_working_dir: bool) -> None:
     """Refuse what would fail on the cluster, as far as it can be told without the data."""
-    # Here, since it loads torch, for which `status` and `stop` need not wait.
+    # Here, since it loads torch, for which `sase-ray --help` need not wait.
     from sase_ray.strategies.catalogue import make_strategy
     from search_spaces.baselines import baseline_attention
 

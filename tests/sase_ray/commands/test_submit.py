@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -106,7 +107,7 @@ def test_a_file_that_would_not_be_sent_is_refused(refuse, tmp_path, write_space,
 
 @pytest.mark.parametrize("address", ["head:8265", "ray://head:10001", "http://", "http://h:x"])
 def test_an_address_that_takes_no_jobs_is_refused(address, refuse):
-    assert "expected that of the cluster's dashboard" in refuse("status", "x", "--address", address)
+    assert "expected that of the cluster's dashboard" in refuse(*SUBMIT_GOOD, "--address", address)
 
 
 def test_a_server_that_is_not_a_cluster_is_one_line(refuse, web_server):
@@ -117,7 +118,7 @@ def test_a_server_that_is_not_a_cluster_is_one_line(refuse, web_server):
 
 def test_an_address_where_nothing_listens_is_told_at_once(refuse):
     begun = time.monotonic()
-    line = refuse("stop", "x", "--address", "http://me:secret@127.0.0.1:9")
+    line = refuse(*SUBMIT_GOOD, "--address", "http://me:secret@127.0.0.1:9")
     assert "cannot reach the cluster at http://127.0.0.1:9" in line
     assert "secret" not in line
     assert time.monotonic() - begun < 10
@@ -127,7 +128,8 @@ def test_a_server_that_does_not_answer_is_not_waited_for(refuse, monkeypatch):
     monkeypatch.setattr(job_client, "ANSWER_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]
-        assert "no answer within" in refuse("status", "x", "--address", f"http://127.0.0.1:{port}")
+        address = f"http://127.0.0.1:{port}"
+        assert "no answer within" in refuse(*SUBMIT_GOOD, "--address", address)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ class Interrupted:
     def get_job_info(self, _):
         state = JobStatus.RUNNING if self.told else JobStatus.FAILED
         message = "failed with exit code 3, last available logs (truncated):\nthree\nfour"
-        return JobInfo(state, "python", message=message, start_time=1000, end_time=3500)
+        return JobInfo(state, "python", message=message)
 
     def get_job_logs(self, _):
         return self.log[:9] if self.told else self.log
@@ -183,22 +185,31 @@ class Interrupted:
 
 @pytest.mark.parametrize("told", [[2, 6, 15], [0, 0], [18]])
 def test_a_log_is_told_once_however_often_the_connection_breaks(told, monkeypatch):
-    monkeypatch.setattr(job_client, "connect", lambda _: Interrupted(told))
     monkeypatch.setattr(job_client.time, "sleep", lambda _: None)
-    lines = []
-    job = job_client.follow("x", write=lines.append)
-    assert lines == ["one", "two", "three", "four"]
-    assert job == job_client.Job("x", "FAILED", "failed with exit code 3", 2.5)
+    pieces = []
+    job = job_client.follow(Interrupted(told), "x", pieces.append)
+    assert "".join(pieces) == "one\ntwo\nthree\nfour"
+    assert job.status == JobStatus.FAILED
 
 
 @pytest.fixture
 def sase_ray(head, tmp_path):
-    """Run a command against the head: ``sase_ray("status", "x")``; other variables by name."""
+    """Run a command against the head: ``sase_ray("submit", ...)``; other variables by name."""
+    return _runner(head, tmp_path, [sys.executable, "-m", "sase_ray"])
+
+
+@pytest.fixture
+def ray_job(head, tmp_path):
+    """Run Ray's own command against the head: ``ray_job("status", "x")``."""
+    return _runner(head, tmp_path, [str(Path(sys.executable).with_name("ray")), "job"])
+
+
+def _runner(head, tmp_path, command):
     address, environment = head
 
     def run(*arguments, **variables):
         return subprocess.run(
-            [sys.executable, "-m", "sase_ray", *arguments, "--address", address],
+            [*command, *arguments, "--address", address],
             env=environment | variables,
             cwd=tmp_path,
             capture_output=True,
@@ -255,22 +266,18 @@ def median(x):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_detached_job_can_be_asked_after_and_stopped(sase_ray, endless):
+def test_a_detached_job_is_left_to_the_commands_of_ray_that_are_named(sase_ray, ray_job, endless):
     submitted = sase_ray("submit", "--config", endless, "--detach")
     assert submitted.returncode == 0, submitted.stderr
     job = submitted.stdout.split()[1]
-    assert f"sase-ray stop {job} --address" in submitted.stdout
-    asked = sase_ray("status", job)
-    assert asked.stdout.startswith((f"{job}: PENDING", f"{job}: RUNNING"))
-    stopped = sase_ray("stop", job)
-    assert (stopped.returncode, stopped.stderr) == (0, "")
-    assert stopped.stdout.startswith(f"{job}: STOPPED")
-    assert sase_ray("stop", job).stdout.startswith(f"{job}: STOPPED")
+    assert f"`ray job stop {job} --address" in submitted.stdout
+    assert ray_job("stop", job).returncode == 0
+    assert "STOPPED" in ray_job("status", job, "--log-color=false").stdout.upper()
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_ctrl_c_stops_the_following_and_not_the_job(sase_ray, head, endless, tmp_path):
+def test_ctrl_c_stops_the_following_and_not_the_job(ray_job, head, endless, tmp_path):
     address, environment = head
     command = [sys.executable, "-m", "sase_ray", "submit", "--config", endless, "--follow"]
     following = subprocess.Popen(
@@ -287,11 +294,11 @@ def test_ctrl_c_stops_the_following_and_not_the_job(sase_ray, head, endless, tmp
     following.send_signal(signal.SIGINT)
     _, told = following.communicate(timeout=30)
     assert following.returncode == 1
-    assert told.startswith("the job goes on: ")
-    assert f"`sase-ray stop long --address {address}` stops it" in told
+    assert told.startswith("the job continues: ")
+    assert f"`ray job stop long --address {address}`" in told
     assert told.count("\n") == 1
-    assert sase_ray("status", "long").stdout.startswith("long: RUNNING after")
-    assert sase_ray("stop", "long").stdout.startswith("long: STOPPED")
+    assert "RUNNING" in ray_job("status", "long", "--log-color=false").stdout.upper()
+    assert ray_job("stop", "long").returncode == 0
 
 
 @pytest.mark.ray
@@ -320,6 +327,7 @@ def test_a_working_dir_is_what_the_job_runs_and_its_failure_is_told(sase_ray, tm
 @pytest.mark.ray
 @pytest.mark.slow
 def test_who_has_not_the_token_is_told_so_and_no_secret_is_shown(sase_ray, tmp_path):
+    (tmp_path / "good.yaml").write_text("{dataset: digits, results: /mnt/shared/results}")
     cases = [
         ({"RAY_AUTH_TOKEN": "wrong-token"}, "refuses the token"),
         ({"RAY_AUTH_TOKEN": "wrong\ntoken"}, "is not one line of text"),
@@ -327,20 +335,10 @@ def test_who_has_not_the_token_is_told_so_and_no_secret_is_shown(sase_ray, tmp_p
         ({"RAY_AUTH_MODE": "disabled"}, "needs a token"),
     ]
     for variables, told in cases:
-        done = sase_ray("status", "x", **variables)
+        done = sase_ray(*SUBMIT_GOOD, **variables)
         assert (done.returncode, done.stdout) == (2, "")
         assert told in done.stderr
         assert done.stderr.count("\n") == 1
         assert "RAY_AUTH_TOKEN" in done.stderr
         for token in ("wrong-token", "wrong", variables.get("RAY_AUTH_TOKEN") or "\0"):
             assert token not in done.stderr
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_an_unknown_job_is_one_line(sase_ray):
-    for command in ("status", "stop"):
-        done = sase_ray(command, "raysubmit_none")
-        assert done.returncode == 2
-        assert done.stderr.startswith("error: no job 'raysubmit_none' on the cluster at http://127")
-        assert done.stderr.count("\n") == 1
