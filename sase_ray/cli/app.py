@@ -8,30 +8,21 @@ import sys
 import threading
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from sase_ray.cli import catalogues, jobs
 from sase_ray.cli.options import (
-    Address,
-    Agreement,
-    Assignments,
-    Backbone,
-    Budget,
-    ConfigFile,
-    Cpus,
-    Dataset,
-    Gpus,
-    Results,
-    Root,
-    RunName,
-    Space,
-    Storage,
-    WarmStart,
+    CLUSTER,
+    FOLDER,
+    PROBLEM,
+    SEARCH,
+    flag_of,
     load_settings,
     names_of,
+    takes,
 )
 from sase_ray.cli.output import (
     print_comparison,
@@ -82,30 +73,17 @@ def _thread_ended(args: threading.ExceptHookArgs) -> None:
 
 
 @app.command()
+@takes(*PROBLEM, *SEARCH, *FOLDER, *CLUSTER)
 def compare(
-    config: ConfigFile = None,
-    assignments: Assignments = None,
-    dataset: Dataset = None,
+    given: dict[str, Any],
     strategies: Annotated[
         str | None, typer.Option(help="Names joined by commas; see `sase-ray strategies`.")
     ] = None,
     baselines: Annotated[
         str | None, typer.Option(help="Hand-designed modules joined by commas; '' for none.")
     ] = None,
-    budget: Budget = None,
     seeds: Annotated[int | None, typer.Option(help="Repetitions of every search.")] = None,
-    space: Space = None,
-    backbone: Backbone = None,
     metric: Annotated[str | None, typer.Option(help="val_loss or val_accuracy.")] = None,
-    warm_start_from: WarmStart = None,
-    agreement: Agreement = None,
-    data_root: Root = None,
-    results: Results = None,
-    run: RunName = None,
-    storage: Storage = None,
-    address: Address = None,
-    cpus_per_trial: Cpus = None,
-    gpus_per_trial: Gpus = None,
     on: Annotated[
         str | None,
         typer.Option(
@@ -119,54 +97,19 @@ def compare(
 ) -> None:
     """Compare search strategies at equal budget, and train what they find from scratch.
 
-    With `--on table` nothing is trained: hundreds of searches read a table of truth.
+    With `--on table` nothing is trained: hundreds of searches read a ground-truth table.
     """
     console = Console()
-    options = {"budget": budget, "seeds": seeds, "metric": metric, "results": results, "run": run}
-    resources = {
-        "address": address, "cpus_per_trial": cpus_per_trial, "gpus_per_trial": gpus_per_trial,
-    }  # fmt: skip
-    if on is None and not noise:
-        raise UserError("--no-noise goes with --on: real trainings have theirs")
+    given |= {"seeds": seeds, "metric": metric}
     if on is not None:
-        given = {
-            "--config": config, "--set": assignments, "--dataset": dataset, "--space": space,
-            "--backbone": backbone, "--baselines": baselines, "--data-root": data_root,
-            "--storage": storage, "--warm-start-from": warm_start_from, "--agreement": agreement,
-        }  # fmt: skip
-        wrong = [option for option, value in given.items() if value]
-        if wrong:
-            raise UserError(f"{wrong[0]} does not go with --on: the table has been trained already")
-        settings = load_settings(
-            None, None, **options, **resources
-        )  # read and refused as everywhere
-        from sase_ray.commands.compare_on_table import compare_on_table
-
-        comparison = compare_on_table(
-            None if on == "table" else on,
-            names_of(strategies),
-            resources=settings.resources,
-            noise=noise,
-            console=console,
-            # What is not given has defaults of its own on a table.
-            **{key: getattr(settings, key) for key, value in options.items() if value is not None},
+        _compare_on_table(
+            console, on, names_of(strategies), noise, given | {"baselines": baselines}
         )
-        print_table_comparison(console, comparison)
         return
+    if not noise:
+        raise UserError("--no-noise goes with --on: real trainings have theirs")
     settings = load_settings(
-        config,
-        assignments,
-        dataset=dataset,
-        strategies=names_of(strategies),
-        baselines=names_of(baselines),
-        space=space,
-        backbone=backbone,
-        warm_start_from=warm_start_from,
-        agreement=agreement,
-        data_root=data_root,
-        storage=storage,
-        **options,
-        **resources,
+        **given, strategies=names_of(strategies), baselines=names_of(baselines)
     )
     # After the settings are known to be right: loading torch and Ray takes seconds.
     from sase_ray.commands.compare import compare as run_comparison
@@ -174,88 +117,69 @@ def compare(
     print_comparison(console, run_comparison(settings, console=console))
 
 
+def _compare_on_table(
+    console: Console, table: str, strategies: list[str] | None, noise: bool, given: dict[str, Any]
+) -> None:
+    own = ("budget", "seeds", "metric", "results", "run")
+    wrong = [name for name, value in given.items() if value and name not in (*own, *CLUSTER)]
+    if wrong:
+        raise UserError(
+            f"{flag_of(wrong[0])} does not go with --on: the table has been trained already"
+        )
+    settings = load_settings(**{name: given[name] for name in (*own, *CLUSTER)})
+    from sase_ray.commands.compare_on_table import compare_on_table
+
+    comparison = compare_on_table(
+        None if table == "table" else table,
+        strategies,
+        resources=settings.resources,
+        noise=noise,
+        console=console,
+        # What is not given has defaults of its own on a table.
+        **{name: getattr(settings, name) for name in own if given[name] is not None},
+    )
+    print_table_comparison(console, comparison)
+
+
 @app.command()
+@takes(*PROBLEM, *SEARCH, *FOLDER, *CLUSTER)
 def search(
     strategy: Annotated[str, typer.Argument(help="See `sase-ray strategies`.")],
-    config: ConfigFile = None,
-    assignments: Assignments = None,
-    dataset: Dataset = None,
-    budget: Budget = None,
-    space: Space = None,
-    backbone: Backbone = None,
-    warm_start_from: WarmStart = None,
-    agreement: Agreement = None,
-    data_root: Root = None,
-    results: Results = None,
-    run: RunName = None,
-    storage: Storage = None,
-    address: Address = None,
-    cpus_per_trial: Cpus = None,
-    gpus_per_trial: Gpus = None,
+    given: dict[str, Any],
 ) -> None:
     """Run one strategy once; ends with its answer, what that is worth, and how to train it."""
     console = Console()
-    settings = load_settings(
-        config,
-        assignments,
-        dataset=dataset,
-        budget=budget,
-        space=space,
-        results=results,
-        run=run,
-        storage=storage,
-        backbone=backbone,
-        warm_start_from=warm_start_from,
-        agreement=agreement,
-        data_root=data_root,
-        address=address,
-        cpus_per_trial=cpus_per_trial,
-        gpus_per_trial=gpus_per_trial,
-    )
+    settings = load_settings(**given)
     from sase_ray.commands.search import search as run_one
 
     print_search(console, run_one(strategy, settings, console=console))
 
 
 @app.command()
+@takes(*PROBLEM)
 def train(
     module: Annotated[str, typer.Argument(help="A genotype, or none, se, eca, cbam.")],
-    config: ConfigFile = None,
-    assignments: Assignments = None,
-    dataset: Dataset = None,
-    space: Space = None,
-    backbone: Backbone = None,
-    data_root: Root = None,
+    given: dict[str, Any],
     output: Annotated[Path | None, typer.Option(help="File of the weights.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of initial weights and batches.")] = None,
 ) -> None:
     """Train one module from scratch by the final protocol, and keep the network."""
     console = Console()
-    settings = load_settings(
-        config, assignments, dataset=dataset, space=space, backbone=backbone, data_root=data_root
-    )
+    settings = load_settings(**given)
     from sase_ray.commands.train import train as run_training
 
-    given = {} if seed is None else {"seed": seed}
-    trained = run_training(module, settings, output=output, console=console, **given)
-    print_trained(console, trained)
+    own = {} if seed is None else {"seed": seed}
+    print_trained(console, run_training(module, settings, output=output, console=console, **own))
 
 
 @app.command()
+@takes(*PROBLEM)
 def latency(
-    table: Annotated[Path, typer.Argument(help="JSON file to write.")],
-    config: ConfigFile = None,
-    assignments: Assignments = None,
-    dataset: Dataset = None,
-    space: Space = None,
-    backbone: Backbone = None,
-    data_root: Root = None,
+    table: Annotated[Path, typer.Argument(help="JSON file to write.")], given: dict[str, Any]
 ) -> None:
     """Measure what every operation costs on this device, for fbnet and prunet."""
     console = Console()
-    settings = load_settings(
-        config, assignments, dataset=dataset, space=space, backbone=backbone, data_root=data_root
-    )
+    settings = load_settings(**given)
     from sase_ray.config import without_searches
     from sase_ray.execution.experiment import Setup
     from trainables.hardware.device import take_device
@@ -268,52 +192,31 @@ def latency(
 
 
 @app.command()
+@takes(*CLUSTER)
 def resume(
     run: Annotated[str, typer.Argument(help="Folder of the run, or its place in the storage.")],
-    address: Address = None,
-    cpus_per_trial: Cpus = None,
-    gpus_per_trial: Gpus = None,
+    given: dict[str, Any],
 ) -> None:
-    """Go on with a run that was interrupted; nothing that it has done is done again."""
+    """Continue a run that was interrupted; nothing that it has done is done again."""
     console = Console()
-    resources = {
-        "address": address, "cpus_per_trial": cpus_per_trial, "gpus_per_trial": gpus_per_trial,
-    }  # fmt: skip
     from sase_ray.commands.resume import resume as go_on
 
-    given = {key: value for key, value in resources.items() if value is not None}
-    print_report(console, go_on(run, console=console, **given))
+    resources = {name: value for name, value in given.items() if value is not None}
+    print_report(console, go_on(run, console=console, **resources))
 
 
 @app.command()
+@takes(*PROBLEM, *CLUSTER)
 def tabulate(
-    table: Annotated[Path, typer.Argument(help="Parquet file to make, or to go on with.")],
-    config: ConfigFile = None,
-    assignments: Assignments = None,
+    table: Annotated[Path, typer.Argument(help="Parquet file to make, or to continue.")],
+    given: dict[str, Any],
     repeated: Annotated[int, typer.Option(help="Genotypes to train with all seeds.")] = 100,
     seeds: Annotated[int, typer.Option(help="How often these are trained.", min=1)] = 3,
     minutes: Annotated[float | None, typer.Option(help="Begin nothing new after these.")] = None,
-    dataset: Dataset = None,
-    space: Space = None,
-    backbone: Backbone = None,
-    data_root: Root = None,
-    address: Address = None,
-    cpus_per_trial: Cpus = None,
-    gpus_per_trial: Gpus = None,
 ) -> None:
-    """Train a whole (small) space into a table of truth; goes on where it stopped."""
+    """Train a whole (small) space into a ground-truth table; continues where it stopped."""
     console = Console()
-    settings = load_settings(
-        config,
-        assignments,
-        dataset=dataset,
-        space=space,
-        backbone=backbone,
-        data_root=data_root,
-        address=address,
-        cpus_per_trial=cpus_per_trial,
-        gpus_per_trial=gpus_per_trial,
-    )
+    settings = load_settings(**given)
     from sase_ray.commands.tabulate import tabulate as run_tabulate
 
     missing = run_tabulate(
@@ -324,38 +227,15 @@ def tabulate(
 
 
 @app.command()
+@takes(*PROBLEM, *FOLDER, *CLUSTER)
 def reliability(
-    config: ConfigFile = None,
-    assignments: Assignments = None,
+    given: dict[str, Any],
     genotypes: Annotated[int, typer.Option(help="Random genotypes to train.")] = 24,
     seeds: Annotated[int, typer.Option(help="How often each is trained.")] = 4,
-    dataset: Dataset = None,
-    space: Space = None,
-    backbone: Backbone = None,
-    data_root: Root = None,
-    results: Results = None,
-    run: RunName = None,
-    storage: Storage = None,
-    address: Address = None,
-    cpus_per_trial: Cpus = None,
-    gpus_per_trial: Gpus = None,
 ) -> None:
-    """Measure how far the proxy protocol ranks genotypes, and not seeds."""
+    """Measure how well the proxy protocol ranks genotypes, and not seeds."""
     console = Console()
-    settings = load_settings(
-        config,
-        assignments,
-        dataset=dataset,
-        space=space,
-        results=results,
-        run=run,
-        storage=storage,
-        backbone=backbone,
-        data_root=data_root,
-        address=address,
-        cpus_per_trial=cpus_per_trial,
-        gpus_per_trial=gpus_per_trial,
-    )
+    settings = load_settings(**given)
     from sase_ray.commands.reliability import measure_reliability
 
     report = measure_reliability(settings, genotypes=genotypes, seeds=seeds, console=console)

@@ -8,14 +8,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sase_ray.cli.options import Assignments, JobAddress
+from sase_ray.cli.options import Assignments
 from sase_ray.console import say
 
 
 def submit(
     config: Annotated[Path, typer.Option("--config", "-c", help="As for `compare`.")],
     assignments: Assignments = None,
-    address: JobAddress = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of the cluster's dashboard, e.g. http://head:8265.")
+    ] = None,
     working_dir: Annotated[
         Path | None,
         typer.Option(
