@@ -5,14 +5,20 @@ from __future__ import annotations
 from search_spaces.genotype import EDGES, Genotype
 
 
-def draw(genotype: Genotype) -> str:
+def draw(genotype: Genotype, least: int = 0) -> str:
     """Draw the block of a one-block genotype: which operation is on which edge.
 
+    Args:
+        genotype: To draw.
+        least: Characters that the name of an operation takes at least.
+
     Raises:
-        UserError: the genotype has several stages.
+        UserError: The genotype has several stages.
     """
     ops = genotype.edges()
-    squeeze, c_excite, refine, refined, plain, s_excite = (f"[{ops[edge]}]" for edge in EDGES)
+    squeeze, c_excite, refine, refined, plain, s_excite = (
+        f"[{ops[edge].center(least)}]" for edge in EDGES
+    )
     first = f"x ─┬─ {squeeze} ─ z ─┬─ "
     fork = first.index("┬", first.index("┬") + 1)
     top = max(len(c_excite), len(refine))

@@ -1,4 +1,4 @@
-"""Pictures of a run for TensorBoard: alpha, a block, and where modules look."""
+"""Pictures of a run for TensorBoard: alpha, and where modules look."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-
-from sase_ray.figures.block_text import draw
-from search_spaces.genotype import Genotype
 
 PROBABILITIES = "Blues"
 LOOKS = "inferno"
@@ -80,19 +77,6 @@ def draw_alpha_course(alpha: pd.DataFrame) -> Figure:
         panel.set_axis_off()
     figure.supxlabel("training samples of the search", fontsize=9)
     figure.colorbar(drawn, ax=figure.axes, label="probability", shrink=0.6)
-    return figure
-
-
-def draw_block(genotype: Genotype) -> Figure:
-    """Draw a genotype's block, or the blocks of its stages one below the other."""
-    stages = [draw(genotype.stage(stage)) for stage in range(genotype.stages)]
-    if genotype.stages > 1:
-        stages = [f"stage {stage}\n{text}" for stage, text in enumerate(stages)]
-    text = "\n\n".join(stages)
-    lines = text.splitlines()
-    width = 0.4 + 0.086 * max(map(len, lines))
-    figure = Figure(figsize=(width, 0.4 + 0.18 * len(lines)), dpi=150)
-    figure.text(0.2 / width, 0.5, text, va="center", family="DejaVu Sans Mono", fontsize=10)
     return figure
 
 

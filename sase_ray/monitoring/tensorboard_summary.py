@@ -19,10 +19,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from sase_ray.analysis.anytime import band
 from sase_ray.analysis.outcomes import OF_GENOTYPE, genotype_table
+from sase_ray.figures.block import draw_block
 from sase_ray.figures.tensorboard_images import (
     draw_activations,
     draw_alpha_course,
-    draw_block,
     pixels_of,
 )
 from sase_ray.monitoring.tensorboard_live import (

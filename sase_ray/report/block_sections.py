@@ -47,15 +47,14 @@ def block_parts(run: Run) -> Iterator[Part]:
             f"{first['seed']}."
         )
     yield Code(str(genotype))
-    for stage in range(genotype.stages):
-        of = f" of stage {stage}" if genotype.stages > 1 else ""
-        yield from figure_parts(
-            draw_block(genotype.stage(stage)),
-            f"block{stage}",
-            f"the block{of}; channel operations blue, spatial operations orange",
-            wide=True,
-            least=40,
-        )
+    yield from figure_parts(
+        draw_block(genotype),
+        "drawn-block",
+        f"the block{'s of the stages' if genotype.stages > 1 else ''}; channel operations blue, "
+        f"spatial operations orange",
+        wide=True,
+        least=40,
+    )
     if len(answers) > 1:
         whose = "Its other" if winner else "Other"
         yield Text(f"{whose} answers: {', '.join(answers[1:])}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from xml.etree import ElementTree
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from sase_ray import load_run
 from sase_ray.figures.block import draw_block
+from sase_ray.figures.block_text import draw
 from sase_ray.figures.gradcam import gradcam_figure, overlay
 from sase_ray.figures.outcomes import AGAINST, COSTS, anytime_figure, looks_of, tradeoff_figure
 from sase_ray.figures.style import DARK, HUES, LIGHT, looks, spread, styled, to_svg
@@ -77,7 +79,22 @@ def test_the_drawn_block_names_every_operation_and_edge():
         assert edge.replace("_", " ") in written
 
 
-@pytest.mark.parametrize("genotype", ["gap", "a-b-c-d-e-f+a-b-c-d-e-f", 5])
+def test_the_blocks_of_all_stages_are_drawn():
+    written = svg_texts(draw_block("a-b-c-d-e-f+g-h-i-j-k-l"))
+    assert {*"abcdefghijkl", "stage 0", "stage 1"} <= set(written)
+    assert [written.count(edge.replace("_", " ")) for edge in EDGES] == [2] * 6
+
+
+def test_what_is_written_in_the_drawing_is_what_the_text_says():
+    """Without lines and boxes, both hold the same words in the same order."""
+    drawn = svg_texts(draw_block(PUBLISHED))
+    names = {edge.replace("_", " ") for edge in EDGES}
+    words = [word for text in drawn if text not in names for word in text.split()]
+    in_text = re.sub(r"[─│┬├┐└┘\[\]]", " ", draw(PUBLISHED)).split()
+    assert sorted(words) == sorted(in_text)
+
+
+@pytest.mark.parametrize("genotype", ["gap", 5])
 def test_what_is_no_block_is_not_drawn(genotype):
     with pytest.raises(UserError):
         draw_block(genotype)

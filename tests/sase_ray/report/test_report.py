@@ -49,7 +49,7 @@ def test_a_run_with_everything_answers_every_question_in_order(make_run):
     assert "Edges whose operations differ after Holm's correction: channel_squeeze." in said
     names = figure_names(sections)
     assert len(set(names)) == len(names)
-    assert {"ranks", "monitor", "gradcam", "block0", "anytime-trials"} <= set(names)
+    assert {"ranks", "monitor", "gradcam", "drawn-block", "anytime-trials"} <= set(names)
     assert "peak MiB" in tables(sections)[1].head
 
 
