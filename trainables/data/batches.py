@@ -111,12 +111,6 @@ class Batches:
         chunks = self._indices.split(self.batch_size)[:count]
         return [(self._normalised(self.part.images[i]), self.part.labels[i]) for i in chunks]
 
-    def restart(self) -> None:
-        """Leave the rest of the current epoch out and begin the next, unless it has just begun."""
-        if self._position:
-            self.epoch += 1
-            self._begin_epoch()
-
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` needs to go on with the next batch: plain, picklable."""
         return {

@@ -272,17 +272,12 @@ def test_state_of_other_batches_is_refused(search):
         Batches(search.validation, 256, search.normalisation).load_state_dict(state)
 
 
-def test_a_loop_left_early_is_continued_and_restart_begins_anew():
+def test_a_loop_left_early_is_continued():
     batches = Batches(numbered(6), 2, PLAIN)
     for _, labels in batches:
         assert labels.tolist() == [0, 1]
         break
     assert (labels_of(batches), batches.epoch) == ([[2, 3], [4, 5]], 1)
-    batches.restart()
-    assert batches.epoch == 1
-    next(iter(batches))
-    batches.restart()
-    assert (labels_of(batches), batches.epoch) == ([[0, 1], [2, 3], [4, 5]], 3)
 
 
 def test_epoch_is_over_in_the_body_of_its_last_batch():
