@@ -16,11 +16,14 @@ import yaml
 # A token is for clusters that others can reach; this one is our own.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
+from sase_ray.strategies.registry import STRATEGIES
+from search_spaces.backbones.registry import BACKBONES
 from search_spaces.genotype import EDGE_KINDS, EDGES
 from search_spaces.network import NetworkSpec
 from search_spaces.ops import registry
 from search_spaces.space import SearchSpace
 from trainables.data import ImageData, load_dataset, make_splits, search_data
+from trainables.data.registry import DATASETS
 from trainables.search_job import SearchJob
 from trainables.training.protocol import ProxyProtocol
 
@@ -40,14 +43,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Show every test the bundled operations alone; what it registers itself, it takes along."""
-    bundled = {
-        key: op
-        for key, op in registry._CATALOGUE.items()
-        if op.factory.__module__.startswith("search_spaces.")
-    }
-    monkeypatch.setattr(registry, "_CATALOGUE", bundled)
+def _own_catalogue() -> None:
+    """Show every test the bundled entries only: forget what the tests before it registered."""
+    for catalogue in (*registry.OPERATIONS.values(), BACKBONES, DATASETS, STRATEGIES):
+        for name, entered in [*catalogue._entered.items()]:
+            if not entered.module.startswith(catalogue.package):
+                del catalogue._entered[name]
     registry._run_operation_file.cache_clear()
 
 

@@ -28,9 +28,9 @@ def show(
 
 def strategies() -> None:
     """List the search strategies."""
-    from sase_ray.strategies.catalogue import strategies as catalogue
+    from sase_ray.strategies.registry import STRATEGIES
 
-    rows = [(s.name, s.family, s.summary, s.source) for s in catalogue().values()]
+    rows = sorted(STRATEGIES.table("name", "family", "summary", "source"))
     print_catalogue(("strategy", "family", "what it does", "source"), rows)
 
 
@@ -48,22 +48,26 @@ def spaces() -> None:
 def datasets() -> None:
     """List the data sets."""
     from sase_ray.config import presets
-    from trainables.data import datasets as catalogue
+    from trainables.data.registry import DATASETS
 
     rows = [
-        (d.name, d.summary, "yes" if d.name in presets() else "", d.source) for d in catalogue()
+        (name, summary, "yes" if name in presets() else "", source)
+        for name, summary, source in DATASETS.table("name", "summary", "source")
     ]
     print_catalogue(("data set", "what it is", "preset", "source"), rows)
 
 
 def backbones() -> None:
     """List the host networks, and the hand-designed modules to compare with."""
-    from search_spaces.backbones import backbones as catalogue
-    from search_spaces.baselines import baselines as modules
+    from search_spaces.backbones.registry import BACKBONES
+    from search_spaces.baselines import BASELINES
 
-    rows = [(b.name, str(b.stages), b.summary, b.source) for b in catalogue()]
+    rows = [
+        (name, str(stages), summary, source)
+        for name, stages, summary, source in BACKBONES.table("name", "stages", "summary", "source")
+    ]
     rows.append(("timm:NAME", "1", "any timm network that takes an attention layer", "timm"))
     print_catalogue(("backbone", "stages", "what it is", "source"), rows)
     print_catalogue(
-        ("baseline", "what it does", "source"), [(m.name, m.summary, m.source) for m in modules()]
+        ("baseline", "what it does", "source"), BASELINES.table("name", "summary", "source")
     )

@@ -1,11 +1,14 @@
-"""The catalogue of search strategies. Every file of this folder that defines one is in it."""
+"""The search strategies. Every file of this folder that defines one is in the catalogue."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from sase_ray.strategies.black_box.base import BlackBox
-from sase_ray.strategies.catalogue import make_strategy, strategies
-from sase_ray.strategies.contract import Plan, SearchTask, Strategy, WarmStart
-from sase_ray.strategies.one_shot.base import OneShot
+from search_spaces.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from sase_ray.strategies.black_box.base import BlackBox
+    from sase_ray.strategies.catalogue import make_strategy, strategies
+    from sase_ray.strategies.contract import Plan, SearchTask, Strategy, WarmStart
+    from sase_ray.strategies.one_shot.base import OneShot
 
 __all__ = [
     "BlackBox",
@@ -17,3 +20,5 @@ __all__ = [
     "make_strategy",
     "strategies",
 ]
+
+__getattr__ = lazy_attributes(__name__, __file__)

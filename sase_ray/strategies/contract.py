@@ -13,6 +13,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from sase_ray.results.history import History
+from sase_ray.strategies.registry import STRATEGIES
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype, Ranking
 from trainables.search_job import SearchJob, WarmHost
@@ -116,8 +117,16 @@ class Strategy(BaseModel, ABC):
     family: ClassVar[Family]
     source: ClassVar[str]
     summary: ClassVar[str]
+    takes_warm_start: ClassVar[bool] = False
 
     _label: str = PrivateAttr("")
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Enter a class that has a name of its own into the catalogue."""
+        super().__pydantic_init_subclass__(**kwargs)
+        if "name" in vars(cls):
+            STRATEGIES.enter(cls.name, cls, cls)
 
     @property
     def label(self) -> str:

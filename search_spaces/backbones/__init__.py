@@ -1,13 +1,18 @@
 """The backbones, one file a family, in one catalogue; `timm:NAME` reaches those of timm.
 
-Every file of this folder is part of the catalogue. Those that need torchvision or timm are loaded
-only when one of their networks, or the whole catalogue, is asked for: that takes seconds, and a
-worker that trains a CIFAR-style ResNet never asks.
+Every file of this folder that registers one is part of the catalogue. A file is imported when one
+of its networks is asked for: torchvision and timm take seconds, which a worker that trains a
+CIFAR-style ResNet never spends.
 """
 
-from search_spaces.backbones import resnet_cifar
-from search_spaces.backbones.build import backbones, build_backbone, get_backbone
-from search_spaces.backbones.registry import AttentionFactory, Backbone, register_backbone
+from typing import TYPE_CHECKING
+
+from search_spaces.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from search_spaces.backbones.attention import AttentionFactory
+    from search_spaces.backbones.build import backbones, build_backbone, get_backbone
+    from search_spaces.backbones.registry import Backbone, register_backbone
 
 __all__ = [
     "AttentionFactory",
@@ -16,5 +21,6 @@ __all__ = [
     "build_backbone",
     "get_backbone",
     "register_backbone",
-    "resnet_cifar",
 ]
+
+__getattr__ = lazy_attributes(__name__, __file__)

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any
 
 from torch import nn
 
-from search_spaces.backbones.registry import CATALOGUE, TIMM_PREFIX, AttentionFactory, Backbone
-from search_spaces.errors import UserError, unknown_name
-
-
-@cache
-def _load_all() -> None:
-    """Import every file of this folder, each of which enters its backbones."""
-    package = __name__.rpartition(".")[0]
-    for module in iter_modules(import_module(package).__path__, f"{package}."):
-        import_module(module.name)
+from search_spaces.backbones.attention import AttentionFactory
+from search_spaces.backbones.registry import BACKBONES, TIMM_PREFIX, Backbone
+from search_spaces.errors import UserError
 
 
 def backbones() -> list[Backbone]:
-    """Return the catalogue, in order of entry."""
-    _load_all()
-    return list(CATALOGUE.values())
+    """Return the catalogue; this imports torchvision."""
+    return BACKBONES.entries()
 
 
 def get_backbone(name: str) -> Backbone:
@@ -38,11 +27,7 @@ def get_backbone(name: str) -> Backbone:
         from search_spaces.backbones.timm_models import timm_backbone
 
         return timm_backbone(name.removeprefix(TIMM_PREFIX))
-    if name not in CATALOGUE:
-        _load_all()
-    if name not in CATALOGUE:
-        raise unknown_name("backbone", name, [*CATALOGUE, f"{TIMM_PREFIX}NAME"])
-    return CATALOGUE[name]
+    return BACKBONES.find(name)
 
 
 def build_backbone(
@@ -68,12 +53,15 @@ def build_backbone(
         UserError: no such backbone, or it does not take one of the options.
     """
     backbone = get_backbone(name)
+    for key in options.keys() & backbone.variant.keys():
+        raise UserError(f"backbone {name!r} takes no option {key!r}: its name says it")
     try:
         return backbone.builder(
             num_classes=num_classes,
             in_channels=in_channels,
             input_size=input_size,
             attention=attention or (lambda channels, size, stage: None),
+            **backbone.variant,
             **options,
         )
     except TypeError as error:

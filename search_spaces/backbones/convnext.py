@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights, list_models
 from torchvision.models.convnext import CNBlock, CNBlockConfig, ConvNeXt
 
-from search_spaces.backbones.registry import AttentionFactory, make_attention, register_backbone
+from search_spaces.backbones.attention import AttentionFactory, make_attention
+from search_spaces.backbones.registry import register_backbone
 from search_spaces.backbones.resnet import load_weights
 from search_spaces.errors import UserError
 
@@ -30,44 +31,73 @@ class AttentionCNBlock(CNBlock):
         return input + self.stochastic_depth(result)
 
 
-def _register(
-    name: str, depths: tuple[int, ...], widths: tuple[int, ...], stochastic_depth: float
-) -> None:
-    @register_backbone(
-        name,
-        stages=4,
-        summary=f"ConvNeXt of depths {depths} and widths {widths}; "
-        "options patch (4: stride of the stem) and weights (name or file)",
-        source="Liu et al., CVPR 2022, arXiv:2201.03545",
+@register_backbone(
+    "convnext_{size}",
+    stages=4,
+    summary="ConvNeXt of depths {depths} and widths {widths}; "
+    "options patch (4: stride of the stem) and weights (name or file)",
+    source="Liu et al., CVPR 2022, arXiv:2201.03545",
+    variants=[
+        {
+            "size": "atto",
+            "depths": (2, 2, 6, 2),
+            "widths": (40, 80, 160, 320),
+            "stochastic_depth": 0.0,
+        },
+        {
+            "size": "tiny",
+            "depths": (3, 3, 9, 3),
+            "widths": (96, 192, 384, 768),
+            "stochastic_depth": 0.1,
+        },
+        {
+            "size": "small",
+            "depths": (3, 3, 27, 3),
+            "widths": (96, 192, 384, 768),
+            "stochastic_depth": 0.4,
+        },
+        {
+            "size": "base",
+            "depths": (3, 3, 27, 3),
+            "widths": (128, 256, 512, 1024),
+            "stochastic_depth": 0.5,
+        },
+    ],
+)
+def build(
+    num_classes: int,
+    in_channels: int,
+    input_size: tuple[int, int],
+    attention: AttentionFactory,
+    size: str,
+    depths: tuple[int, ...],
+    widths: tuple[int, ...],
+    stochastic_depth: float,
+    patch: int = 4,
+    weights: str | Path | None = None,
+) -> ConvNeXt:
+    """Build a ConvNeXt with attention in every residual branch, before the layer scale."""
+    name = f"convnext_{size}"
+    sizes = _stage_sizes(name, input_size, patch)
+    network = ConvNeXt(
+        [
+            CNBlockConfig(width, following, depth)
+            for width, following, depth in zip(widths, (*widths[1:], None), depths, strict=True)
+        ],
+        stochastic_depth_prob=stochastic_depth,
+        num_classes=num_classes,
+        block=AttentionCNBlock,
     )
-    def build(
-        num_classes: int,
-        in_channels: int,
-        input_size: tuple[int, int],
-        attention: AttentionFactory,
-        patch: int = 4,
-        weights: str | Path | None = None,
-    ) -> ConvNeXt:
-        sizes = _stage_sizes(name, input_size, patch)
-        network = ConvNeXt(
-            [
-                CNBlockConfig(width, following, depth)
-                for width, following, depth in zip(widths, (*widths[1:], None), depths, strict=True)
-            ],
-            stochastic_depth_prob=stochastic_depth,
-            num_classes=num_classes,
-            block=AttentionCNBlock,
-        )
-        if (in_channels, patch) != (3, 4):
-            network.features[0][0] = _stem(in_channels, widths[0], patch)
-        for stage, layer in enumerate(network.features[1::2]):
-            for block in layer:
-                block.attention = make_attention(attention, widths[stage], sizes[stage], stage)
-        if weights is not None:
-            named = get_model_weights(name).__members__ if name in list_models() else {}
-            replaceable = ("features.0.0.", "classifier.2.")
-            load_weights(network, weights, named=named, replaceable=replaceable)
-        return network
+    if (in_channels, patch) != (3, 4):
+        network.features[0][0] = _stem(in_channels, widths[0], patch)
+    for stage, layer in enumerate(network.features[1::2]):
+        for block in layer:
+            block.attention = make_attention(attention, widths[stage], sizes[stage], stage)
+    if weights is not None:
+        named = get_model_weights(name).__members__ if name in list_models() else {}
+        replaceable = ("features.0.0.", "classifier.2.")
+        load_weights(network, weights, named=named, replaceable=replaceable)
+    return network
 
 
 def _stage_sizes(name: str, input_size: tuple[int, int], patch: int) -> list[tuple[int, int]]:
@@ -90,12 +120,3 @@ def _stem(in_channels: int, channels: int, patch: int) -> nn.Conv2d:
     assert stem.bias is not None
     nn.init.zeros_(stem.bias)
     return stem
-
-
-for _name, _depths, _widths, _stochastic_depth in (
-    ("convnext_atto", (2, 2, 6, 2), (40, 80, 160, 320), 0.0),
-    ("convnext_tiny", (3, 3, 9, 3), (96, 192, 384, 768), 0.1),
-    ("convnext_small", (3, 3, 27, 3), (96, 192, 384, 768), 0.4),
-    ("convnext_base", (3, 3, 27, 3), (128, 256, 512, 1024), 0.5),
-):
-    _register(_name, _depths, _widths, _stochastic_depth)

@@ -1,65 +1,75 @@
-"""The catalogue of backbones, and the contract by which attention enters one."""
+"""The catalogue of backbones, and the decorator that enters one. Loads without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from torch import nn
-
-from search_spaces.errors import UserError
-
-AttentionFactory = Callable[[int, tuple[int, int], int], nn.Module | None]
-"""``factory(channels, size, stage)`` gives the attention module of one block of a backbone.
-
-`channels` of the feature map, `size` its expected (H, W), `stage` counted from 0. None leaves the
-block without attention. The module maps (B, C, H, W) to the same shape. It is applied to the
-residual branch after its last normalisation, before the residual addition.
-"""
+from search_spaces.catalogue import Catalogue
+from search_spaces.declarations import Decorated, fill_in
 
 TIMM_PREFIX = "timm:"
 
-T = TypeVar("T", bound=Callable[..., nn.Module])
+T = TypeVar("T", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A catalogue row. `stages` is the number of stages that a per-stage genotype must have."""
+    """A catalogue row.
+
+    Attributes:
+        name: Name on the command line.
+        builder: See `register_backbone`.
+        stages: Number of stages that a per-stage genotype must have.
+        summary: One line for the catalogue.
+        source: The paper.
+        variant: Arguments of the builder that make this member of its family.
+    """
 
     name: str
-    builder: Callable[..., nn.Module]
+    builder: Callable[..., Any]
     stages: int
     summary: str
     source: str
+    variant: Mapping[str, Any] = field(default_factory=dict)
 
 
-CATALOGUE: dict[str, Backbone] = {}
+BACKBONES: Catalogue[Backbone] = Catalogue(
+    "backbone",
+    "search_spaces.backbones",
+    Decorated("register_backbone"),
+    also=(f"{TIMM_PREFIX}NAME",),
+)
 
 
-def register_backbone(name: str, *, stages: int, summary: str, source: str) -> Callable[[T], T]:
+def register_backbone(
+    name: str,
+    *,
+    stages: int,
+    summary: str,
+    source: str,
+    variants: Sequence[Mapping[str, Any]] = ({},),
+) -> Callable[[T], T]:
     """Enter a builder ``(num_classes, in_channels, input_size, attention, **options)``.
 
+    Args:
+        name: Name on the command line.
+        stages: Number of stages that a per-stage genotype must have.
+        summary: One line for the catalogue.
+        source: The paper.
+        variants: The members of a family, one row each: arguments that the builder takes besides.
+            `name`, `summary` and `source` are templates that they fill in (``"resnet{depth}"``).
+
     Raises:
-        UserError: the name is taken.
+        UserError: The name is taken.
     """
 
     def enter(builder: T) -> T:
-        if name in CATALOGUE:
-            raise UserError(f"backbone {name!r} is already registered")
-        CATALOGUE[name] = Backbone(name, builder, stages, summary, source)
+        for variant in variants:
+            texts = [fill_in(text, variant) for text in (name, summary, source)]
+            row = Backbone(texts[0], builder, stages, texts[1], texts[2], variant)
+            BACKBONES.enter(row.name, row, builder)
         return builder
 
     return enter
-
-
-def make_attention(
-    factory: AttentionFactory, channels: int, size: tuple[int, int], stage: int
-) -> nn.Module:
-    """Call the factory; the identity, which has no parameters, stands for None.
-
-    A builder calls it for block after block once the host is complete, so that neither the host's
-    initialisation reaches the attention's parameters nor the attention's draws change the host.
-    """
-    attention = factory(channels, size, stage)
-    return nn.Identity() if attention is None else attention

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from search_spaces.backbones.registry import AttentionFactory, make_attention, register_backbone
+from search_spaces.backbones.attention import AttentionFactory, make_attention
+from search_spaces.backbones.registry import register_backbone
 from search_spaces.errors import UserError
 
 
@@ -110,31 +111,38 @@ def _read_state_dict(weights: str | Path, named: Mapping[str, WeightsEnum]) -> M
     return state
 
 
-def _register(depth: int, block: type[BasicBlock | Bottleneck], layers: list[int]) -> None:
-    name = f"resnet{depth}"
-
-    @register_backbone(
-        name,
-        stages=4,
-        summary=f"torchvision ResNet-{depth}, 4 stages; option weights (name or file)",
-        source="He et al., CVPR 2016, arXiv:1512.03385",
-    )
-    def build(
-        num_classes: int,
-        in_channels: int,
-        input_size: tuple[int, int],
-        attention: AttentionFactory,
-        weights: str | Path | None = None,
-    ) -> ResNet:
-        network = ResNet(block, layers, num_classes)
-        if in_channels != 3:
-            network.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-            nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-        _place_attention(network, input_size, attention)
-        if weights is not None:
-            named = get_model_weights(name).__members__
-            load_weights(network, weights, named=named, replaceable=("conv1.", "fc."))
-        return network
+@register_backbone(
+    "resnet{depth}",
+    stages=4,
+    summary="torchvision ResNet-{depth}, 4 stages; option weights (name or file)",
+    source="He et al., CVPR 2016, arXiv:1512.03385",
+    variants=[
+        {"depth": 18, "layers": [2, 2, 2, 2]},
+        {"depth": 34, "layers": [3, 4, 6, 3]},
+        {"depth": 50, "layers": [3, 4, 6, 3]},
+        {"depth": 101, "layers": [3, 4, 23, 3]},
+    ],
+)
+def build(
+    num_classes: int,
+    in_channels: int,
+    input_size: tuple[int, int],
+    attention: AttentionFactory,
+    depth: int,
+    layers: list[int],
+    weights: str | Path | None = None,
+) -> ResNet:
+    """Build the ResNet of a depth: bottlenecks from 50 on (table 1 of the paper)."""
+    block = AttentionBottleneck if depth >= 50 else AttentionBasicBlock
+    network = ResNet(block, layers, num_classes)
+    if in_channels != 3:
+        network.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    _place_attention(network, input_size, attention)
+    if weights is not None:
+        named = get_model_weights(f"resnet{depth}").__members__
+        load_weights(network, weights, named=named, replaceable=("conv1.", "fc."))
+    return network
 
 
 def _place_attention(
@@ -147,12 +155,3 @@ def _place_attention(
         for block in layer:
             channels = block.expansion * block.conv2.out_channels
             block.attention = make_attention(attention, channels, (height, width), stage)
-
-
-for _depth, _block, _layers in (
-    (18, AttentionBasicBlock, [2, 2, 2, 2]),
-    (34, AttentionBasicBlock, [3, 4, 6, 3]),
-    (50, AttentionBottleneck, [3, 4, 6, 3]),
-    (101, AttentionBottleneck, [3, 4, 23, 3]),
-):
-    _register(_depth, _block, _layers)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.backbones.registry import AttentionFactory, make_attention, register_backbone
+from search_spaces.backbones.attention import AttentionFactory, make_attention
+from search_spaces.backbones.registry import register_backbone
 from search_spaces.errors import UserError
-
-DEPTHS = (8, 14, 20, 32, 44, 56)
 
 
 class CifarBlock(nn.Module):
@@ -74,34 +73,37 @@ def _stage(blocks: int, in_channels: int, channels: int, stride: int) -> nn.Sequ
     return nn.Sequential(first, *(CifarBlock(channels, channels, 1) for _ in range(blocks - 1)))
 
 
-def _register(depth: int) -> None:
-    @register_backbone(
-        f"resnet{depth}",
-        stages=3,
-        summary=f"CIFAR-style ResNet-{depth}, 3 stages; options width (16), stem_stride (1)",
-        source="He et al., CVPR 2016, section 4.2, arXiv:1512.03385",
-    )
-    def build(
-        num_classes: int,
-        in_channels: int,
-        input_size: tuple[int, int],
-        attention: AttentionFactory,
-        width: int = 16,
-        stem_stride: int = 1,
-    ) -> CifarResNet:
-        for name, value in (("width", width), ("stem_stride", stem_stride)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(
-                    f"option {name} of resnet{depth} is a positive integer, not {value!r}"
-                )
-        network = CifarResNet((depth - 2) // 6, width, num_classes, in_channels, stem_stride)
-        height, wide = (-(-side // stem_stride) for side in input_size)
-        for stage, layer in enumerate((network.layer1, network.layer2, network.layer3)):
-            for block in layer:
-                block.attention = make_attention(attention, width * 2**stage, (height, wide), stage)
-            height, wide = -(-height // 2), -(-wide // 2)
-        return network
-
-
-for _depth in DEPTHS:
-    _register(_depth)
+@register_backbone(
+    "resnet{depth}",
+    stages=3,
+    summary="CIFAR-style ResNet-{depth}, 3 stages; options width (16), stem_stride (1)",
+    source="He et al., CVPR 2016, section 4.2, arXiv:1512.03385",
+    variants=[
+        {"depth": 8},
+        {"depth": 14},
+        {"depth": 20},
+        {"depth": 32},
+        {"depth": 44},
+        {"depth": 56},
+    ],
+)
+def build(
+    num_classes: int,
+    in_channels: int,
+    input_size: tuple[int, int],
+    attention: AttentionFactory,
+    depth: int,
+    width: int = 16,
+    stem_stride: int = 1,
+) -> CifarResNet:
+    """Build the ResNet of a depth, with attention after each block's last normalisation."""
+    for name, value in (("width", width), ("stem_stride", stem_stride)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"option {name} of resnet{depth} is a positive integer, not {value!r}")
+    network = CifarResNet((depth - 2) // 6, width, num_classes, in_channels, stem_stride)
+    height, wide = (-(-side // stem_stride) for side in input_size)
+    for stage, layer in enumerate((network.layer1, network.layer2, network.layer3)):
+        for block in layer:
+            block.attention = make_attention(attention, width * 2**stage, (height, wide), stage)
+        height, wide = -(-height // 2), -(-wide // 2)
+    return network

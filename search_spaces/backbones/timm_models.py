@@ -23,12 +23,8 @@ from timm.models._efficientnet_blocks import SqueezeExcite
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
-from search_spaces.backbones.registry import (
-    TIMM_PREFIX,
-    AttentionFactory,
-    Backbone,
-    make_attention,
-)
+from search_spaces.backbones.attention import AttentionFactory, make_attention
+from search_spaces.backbones.registry import TIMM_PREFIX, Backbone
 from search_spaces.errors import UserError
 
 NOMINAL_SIZE = (7, 7)

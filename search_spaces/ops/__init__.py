@@ -1,6 +1,5 @@
-"""The operations of the block, one file a set, in one catalogue."""
+"""The operations of the block. Every file of this folder that registers one is in the catalogue."""
 
-from search_spaces.ops import channel_excite, channel_squeeze, spatial_excite, spatial_squeeze
 from search_spaces.ops.registry import (
     Operation,
     build_op,
@@ -12,11 +11,7 @@ from search_spaces.ops.registry import (
 __all__ = [
     "Operation",
     "build_op",
-    "channel_excite",
-    "channel_squeeze",
     "load_operations",
     "operations",
     "register_op",
-    "spatial_excite",
-    "spatial_squeeze",
 ]

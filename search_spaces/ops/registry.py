@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from search_spaces.catalogue import Catalogue
+from search_spaces.declarations import Decorated, first_line
 from search_spaces.errors import UserError, unknown_name
 from search_spaces.genotype import EDGE_KINDS, KINDS
 from search_spaces.space import OperationFile, SearchSpace
@@ -31,7 +33,15 @@ class Operation:
     source: str
 
 
-_CATALOGUE: dict[tuple[str, str], Operation] = {}
+OPERATIONS: dict[str, Catalogue[Operation]] = {
+    kind: Catalogue(
+        f"operation of kind {kind!r}",
+        "search_spaces.ops",
+        Decorated("register_op", ("kind", "name"), where=(("kind", kind),)),
+    )
+    for kind in KINDS
+}
+"""The catalogue of each kind."""
 
 
 def register_op(kind: str, name: str, *, source: str = "") -> Callable[[T], T]:
@@ -52,20 +62,11 @@ def register_op(kind: str, name: str, *, source: str = "") -> Callable[[T], T]:
         raise UserError(f"{name!r} cannot name an operation: use letters, digits and '_'")
 
     def enter(factory: T) -> T:
-        known = _CATALOGUE.get((kind, name))
-        if known and _origin(known.factory) != _origin(factory):
-            raise UserError(f"operation {name!r} of kind {kind!r} is already registered")
-        summary = (factory.__doc__ or "").strip().splitlines()
-        _CATALOGUE[kind, name] = Operation(
-            kind, name, factory, summary[0] if summary else "", source
-        )
+        summary = first_line(factory.__doc__)
+        OPERATIONS[kind].enter(name, Operation(kind, name, factory, summary, source), factory)
         return factory
 
     return enter
-
-
-def _origin(factory: Callable[..., Any]) -> tuple[str, str]:
-    return factory.__module__, factory.__qualname__
 
 
 class Stateless(nn.Module):
@@ -85,8 +86,8 @@ class Stateless(nn.Module):
 
 
 def operations(kind: str | None = None) -> list[Operation]:
-    """Return the catalogue, or the part of one kind, in order of entry."""
-    return [op for op in _CATALOGUE.values() if kind in (None, op.kind)]
+    """Return the operations of one kind, or of all."""
+    return [op for one in (KINDS if kind is None else (kind,)) for op in OPERATIONS[one].entries()]
 
 
 def build_op(
@@ -104,10 +105,7 @@ def build_op(
     Raises:
         UserError: no operation of that kind has this name.
     """
-    if (kind, name) not in _CATALOGUE:
-        allowed = [op.name for op in operations(kind)]
-        raise unknown_name(f"operation of kind {kind!r}", name, allowed)
-    factory = _CATALOGUE[kind, name].factory
+    factory = OPERATIONS[kind].find(name).factory
     if isinstance(factory, type):
         return factory(channels, size, affine=affine, device=device, dtype=dtype)
     return Stateless(factory)
@@ -123,10 +121,9 @@ def load_operations(space: SearchSpace) -> None:
         _run_operation_file(file)
     for edge, kind in EDGE_KINDS.items():
         for name in space.sets[space.edges[edge]]:
-            if (kind, name) not in _CATALOGUE:
-                allowed = [op.name for op in operations(kind)]
+            if name not in OPERATIONS[kind]:
                 what = f"operation of kind {kind!r} in space {space.name!r}"
-                raise unknown_name(what, name, allowed)
+                raise unknown_name(what, name, OPERATIONS[kind])
 
 
 @cache

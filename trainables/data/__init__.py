@@ -1,20 +1,27 @@
-"""Data sets by name, their splits, and batches on the device."""
+"""Data sets by name, their splits, and batches on the device.
 
-# Importing a data set's file enters it into the catalogue, in this order.
-from trainables.data import digits, fashion_mnist, cluttered, cifar, imagefolder  # noqa: F401, I001
-from trainables.data.augment import Augmentation, Normalisation
-from trainables.data.batches import Batches
-from trainables.data.dataset import ImageData, LabelledImages, RawData
-from trainables.data.registry import Dataset, datasets, load_dataset, register_dataset
-from trainables.data.shift import Shift, shift_data
-from trainables.data.splits import (
-    FinalData,
-    SearchData,
-    Splits,
-    final_data,
-    make_splits,
-    search_data,
-)
+Every file of this folder that registers a data set is part of the catalogue.
+"""
+
+from typing import TYPE_CHECKING
+
+from search_spaces.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from trainables.data.augment import Augmentation, Normalisation
+    from trainables.data.batches import Batches
+    from trainables.data.dataset import ImageData, LabelledImages, RawData
+    from trainables.data.load import load_dataset
+    from trainables.data.registry import Dataset, datasets, register_dataset
+    from trainables.data.shift import Shift, shift_data
+    from trainables.data.splits import (
+        FinalData,
+        SearchData,
+        Splits,
+        final_data,
+        make_splits,
+        search_data,
+    )
 
 __all__ = [
     "Augmentation",
@@ -36,3 +43,5 @@ __all__ = [
     "search_data",
     "shift_data",
 ]
+
+__getattr__ = lazy_attributes(__name__, __file__)

@@ -1,21 +1,21 @@
-"""The catalogue of data sets, and the decorator that enters one."""
+"""The catalogue of data sets, and the decorator that enters one. Loads without torch."""
 
 from __future__ import annotations
 
-import inspect
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import ConfigDict, ValidationError, validate_call
+from search_spaces.catalogue import Catalogue
+from search_spaces.declarations import Decorated
+from search_spaces.errors import UserError
 
-from search_spaces.errors import UserError, shorten, unknown_name
-from trainables.data.augment import Augmentation
-from trainables.data.dataset import ImageData, RawData
+if TYPE_CHECKING:
+    from trainables.data.augment import Augmentation
+    from trainables.data.dataset import RawData
 
-Loader = TypeVar("Loader", bound=Callable[..., RawData])
+Loader = TypeVar("Loader", bound="Callable[..., RawData]")
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,12 @@ class Dataset:
     loader: Callable[..., RawData]
     source: str
     summary: str
-    augmentation: Augmentation
+    augmentation: Augmentation | None
 
 
-_CATALOGUE: dict[str, Dataset] = {}
+DATASETS: Catalogue[Dataset] = Catalogue(
+    "data set", "trainables.data", Decorated("register_dataset")
+)
 
 
 def register_dataset(
@@ -48,64 +50,15 @@ def register_dataset(
     """
 
     def enter(loader: Loader) -> Loader:
-        known = _CATALOGUE.get(name)
-        if known and known.loader.__qualname__ != loader.__qualname__:
-            raise UserError(f"data set {name!r} is already registered: choose another name")
-        _CATALOGUE[name] = Dataset(name, loader, source, summary, augmentation or Augmentation())
+        DATASETS.enter(name, Dataset(name, loader, source, summary, augmentation), loader)
         return loader
 
     return enter
 
 
 def datasets() -> list[Dataset]:
-    """Return the catalogue in order of entry."""
-    return list(_CATALOGUE.values())
-
-
-def load_dataset(name: str, root: str | Path | None = None, **options: Any) -> ImageData:
-    """Load a data set into memory.
-
-    Args:
-        name: a registered name.
-        root: the folder to look in; the default is the folder that $SASE_DATA names, if set.
-        options: what the set's loader takes besides, such as ``download`` or ``image_size``.
-
-    Raises:
-        UserError: unknown name or option; the set is missing, or its files are damaged.
-    """
-    if name not in _CATALOGUE:
-        raise unknown_name("data set", name, _CATALOGUE)
-    row = _CATALOGUE[name]
-    _check_options(row, options)
-    root = root or os.environ.get("SASE_DATA")
-    folder = Path(os.path.expanduser(root)) if root else None
-    if folder and not os.path.isdir(folder):
-        raise UserError(f"there is no folder {root} for data set {name!r}")
-    try:
-        raw = validate_call(config=ConfigDict(strict=True))(row.loader)(folder, **options)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise UserError(
-            f"option {problem['loc'][0]} of data set {name!r}: {problem['msg']}, not "
-            f"{shorten(repr(problem['input']))}"
-        ) from None
-    return ImageData(
-        raw.images,
-        raw.labels,
-        raw.class_names,
-        raw.test,
-        name=name,
-        augmentation=row.augmentation,
-    )
-
-
-def _check_options(row: Dataset, options: dict[str, Any]) -> None:
-    _, *allowed = inspect.signature(row.loader).parameters
-    for option in options:
-        if not allowed:
-            raise UserError(f"data set {row.name!r} takes no options: leave out {option!r}")
-        if option not in allowed:
-            raise unknown_name(f"option of data set {row.name!r}", option, allowed)
+    """Return the catalogue."""
+    return DATASETS.entries()
 
 
 def missing_set(name: str, looked_in: Iterable[Path], remedy: str) -> UserError:

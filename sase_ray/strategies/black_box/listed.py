@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sase_ray.strategies import Plan, SearchTask
 from sase_ray.strategies.black_box.grid import GridSearch
+from sase_ray.strategies.contract import Plan, SearchTask
 from trainables.proxy.instrumented import StudiedTrainable
 
 

@@ -75,7 +75,7 @@ def test_register_a_class() -> None:
 
 
 def test_a_name_is_taken_once() -> None:
-    with pytest.raises(UserError, match="'gap' of kind 'channel_squeeze' is already registered"):
+    with pytest.raises(UserError, match="kind 'channel_squeeze' 'gap' is already registered"):
 
         @register_op("channel_squeeze", "gap")
         def another(x: Tensor) -> Tensor:

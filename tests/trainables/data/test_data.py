@@ -36,7 +36,7 @@ def no_debian(monkeypatch, tmp_path):
 def test_catalogue_has_the_documented_sets():
     rows = {row.name: row for row in datasets()}
     expected = ["digits", "fashion_mnist", "cluttered_fashion_mnist", "cifar10", "cifar100"]
-    assert list(rows)[:6] == [*expected, "imagefolder"]
+    assert {*expected, "imagefolder"} <= rows.keys()
     assert all(row.source and row.summary for row in rows.values())
     assert not rows["digits"].augmentation.flip
     assert rows["cifar10"].augmentation.flip

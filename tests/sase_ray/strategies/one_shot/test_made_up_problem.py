@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from sase_ray.strategies import OneShot
 from sase_ray.strategies.catalogue import strategies
 from sase_ray.strategies.one_shot.sampled import SharedWeightsSearch
-from search_spaces.backbones import registry
+from search_spaces.backbones import register_backbone
 from search_spaces.block import Join
 from search_spaces.genotype import EDGE_KINDS, EDGES, KINDS, Genotype
 from search_spaces.network import NetworkSpec
@@ -102,8 +102,7 @@ class Host(nn.Module):
 @pytest.fixture
 def problem(monkeypatch):
     """Enter host and operations; return the job of a seed, the best genotype among them."""
-    host = registry.Backbone("made_up", Host, 1, "made up", "made up")
-    monkeypatch.setitem(registry.CATALOGUE, "made_up", host)
+    register_backbone("made_up", stages=1, summary="made up", source="made up")(Host)
     monkeypatch.setattr(supernet_module, "LOOKS", 0)
     for kind in KINDS:
         for name, added, multiplied in [("passes", 0, 0), ("noisy", 1, 0), ("shaken", 0, 1)]:

@@ -1,0 +1,11 @@
+"""The catalogue of search strategies. Loads without torch and Ray."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from search_spaces.catalogue import Catalogue
+from search_spaces.declarations import Subclassed
+
+STRATEGIES: Catalogue[Any] = Catalogue("strategy", "sase_ray.strategies", Subclassed())
+"""Subclasses of `Strategy` by name: every class of this folder with a name of its own."""
