@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
+from sase_ray.protocols import FOLDER, presets
 from search_spaces.errors import UserError, explain_validation_error, shorten
 from search_spaces.user_files import parse_yaml, read_yaml_mapping
 from trainables.data import Shift
@@ -155,11 +155,6 @@ class Config(_Section):
     )
 
 
-def presets() -> tuple[str, ...]:
-    """Return the data sets that have a preset protocol."""
-    return tuple(sorted(path.stem for path in _preset_folder().glob("*.yaml")))
-
-
 def load_config(
     path: str | Path | Config | Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -200,7 +195,7 @@ def load_config(
         dataset = given.get("dataset", dataset)
     merged: Mapping[str, Any] = {}
     if dataset in presets() and not whole:
-        preset = _preset_folder() / f"{dataset}.yaml"
+        preset = FOLDER / f"{dataset}.yaml"
         merged = read_yaml_mapping(preset, "preset")
     for where, given in sources:
         merged = _merge(_without_old_options(merged, given), given)
@@ -266,7 +261,3 @@ def _parse_assignment(text: str) -> dict[str, Any]:
 
 def _shown(assignment: str) -> str:
     return f"--set {shorten(assignment)}"
-
-
-def _preset_folder() -> Path:
-    return Path(str(resources.files("sase_ray"))) / "protocols"

@@ -6,18 +6,18 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from sase_ray.config import Config
+from sase_ray.protocols import FOLDER
 from sase_ray.statistics.variance_components import Scores, icc_interval, variance_components
 from search_spaces.errors import UserError, shorten
 from search_spaces.space import SearchSpace, describe_space
 
-BUNDLED = Path(str(resources.files("sase_ray"))) / "protocols" / "reliability.csv"
+BUNDLED = FOLDER / "reliability.csv"
 MOST_ROWS = 100_000
 NUMBERS = dict.fromkeys(("epoch", "genotypes", "seeds", "icc", "icc_low", "icc_high"), "float64")
 """Columns of a reliability table that are read, but for the protocol and the metric."""

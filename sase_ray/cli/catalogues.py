@@ -47,7 +47,7 @@ def spaces() -> None:
 
 def datasets() -> None:
     """List the data sets."""
-    from sase_ray.config import presets
+    from sase_ray.protocols import presets
     from trainables.data.registry import DATASETS
 
     rows = [

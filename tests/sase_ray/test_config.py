@@ -9,7 +9,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sase_ray.config import Config, load_config, presets
+from sase_ray.config import Config, load_config
+from sase_ray.protocols import presets
 from search_spaces.errors import UserError
 
 

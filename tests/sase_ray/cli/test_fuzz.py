@@ -20,8 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sase_ray.analysis.proxy_reliability import measured_reliability, protocol_key
-from sase_ray.config import Config, load_config, presets
+from sase_ray.config import Config, load_config
 from sase_ray.execution.experiment import Setup
+from sase_ray.protocols import presets
 from sase_ray.tabular_benchmark.benchmark import TabularBenchmark
 from sase_ray.tabular_benchmark.file_format import SCHEMA
 from search_spaces.errors import UserError
