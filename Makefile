@@ -4,25 +4,31 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TEST_THREADS ?= 1
-PYTEST := OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest -q -n 2
-WHOLE := --dist loadfile --no-loadscope-reorder
+# More than the cores: tests with real processes mostly wait. Each takes up to 4 GiB of memory.
+TEST_WORKERS ?= 4
+PYTEST := OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest -q
+WHOLE := $(PYTEST) -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations=40
 
-.PHONY: demo test coverage check lint format bench clean
+.PHONY: demo test test-all coverage check lint format bench clean
 
 demo: $(READY)
 	$(BIN)/sase-ray compare --dataset digits --strategies random,tpe-asha,darts
 	$(BIN)/sase-ray compare --on table --seeds 100
 
+# Everything that a change is held to; tests marked `full` guard what changes rarely break.
 test: $(READY)
-	$(PYTEST) $(WHOLE)
+	$(WHOLE) -m "not full"
 
-# The same, and which lines they reach; a third slower.
+test-all: $(READY)
+	$(WHOLE)
+
+# All of them, and which lines they reach; a third slower.
 coverage: $(READY)
-	$(PYTEST) $(WHOLE) --cov --cov-report=term
+	$(WHOLE) --cov --cov-report=term
 
 # The developer's quick loop.
 check: $(READY) lint
-	$(PYTEST) -m "not ray and not slow" -x
+	$(PYTEST) -n 2 -m "not ray and not slow and not full" -x
 
 # Ratios that the project promises, and whether they hold here; exits 0 either way.
 bench: $(READY)

@@ -25,6 +25,9 @@ from typer.testing import CliRunner
 from sase_ray.cli import app
 from sase_ray.config import load_config
 from sase_ray.strategies.catalogue import make_strategy
+from tests.patience import PATIENCE
+
+pytestmark = pytest.mark.full
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -251,7 +254,7 @@ def test_the_slurm_script_compares_on_all_nodes_of_its_job(tmp_path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=PATIENCE,
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)

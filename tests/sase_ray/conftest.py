@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 
 from sase_ray.tabular_benchmark.benchmark import TabularBenchmark
 from search_spaces.space import SearchSpace, describe_space
+from tests.patience import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,11 +57,20 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
             capture_output=True,
             text=True,
             env=environment,
-            timeout=180,
+            timeout=PATIENCE,
             **options,
         )
 
     return run
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _check_alive(process: subprocess.Popen[Any]) -> None:
+    assert process.poll() is None, f"it ended with code {process.returncode}"
 
 
 def _free_ports(count: int) -> list[int]:
@@ -104,14 +113,7 @@ def head() -> Iterator[tuple[str, dict[str, str]]]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 90
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
-                    break
-            assert started.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.3)
+        wait_until(lambda: _answers(dashboard), lambda: _check_alive(started))
         yield f"http://127.0.0.1:{dashboard}", environment
     finally:
         started.terminate()

@@ -16,6 +16,7 @@ from sase_ray.cluster import connection
 from sase_ray.cluster import slots as slots_module
 from sase_ray.config import ResourcesConfig
 from search_spaces.errors import UserError
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[3]
 
@@ -162,7 +163,7 @@ finally:
 @pytest.mark.slow
 def test_a_share_of_a_gpu_is_counted_over_two_real_nodes():
     done = subprocess.run(
-        [sys.executable, "-c", TWO_NODES], capture_output=True, text=True, timeout=180
+        [sys.executable, "-c", TWO_NODES], capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr[-2000:]
     # The first node has room for three trials by its CPUs, the second for four by its GPU.
@@ -183,7 +184,7 @@ def meeting(z):
     here, markers = ray.get_runtime_context(), Path({markers!r})
     share = here.get_assigned_resources()["GPU"]
     (markers / f"{{here.get_node_id()}}-{{share}}-{{os.getpid()}}").touch()
-    end = time.monotonic() + 60
+    end = time.monotonic() + 900
     while len(list(markers.iterdir())) < 2:
         assert time.monotonic() < end, "no other trial ran at the same time"
         time.sleep(0.01)
@@ -226,6 +227,7 @@ finally:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.full
 def test_trials_wait_for_a_node_that_joins_late_and_share_its_gpu(write_space, tmp_path):
     (markers := tmp_path / "markers").mkdir()
     choices = {"refine_excite": ["meeting"], "spatial_excite": ["affine", "conv3x3"]}
@@ -235,7 +237,7 @@ def test_trials_wait_for_a_node_that_joins_late_and_share_its_gpu(write_space, t
         [sys.executable, "-c", LATE_NODE, str(tmp_path / "results"), str(path)],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     late = done.stdout.split()[-1]
@@ -245,6 +247,7 @@ def test_trials_wait_for_a_node_that_joins_late_and_share_its_gpu(write_space, t
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.full
 def test_ray_job_submit_runs_a_comparison_on_the_cluster(head, tiny, tmp_path):
     address, environment = head
     copy = tmp_path / "copy"
@@ -256,14 +259,14 @@ def test_ray_job_submit_runs_a_comparison_on_the_cluster(head, tiny, tmp_path):
     (copy / "small.yaml").write_text(yaml.safe_dump({**small, "baselines": ["none"]}))
     submit = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", address]
     submit += ["--working-dir", str(copy), "--", sys.executable, "-m", "sase_ray", "compare"]
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + PATIENCE
     while True:
         done = subprocess.run(
             [*submit, "--config", "small.yaml"],
             env=environment,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=PATIENCE,
         )
         # The dashboard answers before the agent that runs jobs is there.
         if "No available agent" not in done.stderr or time.monotonic() > deadline:

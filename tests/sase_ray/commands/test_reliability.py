@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +22,7 @@ from sase_ray.config import load_config
 from sase_ray.execution.experiment import Setup
 from sase_ray.tabular_benchmark.benchmark import TabularBenchmark
 from search_spaces.errors import UserError
+from tests.patience import PATIENCE, wait_until
 from trainables.proxy.trainable import ProxyTrainable
 from trainables.proxy.warm_host import train_host
 
@@ -216,6 +216,7 @@ def test_a_space_is_tabulated_in_one_sitting_or_several(small_space, ray_cluster
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_killed_tabulation_is_gone_on_with(write_space, tiny, tmp_path) -> None:
     space = write_space(
         {"channel_excite": ["affine", "conv3", "fc"], "spatial_squeeze": ["gap", "pnorm"]}
@@ -232,16 +233,14 @@ def test_a_killed_tabulation_is_gone_on_with(write_space, tiny, tmp_path) -> Non
     driver = subprocess.Popen(
         [sys.executable, "-c", program], env=environment, start_new_session=True
     )
-    deadline = time.monotonic() + 120
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(path.exists)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
     before = pd.read_parquet(path)
     done = before[before["epoch"] == 2]
     assert 1 <= len(done) < 8
 
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=180)
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=PATIENCE)
     after = pd.read_parquet(path)
     assert not after.duplicated(["genotype", "seed", "epoch"]).any()
     assert len(after) == 8 * 2

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import yaml
 
 from sase_ray.results.folder import RunFolder
 from search_spaces.errors import UserError
+from tests.patience import PATIENCE, wait_until
 from trainables.persistence.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -76,14 +76,13 @@ class Runs:
         return Path(process.output.name).read_text()  # type: ignore[attr-defined]
 
     def wait_until(self, process: subprocess.Popen, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 120
-        while not condition():
+        def check() -> None:
             assert process.poll() is None, self.said(process)
-            assert time.monotonic() < deadline, self.said(process)
-            time.sleep(0.05)
+
+        wait_until(condition, check)
 
     def end(self, process: subprocess.Popen, code: int = 0) -> str:
-        assert process.wait(240) == code, self.said(process)
+        assert process.wait(PATIENCE) == code, self.said(process)
         return self.said(process)
 
     def resume(self, *arguments: str, run: str | Path | None = None) -> str:
@@ -135,6 +134,7 @@ def assert_equal(tables, others):
     ), "no number is missing"
 
 
+@pytest.mark.full
 def test_a_driver_killed_twice_and_in_its_final_trainings(runs, undisturbed):
     driver = runs.compare()
     runs.wait_until(driver, runs.is_at_work)
@@ -214,13 +214,14 @@ finally:
 """
 
 
+@pytest.mark.full
 def test_a_node_that_dies_with_its_trials(runs, undisturbed):
     done = subprocess.run(
         [sys.executable, "-c", NODES, str(runs.folder)],
         env=runs.environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "a node for another" in done.stdout
@@ -239,6 +240,7 @@ input()
 """
 
 
+@pytest.mark.full
 def test_the_head_of_the_cluster_goes_and_another_cluster_takes_over(runs, undisturbed):
     cluster = subprocess.Popen(
         [sys.executable, "-c", HEAD],

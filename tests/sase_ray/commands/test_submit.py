@@ -20,6 +20,7 @@ from ray.job_submission import JobStatus
 from sase_ray.cli import app
 from sase_ray.cluster import job_client
 from search_spaces.errors import UserError
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -214,7 +215,7 @@ def _runner(head, tmp_path, command):
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
         )
 
     return run
@@ -292,7 +293,7 @@ def test_ctrl_c_stops_the_following_and_not_the_job(ray_job, head, endless, tmp_
         if "begins, budget" in line:
             break
     following.send_signal(signal.SIGINT)
-    _, told = following.communicate(timeout=30)
+    _, told = following.communicate(timeout=PATIENCE)
     assert following.returncode == 1
     assert told.startswith("the job continues: ")
     assert f"`ray job stop long --address {address}`" in told

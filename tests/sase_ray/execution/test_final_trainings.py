@@ -22,6 +22,7 @@ def short(tiny):
     return {**tiny, **few, "resources": resources}
 
 
+@pytest.mark.full
 def test_a_comparison_with_two_workers_says_what_one_worker_would(short):
     final = {**short["final"], "workers": 2, "gradcam_images": 2}
     done = compare(**{**short, "final": final}, run="two")

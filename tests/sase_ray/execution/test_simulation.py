@@ -53,7 +53,13 @@ class LookedUp(tune.Trainable):
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("name", BLACK_BOX)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in {"random", "tpe-asha"} else pytest.param(name, marks=pytest.mark.full)
+        for name in BLACK_BOX
+    ],
+)
 def test_a_search_takes_the_same_steps_as_under_ray_tune(
     name, made_up_table, ray_cluster, tmp_path
 ) -> None:

@@ -25,6 +25,7 @@ from sase_ray.monitoring import tensorboard_summary
 from sase_ray.monitoring.tensorboard_live import TensorBoardLogs
 from sase_ray.monitoring.tensorboard_summary import write_summaries
 from search_spaces.space import SearchSpace
+from tests.patience import PATIENCE
 from trainables.persistence.store import StorageError
 
 SPACE = SearchSpace.load("sase_tiny")
@@ -289,7 +290,7 @@ def ask(folder, tmp_path_factory):
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + PATIENCE
         while not (found := re.search(r"http://127\.0\.0\.1:\d+/", log.read_text())):
             assert server.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
@@ -300,7 +301,7 @@ def ask(folder, tmp_path_factory):
             url += f"?{urllib.parse.urlencode(query)}" if query else ""
             data = None if body is None else json.dumps(body).encode()
             asked = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-            with urllib.request.urlopen(asked, timeout=20) as answer:
+            with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
                 content = answer.read()
                 is_json = "json" in answer.headers["Content-Type"]
                 return json.loads(content) if is_json else content

@@ -178,6 +178,7 @@ def test_latex_cells_have_a_minus_and_break_where_they_are_long(copied):
     assert digest in text.replace(r"\allowbreak{}", "")
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex")
 def test_latex_compiles(copied, tmp_path):
     write_report([copied], "latex", tmp_path / "report.tex")

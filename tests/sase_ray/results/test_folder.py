@@ -18,6 +18,7 @@ from sase_ray.results import environment
 from sase_ray.results import folder as results
 from sase_ray.results.folder import RunFolder, check_new
 from search_spaces.errors import UserError
+from tests.patience import PATIENCE
 from trainables.persistence.store import StorageError
 
 
@@ -74,7 +75,9 @@ folder.write_table(sys.argv[2], [{"a": 2}])
 def test_a_process_killed_in_the_middle_of_a_write_leaves_the_old_file(folder):
     for name in ("t", "other"):
         done = subprocess.run(
-            [sys.executable, "-c", KILLED, str(folder.path), name], cwd=os.getcwd(), timeout=120
+            [sys.executable, "-c", KILLED, str(folder.path), name],
+            cwd=os.getcwd(),
+            timeout=PATIENCE,
         )
         assert done.returncode == -signal.SIGKILL
     assert [p.name for p in folder.path.glob("*.parquet")] == ["t.parquet"]

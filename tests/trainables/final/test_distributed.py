@@ -174,6 +174,7 @@ def mortal(z):
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_worker_that_is_killed_leaves_the_result_as_it_is(
     make_final, data, together, write_space, tmp_path
 ):
@@ -197,6 +198,7 @@ def grumpy(z):
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_training_that_fails_every_time_says_why(make_final, together, write_space, monkeypatch):
     monkeypatch.setattr(distributed, "MAX_FAILURES", 0)
     space = write_space({"channel_excite": ["grumpy"]}, GRUMPY)
