@@ -80,6 +80,26 @@ def regret_blocks(ends: pd.DataFrame) -> pd.DataFrame:
     return ends.pivot(index="seed", columns="strategy", values="regret")
 
 
+def validity_sentence(table: TabularBenchmark) -> str:
+    """Say whether the table is known to rank genotypes as what is wanted does."""
+    validity = table.validity
+    if validity is None:
+        return (
+            "Validity: whether this table ranks genotypes as final trainings do has not been "
+            "measured; what follows holds for the table only."
+        )
+    found = (
+        f"Kendall's tau is {validity.tau:.2f} with the {validity.of} (p = {validity.p_value:.2g}, "
+        f"{validity.genotypes} genotypes)"
+    )
+    if validity.p_value < SIGNIFICANCE and validity.tau > 0:
+        return f"Validity: this table ranks genotypes as final trainings do: {found}."
+    return (
+        f"Validity: this table is not shown to rank genotypes as final trainings do: {found}; what "
+        f"follows holds for the table only."
+    )
+
+
 def reading_of(
     ranking: pd.DataFrame,
     ends: pd.DataFrame,
@@ -87,7 +107,8 @@ def reading_of(
     metric: str,
     noise: bool,
 ) -> Iterator[str]:
-    """Return the sentences on a ranking of strategies by regret."""
+    """Return the sentences on a ranking of strategies by regret, the table's validity first."""
+    yield validity_sentence(table)
     unit, scale = ("nats", 1.0) if metric == "val_loss" else ("points", 100.0)
     if len(ranking) > 1:
         p = overall(regret_blocks(ends))
@@ -106,15 +127,22 @@ def reading_of(
     floor = scale * table.regret(table.best(metric), metric)
     yield (
         f"For scale: a genotype picked blindly has a mean regret of {chance:.4f} {unit}, the one "
-        f"recorded best on validation images {floor:.4f}."
+        f"recorded best on validation images {floor:.4f}; the best has 0."
     )
     try:
         icc, agreement = table.reliability(metric).icc(), table.test_agreement(metric)
     except UserError:
         yield "No genotype of this table has several seeds, so its noise is not known."
         return
-    seen = "every search drew its trainings with that noise" if noise else "searches saw none of it"
-    yield f"The ICC of one training in this table is {icc:.2f}; {seen}."
+    seen = (
+        "every search drew its trainings with the measured noise, around true scores drawn anew"
+        if noise
+        else "every search saw the recorded trainings"
+    )
+    yield (
+        f"The ICC of one training in this table is {icc:.2f} (of the scores as recorded, as "
+        f"`sase-ray reliability` has it); {seen}."
+    )
     yield (
         f"Validation and test images agree on the genotypes with a correlation of "
         f"{agreement:.2f}, noise taken out."

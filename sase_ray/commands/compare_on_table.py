@@ -1,4 +1,4 @@
-"""Compares black-box strategies on a table of truth: hundreds of searches, nothing trained."""
+"""Compare black-box strategies on a ground-truth table: hundreds of searches, no training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sase_ray.tabular_benchmark.benchmark import TEST, TabularBenchmark
 from search_spaces.errors import UserError
 
 CHUNK = 10
-"""Searches that a Ray task runs one after the other."""
+"""Number of searches that a Ray task runs one after the other."""
 
 
 DEFAULT_TRIALS = 40
@@ -34,14 +34,14 @@ DEFAULT_TRIALS = 40
 
 @dataclass(frozen=True)
 class TableComparison:
-    """What a comparison on a table came to.
+    """The result of a comparison on a table.
 
     Attributes:
-        folder: where everything is written.
-        table: a row a strategy, least mean regret first, see `rank_strategies`.
+        folder: Folder where everything is written.
+        metric: Metric that searches ranked by.
+        table: One row per strategy, best mean rank first, see `rank_strategies`.
         curves: `strategy`, `samples`, and the mean regret there with its 95% interval.
-        metric: that searches ranked by.
-        reading: what can be said about it, in sentences.
+        reading: Sentences on what the numbers mean, the validity of the table first.
     """
 
     folder: Path
@@ -66,25 +66,26 @@ def compare_on_table(
     run: str | None = None,
     console: Console | None = None,
 ) -> TableComparison:
-    """Run strategies against a table of truth in place of training.
+    """Run strategies against a ground-truth table in place of training.
 
-    A search sees validation metrics of the epochs that it has paid for. What it answers with is
-    judged by its recorded test metric, against the best of the table.
+    A search sees validation metrics of the epochs that it has paid for. Its answer is judged by
+    its true test metric, against that of the best genotype. The searches of one seed share a world:
+    true scores, drawn so that they agree with the table (see `TabularBenchmark.draw`).
 
     Args:
-        table: the table or its path; the default is the bundled one.
-        names: black-box strategies; the default is all.
-        budget: training samples a search; the default is that of 40 full trials.
-        seeds: searches of each strategy.
-        metric: what searches rank by, `val_loss` or `val_accuracy`.
-        noise: draw each training anew with the measured noise; otherwise every search sees what
-            was recorded.
-        workers: trials that a search runs at a time, on a simulated clock.
-        options: of strategies, by name.
-        resources: the Ray cluster to run on.
-        results: folder in which the run's folder is made.
-        run: its name.
-        console: where progress goes; standard output if None.
+        table: The table or its path; the default is the bundled one.
+        names: Black-box strategies; the default is all.
+        budget: Training samples per search; the default is that of 40 full trials.
+        seeds: Number of searches of each strategy.
+        metric: Metric that searches rank by, `val_loss` or `val_accuracy`.
+        noise: Draw truth and trainings for every seed again, with the measured noise; otherwise
+            every search sees what was recorded, and regret is the one expected.
+        workers: Number of trials that a search runs at a time, on a simulated clock.
+        options: Options of strategies, by name.
+        resources: The Ray cluster to run on.
+        results: Folder in which the run's folder is made.
+        run: Name of the run's folder.
+        console: Console for progress; standard output if None.
 
     Raises:
         UserError: something is unknown, or does not fit; nothing has been written.
@@ -208,11 +209,12 @@ def search_table(
     """Run one search on a table; return a row each time its incumbent changes, and one at its end.
 
     Rows have `strategy`, `seed`, `samples` and `seconds` (of all trials so far, and of the warm
-    host), `trials` begun so far, `genotype`, and `regret`: its recorded test metric against the
-    best of the table, 0 or more.
+    host), `trials` begun so far, `genotype`, and `regret`: how much worse its true test metric is
+    than that of the best, 0 or more; with noise in the world of the seed.
     """
     task = table_task(table, seed=seed, budget=budget, metric=metric)
     look: Look = partial(table.draw, seed=seed) if noise else table.lookup
+    regret = partial(table.regret, metric=metric, seed=seed if noise else None)
     history = simulate_search(
         strategy, task, look, workers=workers, seconds_before=table.seconds_of_host
     )
@@ -224,10 +226,10 @@ def search_table(
         if row["incumbent"] != incumbent:
             incumbent = row["incumbent"]
             rows.append(_point(row["search_samples"], row["search_seconds"], len(trials)))
-            rows[-1] |= {"genotype": incumbent, "regret": table.regret(incumbent, metric)}
+            rows[-1] |= {"genotype": incumbent, "regret": regret(incumbent)}
     answer = str(strategy.conclude(history, task)[0][0])
     rows.append(_point(history.samples, history.seconds, len(trials)))
-    rows[-1] |= {"genotype": answer, "regret": table.regret(answer, metric)}
+    rows[-1] |= {"genotype": answer, "regret": regret(answer)}
     return [{"strategy": strategy.label, "seed": seed} | row for row in rows]
 
 

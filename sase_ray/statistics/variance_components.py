@@ -1,4 +1,4 @@
-"""How far a proxy protocol ranks genotypes, and not seeds.
+"""How well a proxy protocol ranks genotypes, and not seeds.
 
 The same genotypes are trained with several seeds. A score of genotype g with seed s is taken as
 mu + G_g + S_s + E_gs (two-way random effects, one observation a cell). G is what a search is
@@ -93,6 +93,71 @@ def variance_components(scores: Scores) -> VarianceComponents:
     )
 
 
+def residuals(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what the means of genotypes and seeds leave of scores (genotype, seed, ...)."""
+    means = scores.mean(axis=1, keepdims=True) + scores.mean(axis=0, keepdims=True)
+    return scores - means + scores.mean(axis=(0, 1), keepdims=True)
+
+
+def covariance_components(
+    scores: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Estimate the covariances of several scores of the same trainings.
+
+    By the mean products of a two-way ANOVA, of which `variance_components` is the diagonal.
+
+    Args:
+        scores: (genotype, seed, score), finite, at least two genotypes and two seeds.
+
+    Returns:
+        Of the genotypes' effects, (score, score), which may have negative eigenvalues, and of the
+        noise of a training, of the same shape.
+    """
+    genotypes, seeds = scores.shape[:2]
+    own = scores.mean(axis=1) - scores.mean(axis=(0, 1))
+    rest = residuals(scores)
+    noise = np.einsum("gsa,gsb->ab", rest, rest) / ((genotypes - 1) * (seeds - 1))
+    return (own.T @ own) / (genotypes - 1) - noise / seeds, noise
+
+
+def nearest_covariance(estimate: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a positive semidefinite matrix close to an estimated covariance.
+
+    Negative eigenvalues of the correlations are set to 0, and the variances are kept; a variable
+    whose variance was estimated at 0 or less has none, and no covariance either.
+    """
+    spread = np.sqrt(np.clip(np.diag(estimate), 0, None))
+    scale = np.outer(spread, spread)
+    correlation = np.divide(estimate, scale, out=np.zeros_like(estimate), where=scale > 0)
+    values, vectors = np.linalg.eigh(correlation)
+    positive = (vectors * np.clip(values, 0, None)) @ vectors.T
+    size = np.sqrt(np.clip(np.diag(positive), 0, None))
+    unit = np.outer(size, size)
+    return scale * np.divide(positive, unit, out=np.zeros_like(positive), where=unit > 0)
+
+
+def best_linear_prediction(
+    deviation: NDArray[np.float64], effects: NDArray[np.float64], noise: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Predict the true effects of genotypes from their observed means, several scores jointly.
+
+    Henderson, "Best linear unbiased estimation and prediction under a selection model",
+    Biometrics 1975. Under normality the prediction is the mean of what the effects can be given
+    the data, and the error their covariance.
+
+    Args:
+        deviation: (genotype, score), of a genotype's mean from that of all.
+        effects: (score, score), the covariance of the genotypes' effects.
+        noise: (genotype, score, score), the covariance of the noise of that mean.
+
+    Returns:
+        The predictions (genotype, score) and the covariances of their errors
+        (genotype, score, score).
+    """
+    weights = effects @ np.linalg.pinv(effects + noise, rcond=1e-10, hermitian=True)
+    return np.einsum("gab,gb->ga", weights, deviation), effects - weights @ effects
+
+
 def genotype_correlation(first: Scores, second: Scores) -> float:
     """Return the correlation of the genotypes' effects on two scores of the same trainings.
 
@@ -103,24 +168,12 @@ def genotype_correlation(first: Scores, second: Scores) -> float:
         first: as for `variance_components`.
         second: the other score, of the same genotypes and seeds.
     """
-
-    def component(a: Scores, b: Scores) -> float:
-        genotypes, seeds = a.shape
-        own = [s.mean(axis=1) - s.mean() for s in (a, b)]
-        rest = [
-            s - s.mean(axis=1, keepdims=True) - s.mean(axis=0, keepdims=True) + s.mean()
-            for s in (a, b)
-        ]
-        between = seeds * np.sum(own[0] * own[1]) / (genotypes - 1)
-        within = np.sum(rest[0] * rest[1]) / ((genotypes - 1) * (seeds - 1))
-        return float(between - within) / seeds
-
     _check(first)
     _check(second)
-    variances = component(first, first) * component(second, second)
-    if component(first, first) <= 0 or component(second, second) <= 0:
+    effects, _ = covariance_components(np.stack([first, second], axis=2))
+    if min(effects[0, 0], effects[1, 1]) <= 0:
         return float("nan")
-    return float(np.clip(component(first, second) / variances**0.5, -1, 1))
+    return float(np.clip(effects[0, 1] / (effects[0, 0] * effects[1, 1]) ** 0.5, -1, 1))
 
 
 def on_first_scale(scores: NDArray[np.float64], repeated: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -137,27 +190,6 @@ def on_first_scale(scores: NDArray[np.float64], repeated: NDArray[np.int64]) -> 
     mean, spread = known.mean(axis=0), known.std(axis=0)
     scale = np.divide(spread[:1], spread, out=np.ones_like(spread), where=spread > 0)
     return (scores - mean) * scale + mean[:1]
-
-
-def without_noise(scores: NDArray[np.float64], repeated: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Estimate every genotype's true score so that the estimates spread as the truth does.
-
-    A mean over n seeds has the variance G + E/n, where the truth has G; drawn in towards the mean
-    of all by sqrt(G / (G + E/n)), it has G, too.
-
-    Args:
-        scores: (genotype, seed) on one scale, NaN or infinite where there is none.
-        repeated: the genotypes that have all seeds, from which G and E come.
-    """
-    known = scores[repeated]
-    parts = variance_components(known)
-    usable = np.where(np.isfinite(scores), scores, np.nan)
-    count = np.isfinite(usable).sum(axis=1)
-    mean = np.nansum(usable, axis=1) / np.maximum(count, 1)
-    mean[count == 0] = np.nan
-    share = np.array([parts.icc(max(1, int(n))) for n in count])
-    centre = np.nanmean(mean)
-    return centre + np.nan_to_num(share) ** 0.5 * (mean - centre)
 
 
 def icc_interval(scores: Scores) -> tuple[float, float]:
@@ -192,12 +224,12 @@ class RankAgreement:
 
 
 def rank_agreement(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> RankAgreement:
-    """Measure how far two seeds rank the genotypes alike.
+    """Measure how well two seeds agree on the ranking of genotypes.
 
     Args:
         scores: as for `variance_components`.
-        resamples: of the bootstrap, each drawing the genotypes anew with replacement.
-        seed: of the bootstrap.
+        resamples: Number of bootstrap resamples of the genotypes, with replacement.
+        seed: Seed of the bootstrap.
 
     Raises:
         UserError: as `variance_components`.
@@ -205,13 +237,14 @@ def rank_agreement(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> R
     _check(scores)
     rng = np.random.default_rng(seed)
     genotypes = len(scores)
-    draws = [_mean_tau(scores[rng.integers(genotypes, size=genotypes)]) for _ in range(resamples)]
+    draws = [mean_tau(scores[rng.integers(genotypes, size=genotypes)]) for _ in range(resamples)]
     defined = [tau for tau in draws if not np.isnan(tau)] or [float("nan")]
     low, high = np.quantile(defined, [SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2])
-    return RankAgreement(_mean_tau(scores), float(low), float(high))
+    return RankAgreement(mean_tau(scores), float(low), float(high))
 
 
-def _mean_tau(scores: Scores) -> float:
+def mean_tau(scores: Scores) -> float:
+    """Return the mean Kendall's tau-b of all pairs of seeds; NaN where no pair has one."""
     pairs = combinations(range(scores.shape[1]), 2)
     # Tau-b: a resample repeats genotypes, and an accuracy on few images has ties.
     taus = [float(stats.kendalltau(scores[:, i], scores[:, j])[0]) for i, j in pairs]

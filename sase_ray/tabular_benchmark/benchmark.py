@@ -6,42 +6,47 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from sase_ray.statistics.variance_components import (
     VarianceComponents,
     genotype_correlation,
-    on_first_scale,
+    mean_tau,
     variance_components,
-    without_noise,
 )
-from sase_ray.tabular_benchmark.file_format import MOST_ROWS, no_table, read_benchmark
+from sase_ray.tabular_benchmark.file_format import (
+    MOST_ROWS,
+    Validity,
+    described_space,
+    no_table,
+    read_benchmark,
+)
+from sase_ray.tabular_benchmark.noise_model import NoiseModel
 from search_spaces.errors import UserError, shorten, unknown_name
 from search_spaces.genotype import Genotype
-from search_spaces.space import SearchSpace
 
 VALIDATION = ("val_loss", "val_accuracy")
 TEST = {"val_loss": "test_loss", "val_accuracy": "test_accuracy"}
 BUNDLED = Path(str(resources.files("sase_ray"))) / "tabular_benchmark" / "tables" / "digits.parquet"
+DRAWS = 1000
+"""Number of drawn truths over which an expected regret is averaged."""
 
 
 @dataclass(frozen=True)
 class TableEntry:
-    """What a genotype came to after an epoch.
+    """The scores of a genotype after an epoch.
 
     Attributes:
-        val_loss: cross-entropy on the validation images, in nats.
-        val_accuracy: on the same, 0 to 1.
-        samples: training samples seen by then, those of a warm host not included.
-        seconds: device-seconds of training and evaluation by then, likewise.
-        diverged: whether the training was lost; then the loss is infinite.
+        val_loss: Cross-entropy on the validation images, in nats.
+        val_accuracy: Accuracy on the same images, 0 to 1.
+        samples: Training samples seen by then, those of a warm host not included.
+        seconds: Device-seconds of training and evaluation by then, without the warm host.
+        diverged: Whether the training was lost; then the loss is infinite.
     """
 
     val_loss: float
@@ -60,7 +65,7 @@ class TabularBenchmark:
     Args:
         rows: columns `COLUMNS`; `test_loss` and `test_accuracy` at a training's end only.
         about: `config` (of the run it comes from), `samples_per_epoch`, `samples_of_host`,
-            `hosts`, and what else there is to tell.
+            `hosts`; `validity` where it was measured (see `Validity`), and further facts.
 
     Raises:
         UserError: rows of the first seed are missing.
@@ -69,7 +74,7 @@ class TabularBenchmark:
     def __init__(self, rows: pd.DataFrame, about: Mapping[str, Any]) -> None:
         self.rows = rows
         self.about = dict(about)
-        self.space = _space(self.about["space"])
+        self.space = described_space(self.about["space"])
         self.epochs = int(rows["epoch"].max()) if len(rows) else 0
         if self.space.size * self.epochs > MOST_ROWS:
             raise UserError(
@@ -88,6 +93,8 @@ class TabularBenchmark:
         self._seconds = seconds.reindex(self.genotypes).ffill(axis=1).to_numpy(dtype=float)
         lengths = own.groupby("genotype")["epoch"].max().reindex(self.genotypes)
         self._length = lengths.to_numpy(dtype=int)
+        self._worlds: dict[int, NDArray[np.float64]] = {}
+        self._expected: dict[str, NDArray[np.float64]] = {}
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> TabularBenchmark:
@@ -121,15 +128,21 @@ class TabularBenchmark:
         hosts = self.about["hosts"].values()
         return float(np.mean([host["seconds"] for host in hosts])) if hosts else 0.0
 
+    @property
+    def validity(self) -> Validity | None:
+        """How well the table ranks genotypes as what is wanted does; None if not measured."""
+        measured = self.about.get("validity")
+        return None if measured is None else Validity.model_validate(measured)
+
     def lookup(
         self, genotype: Genotype | str, epoch: int | None = None, seed: int | None = None
     ) -> TableEntry:
         """Return what was recorded.
 
         Args:
-            genotype: of the table's space.
-            epoch: after how many epochs, from 1; the default is the last.
-            seed: which training; the default is the first, which every genotype has.
+            genotype: A genotype of the table's space.
+            epoch: Number of epochs trained, from 1; the default is the last.
+            seed: Seed of the training; the default is the first, which every genotype has.
 
         Raises:
             UserError: the genotype is not of the space, or the table has no such epoch or seed.
@@ -157,63 +170,67 @@ class TabularBenchmark:
     def draw(
         self, genotype: Genotype | str, epoch: int | None = None, *, seed: int = 0
     ) -> TableEntry:
-        """Return what another training would come to: the truth and a draw of the noise.
+        """Draw another training of a genotype: a plausible truth and the noise of a training.
 
-        The truth (see `truth`) has the genotypes' measured spread. The noise is that of a real
-        training, taken from the genotypes that were trained with several seeds, over all epochs
-        at once, so that a lucky start stays lucky. The same seed gives a genotype the same noise.
+        A seed stands for one world. Its true scores are drawn so that they agree with all that was
+        recorded, and spread as the genotypes do; `regret` with the same seed judges by them. The
+        noise is that of a real training in one warm host, larger for genotypes that train worse,
+        over all epochs at once (see `NoiseModel`). The same seed gives the same training.
 
         Args:
-            genotype: of the table's space.
-            epoch: as for `lookup`.
-            seed: of the noise.
+            genotype: A genotype of the table's space.
+            epoch: Number of epochs trained, as for `lookup`.
+            seed: Seed of the truth and of the noise.
 
         Raises:
             UserError: as for `lookup`; or the table has no genotype with several seeds.
         """
         index = self._index[self._text(genotype)]
         epoch = self._epoch(epoch)
-        noise = self._noise
-        if not isinstance(seed, int) or seed < 0:
-            raise UserError(f"seed is 0, 1, 2, ..., not {seed!r}")
-        pick = int(np.random.default_rng((seed, index)).integers(len(noise)))
-        drawn = self._true[index, epoch - 1] + noise[pick, epoch - 1]
+        true = self._world(seed)[index]
+        noise = self._model.noise(true, np.random.default_rng((seed, index)))
+        first = (epoch - 1) * len(VALIDATION)
+        drawn = (true + noise)[first : first + len(VALIDATION)]
         drawn[0] = max(drawn[0], 0.0)
         drawn[1] = min(max(drawn[1], 0.0), 1.0)
+        lost = ~np.isfinite(self._recorded[index, epoch - 1])
+        drawn[lost] = self._recorded[index, epoch - 1][lost]
         return self._entry(index, epoch, drawn)
 
     def truth(self, genotype: Genotype | str, metric: str = "val_loss") -> float:
-        """Return a genotype's validation score without noise, as far as the table knows it.
+        """Return the best linear prediction of a genotype's validation score without noise.
 
-        What was recorded holds the noise of its trainings. It is averaged over the seeds that the
-        genotype has, and drawn in towards the mean of all so far that genotypes spread as much as
-        their variance component says.
+        From all scores of all its trainings jointly (`NoiseModel`); infinite or 0 where the
+        training was lost.
 
         Raises:
             UserError: as for `draw`.
         """
-        index = self._index[self._text(genotype)]
-        return float(self._true[index, -1, VALIDATION.index(_metric(metric))])
+        index, column = self._index[self._text(genotype)], VALIDATION.index(_metric(metric))
+        predicted = self._model.predicted[index, (self.epochs - 1) * len(VALIDATION) + column]
+        recorded = self._recorded[index, -1, column]
+        return float(predicted if np.isfinite(self._recorded[index, -1, 0]) else recorded)
 
-    def test(self, genotype: Genotype | str, metric: str = "val_loss") -> float:
-        """Return the test metric that belongs to a validation metric, at a training's end.
-
-        Noise is taken out as in `truth` where the table knows it; else it is what was recorded.
-        For judging what a search has found; no search may read it.
-        """
-        return float(self._test[TEST[_metric(metric)]][self._index[self._text(genotype)]])
-
-    def regret(self, genotype: Genotype | str, metric: str = "val_loss") -> float:
-        """Return how far a genotype's `test` is from the best of the table; 0 is best.
+    def regret(
+        self, genotype: Genotype | str, metric: str = "val_loss", *, seed: int | None = None
+    ) -> float:
+        """Return how much worse a genotype's true test score is than that of the best; 0 is best.
 
         In nats or, for accuracy, in shares. A genotype whose training was lost counts as the worst
-        of the others. For judging only, as `test`.
+        of the others. For judging what a search has found; no search may read it.
+
+        Args:
+            genotype: A genotype of the table's space.
+            metric: The validation metric that the test metric belongs to.
+            seed: World of `draw`, in which the truth is known. The default is the mean over all
+                that is plausible; where the noise is not known, the regret of what was recorded.
         """
-        return float(self._regrets[_metric(metric)][self._index[self._text(genotype)]])
+        regrets = self._regrets(_metric(metric)) if seed is None else self._in(seed, metric)
+        return float(regrets[self._index[self._text(genotype)]])
 
     def mean_regret(self, metric: str = "val_loss") -> float:
         """Return the mean regret of all genotypes: that of a blind pick."""
-        return float(self._regrets[_metric(metric)].mean())
+        return float(self._regrets(_metric(metric)).mean())
 
     def best(self, metric: str = "val_loss") -> str:
         """Return the genotype that was recorded best by a validation metric."""
@@ -224,7 +241,8 @@ class TabularBenchmark:
     def reliability(self, metric: str = "val_loss", epoch: int | None = None) -> VarianceComponents:
         """Return the variance components of the genotypes that were trained with all seeds.
 
-        On the scale of the first seed: every seed is given its mean and spread.
+        On the scores as they were recorded, the scale of `sase-ray reliability`. `draw` uses
+        another, on which every seed has the mean and the spread of the first.
 
         Raises:
             UserError: as for `draw`.
@@ -233,15 +251,16 @@ class TabularBenchmark:
         return variance_components(scores)
 
     def test_agreement(self, metric: str = "val_loss") -> float:
-        """Return how far genotypes that are better on validation images are so on test images.
+        """Return how well validation and test images agree on the genotypes.
 
-        The correlation of the genotypes' effects, both free of noise; NaN where one has none.
+        The correlation of the genotypes' effects, without the noise, on the scale of
+        `reliability`; NaN where one has no effect.
 
         Raises:
             UserError: as for `draw`.
         """
         validation = self._repeated[:, :, -1, VALIDATION.index(_metric(metric))]
-        return genotype_correlation(validation, self._repeated_tests(metric))
+        return genotype_correlation(validation, self._tests(TEST[metric])[self._repeated_index])
 
     @property
     def repeated_genotypes(self) -> tuple[str, ...]:
@@ -259,12 +278,11 @@ class TabularBenchmark:
             UserError: as for `draw`.
         """
         scores = self._repeated[:, :, -1, VALIDATION.index(_metric(metric))]
-        pairs = combinations(scores.T, 2)
-        return float(np.mean([stats.kendalltau(a, b).statistic for a, b in pairs]))
+        return mean_tau(scores)
 
     def tells_apart(self, metric: str = "val_loss") -> bool:
         """Return whether the genotypes' regrets differ at all, as far as the table knows."""
-        return bool(np.ptp(self._regrets[_metric(metric)]) > 0)
+        return bool(np.ptp(self._regrets(_metric(metric))) > 0)
 
     @cached_property
     def _seeds(self) -> list[int]:
@@ -281,14 +299,25 @@ class TabularBenchmark:
         return np.stack([self._grid(rows[rows["seed"] == seed]) for seed in self._seeds], axis=1)
 
     @cached_property
-    def _grids(self) -> NDArray[np.float64]:
-        """The same on the scale of the first seed."""
-        return on_first_scale(self._trained, self._repeated_index)
+    def _scores(self) -> NDArray[np.float64]:
+        """All scores (genotype, seed, score): `VALIDATION` epoch by epoch, then `TEST`."""
+        curves = self._trained.reshape(*self._trained.shape[:2], -1)
+        tests = np.stack([self._tests(column) for column in TEST.values()], axis=2)
+        return np.concatenate([curves, tests], axis=2)
+
+    @cached_property
+    def _lost(self) -> NDArray[np.bool_]:
+        """Which genotypes' first trainings have no finite end."""
+        ends = np.column_stack([self._recorded[:, -1, 0], self._tests("test_loss")[:, 0]])
+        return np.asarray(~np.isfinite(ends).all(axis=1))
+
+    def _test_column(self, metric: str) -> int:
+        return self.epochs * len(VALIDATION) + VALIDATION.index(metric)
 
     @cached_property
     def _repeated_index(self) -> NDArray[np.int64]:
         """The genotypes that have all of `_seeds` and never diverged."""
-        kept = np.flatnonzero(np.isfinite(self._trained).all(axis=(1, 2, 3)))
+        kept = np.flatnonzero(np.isfinite(self._scores).all(axis=(1, 2)))
         if len(self._seeds) < 2 or len(kept) < 2:
             raise UserError("the table has too few genotypes with several seeds to know its noise")
         return kept
@@ -296,11 +325,7 @@ class TabularBenchmark:
     @property
     def _repeated(self) -> NDArray[np.float64]:
         """Scores (genotype, seed, epoch, metric) of the repeated genotypes."""
-        return self._grids[self._repeated_index]
-
-    def _repeated_tests(self, metric: str) -> NDArray[np.float64]:
-        index = self._repeated_index
-        return on_first_scale(self._tests(TEST[metric]), index)[index]
+        return self._trained[self._repeated_index]
 
     def _tests(self, column: str) -> NDArray[np.float64]:
         """A test metric (genotype, seed) of `_seeds`; NaN where there is none."""
@@ -309,51 +334,42 @@ class TabularBenchmark:
         return table.reindex(index=self.genotypes, columns=self._seeds).to_numpy(dtype=float)
 
     @cached_property
-    def _noise(self) -> NDArray[np.float64]:
-        """Residual curves (draw, epoch, metric), scaled to the size of the residual variance."""
-        scores = self._repeated
-        genotypes, seeds = scores.shape[:2]
-        mean = scores.mean(axis=(0, 1), keepdims=True)
-        rest = scores - scores.mean(axis=1, keepdims=True) - scores.mean(axis=0, keepdims=True)
-        freedom = (genotypes - 1) * (seeds - 1) / (genotypes * seeds)
-        return ((rest + mean) / freedom**0.5).reshape(-1, *scores.shape[2:])
+    def _model(self) -> NoiseModel:
+        driver = (self.epochs - 1) * len(VALIDATION)  # the validation loss at the end
+        return NoiseModel(self._scores, self._repeated_index, driver)
 
-    @cached_property
-    def _true(self) -> NDArray[np.float64]:
-        """Scores (genotype, epoch, metric), the noise taken out; lost trainings stay lost."""
-        index = self._repeated_index
-        true = self._recorded.copy()
-        for epoch in range(self.epochs):
-            for i in range(len(VALIDATION)):
-                true[:, epoch, i] = without_noise(self._grids[:, :, epoch, i], index)
-        lost = ~np.isfinite(self._recorded)
-        true[lost] = self._recorded[lost]
-        return true
+    def _world(self, seed: int) -> NDArray[np.float64]:
+        """The true scores (genotype, score) of a seed's world; the last one is remembered."""
+        if not isinstance(seed, int) or seed < 0:
+            raise UserError(f"seed is 0, 1, 2, ..., not {seed!r}")
+        if seed not in self._worlds:
+            rng = np.random.default_rng((seed, len(self.genotypes)))
+            self._worlds = {seed: self._model.true_scores(rng)}
+        return self._worlds[seed]
 
-    @cached_property
-    def _test(self) -> dict[str, NDArray[np.float64]]:
-        """Test metrics of all genotypes, the noise taken out where it is known."""
-        recorded = {column: self._tests(column) for column in TEST.values()}
-        try:
-            index = self._repeated_index
-        except UserError:
-            return {column: scores[:, 0] for column, scores in recorded.items()}
-        return {
-            column: without_noise(on_first_scale(scores, index), index)
-            for column, scores in recorded.items()
-        }
+    def _in(self, seed: int, metric: str) -> NDArray[np.float64]:
+        """The regrets of all genotypes in a seed's world."""
+        return self._against_best(self._world(seed)[:, self._test_column(metric)], metric)
 
-    @cached_property
-    def _regrets(self) -> dict[str, NDArray[np.float64]]:
-        lost = ~np.isfinite(self._recorded[:, -1, 0])
-        lost |= ~np.isfinite(self._tests("test_loss")[:, 0])
-        regrets = {}
-        for metric, column in TEST.items():
-            test = self._test[column] * (1 if metric == "val_loss" else -1)
-            regret = test - test[~lost].min()
-            regret[lost] = regret[~lost].max()
-            regrets[metric] = regret
-        return regrets
+    def _regrets(self, metric: str) -> NDArray[np.float64]:
+        """The expected regrets of all genotypes; without a known noise those recorded."""
+        if metric not in self._expected:
+            try:
+                model, column = self._model, self._test_column(metric)
+            except UserError:
+                return self._against_best(self._tests(TEST[metric])[:, 0], metric)
+            rng = np.random.default_rng(0)
+            worlds = (model.true_scores(rng)[:, column] for _ in range(DRAWS))
+            regrets = [self._against_best(world, metric) for world in worlds]
+            self._expected[metric] = np.mean(regrets, axis=0)
+        return self._expected[metric]
+
+    def _against_best(self, test: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
+        """Return regrets from true test scores; what was lost is as bad as the worst."""
+        cost = test if metric == "val_loss" else -test
+        regret = cost - cost[~self._lost].min()
+        regret[self._lost] = regret[~self._lost].max()
+        return np.asarray(regret)
 
     def _grid(self, rows: pd.DataFrame) -> NDArray[np.float64]:
         """Scores (genotype, epoch, metric); a lost training keeps its last row, absent is NaN."""
@@ -390,14 +406,3 @@ def _metric(metric: str) -> str:
     if metric not in TEST:
         raise unknown_name("metric", metric, TEST)
     return metric
-
-
-def _space(described: Mapping[str, Any]) -> SearchSpace:
-    # Without its operation files: looking up builds no operation.
-    return SearchSpace(
-        name=described["name"],
-        sets={name: tuple(ops) for name, ops in described["sets"].items()},
-        edges=described["edges"],
-        stages=described["stages"],
-        source=described["source"],
-    )

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from search_spaces.errors import UserError, explain_validation_error, shorten
+from search_spaces.space import SearchSpace
 from trainables.persistence.store import write_whole
 
 SCHEMA = pa.schema(
@@ -35,7 +36,7 @@ COLUMNS = tuple(SCHEMA.names)
 
 
 MOST_ROWS = 10_000_000
-"""Rows of a table: a small file, compressed, may stand for more than fits into memory."""
+"""Largest number of rows: a small compressed file may expand to more than fits into memory."""
 
 
 _ABOUT = b"sase_ray"
@@ -56,14 +57,31 @@ class _Host(BaseModel):
     seconds: float = Field(ge=0)
 
 
+class Validity(BaseModel):
+    """How well the validation scores of a table rank genotypes as what is wanted does.
+
+    Attributes:
+        of: What they were held against, such as "test loss of the final protocol".
+        tau: Kendall's tau of the two.
+        p_value: Two-sided p-value that there is no agreement.
+        genotypes: Number of genotypes that were trained both ways.
+    """
+
+    of: str
+    tau: float = Field(ge=-1, le=1)
+    p_value: float = Field(ge=0, le=1)
+    genotypes: int = Field(ge=2)
+
+
 class _About(BaseModel):
-    """What must stand beside the rows of a table; there may be more."""
+    """Metadata that must accompany the rows of a table; there may be more."""
 
     config: dict[str, JsonValue]
     space: _Space
     samples_per_epoch: int = Field(ge=1, le=10**15)
     samples_of_host: int = Field(ge=0, le=10**15)
     hosts: dict[str, _Host]
+    validity: Validity | None = None
 
 
 def read_benchmark(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -81,7 +99,7 @@ def read_benchmark(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
             about = json.loads((file.schema_arrow.metadata or {})[_ABOUT])
             _About.model_validate(about)
             table = file.read(columns=list(COLUMNS)).select(COLUMNS).cast(SCHEMA)
-        # What pandas noted of its own types is another's word; the schema tells them.
+        # The file's notes on pandas' types are not to be trusted; the schema gives the types.
         return table.to_pandas(ignore_metadata=True), about
     except ValidationError as error:
         raise explain_validation_error(
@@ -99,9 +117,20 @@ def no_table(path: Path, error: Exception) -> UserError:
 
 
 def write_benchmark(rows: pd.DataFrame, about: Mapping[str, Any], path: Path) -> None:
-    """Write a table in a form that `TabularBenchmark.load` reads, whole or not at all."""
+    """Write a table in a form that `TabularBenchmark.load` reads, atomically."""
     kept = rows.reindex(columns=list(COLUMNS)).sort_values(["seed", "genotype", "epoch"])
     table = pa.Table.from_pandas(kept, schema=SCHEMA, preserve_index=False)
     metadata = {**(table.schema.metadata or {}), _ABOUT: json.dumps(about).encode()}
     table = table.replace_schema_metadata(metadata)
     write_whole(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
+
+
+def described_space(described: Mapping[str, Any]) -> SearchSpace:
+    """Return the space of a table's metadata, without its operation files: nothing is built."""
+    return SearchSpace(
+        name=described["name"],
+        sets={name: tuple(ops) for name, ops in described["sets"].items()},
+        edges=described["edges"],
+        stages=described["stages"],
+        source=described["source"],
+    )

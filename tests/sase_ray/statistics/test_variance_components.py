@@ -6,8 +6,11 @@ from scipy import stats
 
 from sase_ray.statistics.variance_components import (
     VarianceComponents,
+    best_linear_prediction,
+    covariance_components,
     genotype_correlation,
     icc_interval,
+    nearest_covariance,
     rank_agreement,
     variance_components,
 )
@@ -75,6 +78,32 @@ def test_the_correlation_of_no_effect_is_not_a_number():
     signal = np.array([[0.0, 0.1], [1.0, 1.1], [2.0, 2.1]])
     assert np.isnan(genotype_correlation(flat, signal))
     assert genotype_correlation(signal, -signal) == pytest.approx(-1)
+
+
+def test_covariance_components_have_the_variances_on_their_diagonal():
+    scores = np.random.default_rng(7).normal(size=(9, 4, 3))
+    effects, noise = covariance_components(scores)
+    for i in range(3):
+        components = variance_components(scores[:, :, i])
+        assert max(0.0, effects[i, i]) == pytest.approx(components.genotype)
+        assert noise[i, i] == pytest.approx(components.residual)
+
+
+def test_the_nearest_covariance_keeps_variances_and_is_positive():
+    estimate = np.array([[4.0, 3.0, 0.5], [3.0, 1.0, 0.2], [0.5, 0.2, -0.3]])
+    nearest = nearest_covariance(estimate)
+    np.testing.assert_allclose(np.diag(nearest), [4, 1, 0])
+    assert np.linalg.eigvalsh(nearest).min() > -1e-12
+    assert nearest[0, 1] == pytest.approx(2)  # a correlation of 1.5 becomes 1
+    valid = np.array([[2.0, 0.3], [0.3, 1.0]])
+    np.testing.assert_allclose(nearest_covariance(valid), valid)
+
+
+def test_the_best_linear_prediction_of_one_score_shrinks_by_its_reliability():
+    deviation, noise = np.array([[2.0], [-1.0]]), np.array([[[1.0]], [[0.25]]])
+    predicted, error = best_linear_prediction(deviation, np.array([[3.0]]), noise)
+    np.testing.assert_allclose(predicted[:, 0], [2 * 3 / 4, -1 * 3 / 3.25])
+    np.testing.assert_allclose(error[:, 0, 0], [3 * (1 - 3 / 4), 3 * (1 - 3 / 3.25)])
 
 
 def test_known_components_are_found_on_average():
