@@ -27,14 +27,13 @@ from sase_ray.tabular_benchmark.file_format import (
     read_benchmark,
 )
 from sase_ray.tabular_benchmark.noise_model import NoiseModel
+from sase_ray.tabular_benchmark.worlds import Worlds, regrets
 from search_spaces.errors import UserError, shorten, unknown_name
 from search_spaces.genotype import Genotype
 
 VALIDATION = ("val_loss", "val_accuracy")
 TEST = {"val_loss": "test_loss", "val_accuracy": "test_accuracy"}
 BUNDLED = Path(str(resources.files("sase_ray"))) / "tabular_benchmark" / "tables" / "digits.parquet"
-DRAWS = 1000
-"""Number of drawn truths over which an expected regret is averaged."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,6 @@ class TabularBenchmark:
         self._seconds = seconds.reindex(self.genotypes).ffill(axis=1).to_numpy(dtype=float)
         lengths = own.groupby("genotype")["epoch"].max().reindex(self.genotypes)
         self._length = lengths.to_numpy(dtype=int)
-        self._worlds: dict[int, NDArray[np.float64]] = {}
-        self._expected: dict[str, NDArray[np.float64]] = {}
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> TabularBenchmark:
@@ -187,10 +184,8 @@ class TabularBenchmark:
         """
         index = self._index[self._text(genotype)]
         epoch = self._epoch(epoch)
-        true = self._world(seed)[index]
-        noise = self._model.noise(true, np.random.default_rng((seed, index)))
         first = (epoch - 1) * len(VALIDATION)
-        drawn = (true + noise)[first : first + len(VALIDATION)]
+        drawn = self._worlds.train(index, seed)[first : first + len(VALIDATION)]
         drawn[0] = max(drawn[0], 0.0)
         drawn[1] = min(max(drawn[1], 0.0), 1.0)
         lost = ~np.isfinite(self._recorded[index, epoch - 1])
@@ -225,8 +220,9 @@ class TabularBenchmark:
             seed: World of `draw`, in which the truth is known. The default is the mean over all
                 that is plausible; where the noise is not known, the regret of what was recorded.
         """
-        regrets = self._regrets(_metric(metric)) if seed is None else self._in(seed, metric)
-        return float(regrets[self._index[self._text(genotype)]])
+        index, metric = self._index[self._text(genotype)], _metric(metric)
+        of_all = self._regrets(metric) if seed is None else self._worlds.regrets(metric, seed)
+        return float(of_all[index])
 
     def mean_regret(self, metric: str = "val_loss") -> float:
         """Return the mean regret of all genotypes: that of a blind pick."""
@@ -311,9 +307,6 @@ class TabularBenchmark:
         ends = np.column_stack([self._recorded[:, -1, 0], self._tests("test_loss")[:, 0]])
         return np.asarray(~np.isfinite(ends).all(axis=1))
 
-    def _test_column(self, metric: str) -> int:
-        return self.epochs * len(VALIDATION) + VALIDATION.index(metric)
-
     @cached_property
     def _repeated_index(self) -> NDArray[np.int64]:
         """The genotypes that have all of `_seeds` and never diverged."""
@@ -338,38 +331,18 @@ class TabularBenchmark:
         driver = (self.epochs - 1) * len(VALIDATION)  # the validation loss at the end
         return NoiseModel(self._scores, self._repeated_index, driver)
 
-    def _world(self, seed: int) -> NDArray[np.float64]:
-        """The true scores (genotype, score) of a seed's world; the last one is remembered."""
-        if not isinstance(seed, int) or seed < 0:
-            raise UserError(f"seed is 0, 1, 2, ..., not {seed!r}")
-        if seed not in self._worlds:
-            rng = np.random.default_rng((seed, len(self.genotypes)))
-            self._worlds = {seed: self._model.true_scores(rng)}
-        return self._worlds[seed]
-
-    def _in(self, seed: int, metric: str) -> NDArray[np.float64]:
-        """The regrets of all genotypes in a seed's world."""
-        return self._against_best(self._world(seed)[:, self._test_column(metric)], metric)
+    @cached_property
+    def _worlds(self) -> Worlds:
+        tests = {metric: self.epochs * len(VALIDATION) + i for i, metric in enumerate(TEST)}
+        return Worlds(self._model, tests, self._lost)
 
     def _regrets(self, metric: str) -> NDArray[np.float64]:
         """The expected regrets of all genotypes; without a known noise those recorded."""
-        if metric not in self._expected:
-            try:
-                model, column = self._model, self._test_column(metric)
-            except UserError:
-                return self._against_best(self._tests(TEST[metric])[:, 0], metric)
-            rng = np.random.default_rng(0)
-            worlds = (model.true_scores(rng)[:, column] for _ in range(DRAWS))
-            regrets = [self._against_best(world, metric) for world in worlds]
-            self._expected[metric] = np.mean(regrets, axis=0)
-        return self._expected[metric]
-
-    def _against_best(self, test: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
-        """Return regrets from true test scores; what was lost is as bad as the worst."""
-        cost = test if metric == "val_loss" else -test
-        regret = cost - cost[~self._lost].min()
-        regret[self._lost] = regret[~self._lost].max()
-        return np.asarray(regret)
+        try:
+            worlds = self._worlds
+        except UserError:
+            return regrets(self._tests(TEST[metric])[:, 0], metric, self._lost)
+        return worlds.expected_regrets(metric)
 
     def _grid(self, rows: pd.DataFrame) -> NDArray[np.float64]:
         """Scores (genotype, epoch, metric); a lost training keeps its last row, absent is NaN."""

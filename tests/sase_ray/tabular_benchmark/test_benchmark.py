@@ -221,7 +221,7 @@ def test_the_bundled_table_draws_the_noise_that_its_own_residuals_have() -> None
 
     drawn = []
     for seed in range(10):
-        true = table._world(seed)[table._repeated_index]
+        true = table._worlds.truth(seed)[table._repeated_index]
         noise = np.random.default_rng(seed)
         world = [[t[4] + table._model.noise(t, noise)[4] for _ in range(3)] for t in true]
         drawn.append(growth(np.array(world)))
