@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from sase_ray.protocols import FOLDER, presets
-from search_spaces.errors import UserError, explain_validation_error, shorten
+from search_spaces.errors import UserError, explain_validation_error, shorten, unknown_name
 from search_spaces.user_files import parse_yaml, read_yaml_mapping
 from trainables.data import Shift
 from trainables.training.protocol import ProxyProtocol, TrainingProtocol, WholeNumber
+
+if TYPE_CHECKING:
+    from trainables.tasks.contract import Task
 
 RANDOM_SEARCH = "random"
 """The strategy that the others are tested against."""
@@ -117,7 +128,11 @@ class Config(_Section):
     seeds: WholeNumber = Field(
         default=3, ge=1, le=10_000, description="independent repetitions of every search"
     )
-    metric: Literal["val_loss", "val_accuracy"] = "val_loss"
+    task: str = Field(default="classification", description="what networks are trained for")
+    task_options: Options = Field(default_factory=dict)
+    metric: str = Field(
+        default="val_loss", description="what searches rank by: val_ and a metric of the task"
+    )
     proxy: ProxyProtocol = ProxyProtocol()
     final: FinalConfig = FinalConfig()
     reliability: str | None = Field(
@@ -153,6 +168,23 @@ class Config(_Section):
         max_length=100,
         description="name of the run's folder",
     )
+
+    @model_validator(mode="after")
+    def _task_has_metric(self) -> Config:
+        allowed = self.make_task().reported("val")
+        if self.metric not in allowed:
+            raise unknown_name("metric", self.metric, allowed)
+        return self
+
+    def make_task(self) -> Task:
+        """Return the task with its options.
+
+        Raises:
+            UserError: there is no such task, or it has no such option.
+        """
+        from trainables.tasks.catalogue import make_task  # torch is slow to import
+
+        return make_task(self.task, self.task_options)
 
 
 def load_config(

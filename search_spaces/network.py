@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.backbones import AttentionFactory, build_backbone, get_backbone
-from search_spaces.baselines import baseline_attention
+from search_spaces.baselines import BASELINES, baseline_attention
 from search_spaces.block import SASE
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
@@ -81,6 +81,12 @@ class NetworkSpec:
     def with_baseline(self, name: str, *, seed: int = 0) -> nn.Module:
         """Build the network with a hand-designed module: `none`, `se`, `eca`, `cbam`."""
         return self.build(baseline_attention(name), seed=seed)
+
+    def with_module(self, module: str, seed: int) -> nn.Module:
+        """Build the network with a module given as text: a baseline's name, or a genotype."""
+        if module in BASELINES:
+            return self.with_baseline(module, seed=seed)
+        return self.with_genotype(module, seed=seed)
 
     def check_stages(self, stages: int) -> None:
         """Check that a space or genotype with that many stages fits the backbone.

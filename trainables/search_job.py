@@ -11,6 +11,8 @@ from search_spaces.genotype import Genotype
 from search_spaces.network import NetworkSpec
 from search_spaces.space import SearchSpace
 from trainables.data import SearchData
+from trainables.tasks.classification import CLASSIFICATION
+from trainables.tasks.contract import Task
 from trainables.training.protocol import ProxyProtocol, TrainingProtocol
 
 SEED_STEP = 1_000_000
@@ -46,6 +48,7 @@ class SearchJob:
         threads: CPU threads of one trial.
         host: the trained host, where the protocol asks for a warm one.
         judged: genotypes that a one-shot search is asked for its opinion of, at its end.
+        task: what networks are trained for.
     """
 
     network: NetworkSpec
@@ -56,6 +59,7 @@ class SearchJob:
     threads: int = 1
     host: WarmHost | None = None
     judged: tuple[Genotype, ...] = ()
+    task: Task = CLASSIFICATION
 
     @property
     def seeds(self) -> range:

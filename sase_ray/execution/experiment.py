@@ -25,6 +25,7 @@ from search_spaces.space import SearchSpace
 from trainables.data import (
     FinalData,
     SearchData,
+    check_task,
     final_data,
     load_dataset,
     make_splits,
@@ -95,6 +96,7 @@ class Setup:
             baseline_attention(name)
         space = SearchSpace.load(config.space)
         load_operations(space)
+        check_task(config.dataset, config.task)
         data = load_dataset(config.dataset, config.data.root, **config.data.options)
         splits = make_splits(
             data, config.data.split_seed, config.data.train_size, config.data.validation_size
@@ -137,6 +139,9 @@ class Setup:
         final_view = final_data(data, everything)
         batch_size = min(config.final.batch_size, len(final_view.train))
         check_workers(config.final.workers, batch_size, host)
+        search_view, final_view = config.make_task().prepare(
+            search_view, final_view, network.with_module
+        )
         setup = cls(
             config,
             space,
@@ -170,6 +175,7 @@ class Setup:
             seed,
             self.threads,
             judged=self.truth.genotypes if self.truth else (),
+            task=config.make_task(),
         )
         return SearchTask(job, config.budget, config.metric)
 
@@ -210,6 +216,7 @@ class Setup:
             seed,
             self.threads,
             self.shown_images if shows else (),
+            self.config.make_task(),
         )
 
     @cached_property

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sase_ray.results.history import RESULT_KEYS, History, Mode, SearchOutcome
+from sase_ray.results.history import History, SearchOutcome
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
+from trainables.metrics import Mode, recorded
 from trainables.persistence.resumable import Result
 from trainables.persistence.store import StorageError, Store
 
@@ -62,8 +63,7 @@ class Journal:
 
     def evaluated(self, search: str, row: Mapping[str, Any]) -> None:
         """Note an evaluation."""
-        result = {key: row[key] for key in RESULT_KEYS if key in row}
-        self._note(search, {"trial": row["trial"], "result": result})
+        self._note(search, {"trial": row["trial"], "result": recorded(row)})
 
     def trial_ended(self, search: str, trial: str, reason: str | None) -> None:
         """Note the end of a trial, and the reason if it failed."""
@@ -167,10 +167,7 @@ def _to_plain(outcome: SearchOutcome) -> dict[str, Any]:
         "mode": history.mode,
         "samples_before": history.samples_before,
         "seconds_before": history.seconds_before,
-        "evaluations": [
-            {"trial": row["trial"]} | {key: row[key] for key in RESULT_KEYS if key in row}
-            for row in history.evaluations
-        ],
+        "evaluations": [{"trial": row["trial"]} | recorded(row) for row in history.evaluations],
         "genotypes": history.genotypes,
         "failures": history.failures,
     }

@@ -21,7 +21,7 @@ from sase_ray.strategies import BlackBox, SearchTask
 from sase_ray.tabular_benchmark.benchmark import TableEntry, TabularBenchmark
 from search_spaces.genotype import Genotype
 from trainables.search_job import SearchJob
-from trainables.training.loop import DIVERGED_SCORE
+from trainables.tasks.classification import CLASSIFICATION
 
 Look = Callable[[Genotype, int], TableEntry]
 """A genotype and an epoch to what a trial sees then."""
@@ -136,7 +136,7 @@ def simulate_search(
 def _result(trial: _Trial, entry: TableEntry, epochs: int) -> dict[str, Any]:
     scores = {"val_loss": entry.val_loss, "val_accuracy": entry.val_accuracy}
     return {
-        **(DIVERGED_SCORE if entry.diverged else scores),
+        **(CLASSIFICATION.lost("val") if entry.diverged else scores),
         "genotype": str(trial.genotype),
         "epoch": trial.epoch,
         TRAINING_ITERATION: trial.epoch,

@@ -3,46 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype, Ranking
+from trainables.metrics import SPREAD, Mode, recorded
 
 Row = dict[str, Any]
-Mode = Literal["min", "max"]
-
-RESULT_KEYS = (
-    "genotype",
-    "epoch",
-    "samples",
-    "train_seconds",
-    "train_loss",
-    "val_loss",
-    "val_accuracy",
-    "val_loss_sd",
-    "val_accuracy_sd",
-    "last_val_loss",
-    "last_val_accuracy",
-    "test_loss",
-    "test_accuracy",
-    "diverged",
-    "reason",
-    "finished",
-    "peak_memory_mib",
-    "entropy",
-    "poor_share",
-    "dominant_eigenvalue",
-    "discretisation_gap",
-    "operations_left",
-    "alpha",
-    "ranking",
-    "scores",
-)
-"""What of a trial's results is kept."""
-
 
 _NOT_OF_TRIAL = {"finished", "alpha", "ranking", "scores"}
-_OF_TRIAL = ("trial", *(key for key in RESULT_KEYS if key not in _NOT_OF_TRIAL))
 
 
 @dataclass
@@ -76,7 +45,7 @@ class History:
 
     def add(self, trial_id: str, result: Row) -> Row:
         """Add an evaluation; a repeated one (after a crash) takes the place of the first."""
-        row = {"trial": trial_id} | {key: result[key] for key in RESULT_KEYS if key in result}
+        row = {"trial": trial_id} | recorded(result)
         before = self._last.get(trial_id)
         if before is not None and before["epoch"] >= row["epoch"]:
             self.evaluations = [
@@ -98,10 +67,17 @@ class History:
             "search_samples": self.samples,
             "search_seconds": self.seconds,
             "incumbent": self._best["genotype"],
-            "incumbent_val_loss": self._best["val_loss"],
-            "incumbent_val_accuracy": self._best["val_accuracy"],
+            **{f"incumbent_{key}": self._best[key] for key in self._judged(self._best)},
         }
         return row
+
+    def _judged(self, row: Row) -> list[str]:
+        """Return the metrics of a row by which genotypes may be judged."""
+        return [
+            key
+            for key in row
+            if key == self.metric or (key.startswith("val_") and not key.endswith(SPREAD))
+        ]
 
     def _rank_key(self, row: Row) -> tuple[bool, int, float]:
         sign = 1 if self.mode == "min" else -1
@@ -143,7 +119,12 @@ class History:
         or `failed`; the latter two with a `reason`.
         """
         rows = [
-            {key: row[key] for key in _OF_TRIAL if key in row} | {"status": _status(row)}
+            {
+                key: value
+                for key, value in row.items()
+                if key == "trial" or (key in recorded(row) and key not in _NOT_OF_TRIAL)
+            }
+            | {"status": _status(row)}
             for row in self._last.values()
         ]
         for row in rows:

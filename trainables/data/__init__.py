@@ -10,9 +10,9 @@ from search_spaces.lazy import lazy_attributes
 if TYPE_CHECKING:
     from trainables.data.augment import Augmentation, Normalisation
     from trainables.data.batches import Batches
-    from trainables.data.dataset import ImageData, LabelledImages, RawData
+    from trainables.data.dataset import ImageData, LabelledImages, RawData, TargetImages
     from trainables.data.load import load_dataset
-    from trainables.data.registry import Dataset, datasets, register_dataset
+    from trainables.data.registry import Dataset, check_task, datasets, register_dataset
     from trainables.data.shift import Shift, shift_data
     from trainables.data.splits import (
         FinalData,
@@ -35,6 +35,8 @@ __all__ = [
     "SearchData",
     "Shift",
     "Splits",
+    "TargetImages",
+    "check_task",
     "datasets",
     "final_data",
     "load_dataset",

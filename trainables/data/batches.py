@@ -23,10 +23,10 @@ from trainables.data.dataset import LabelledImages
 class Batches:
     """Epochs of normalised, augmented batches, which can be stopped and resumed at any batch.
 
-    ``for images, labels in batches`` goes through one epoch: images float32 (B, C, H, W), labels
-    int64 (B,), both on the device of the part. A loop that is left early is continued by the next
-    one. The order comes from a generator on the CPU, so it is the same on every device;
-    augmentation draws from one on the device.
+    ``for images, targets in batches`` goes through one epoch: images float32 (B, C, H, W), targets
+    classes int64 (B,) unless the part has others, both on the device of the part. A loop that is
+    left early is continued by the next one. The order comes from a generator on the CPU, so it is
+    the same on every device; augmentation draws from one on the device.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Batches:
     def first(self, count: int = 1) -> list[tuple[Tensor, Tensor]]:
         """Return the first batches of the images as they lie, without augmentation."""
         chunks = self._indices.split(self.batch_size)[:count]
-        return [(self._normalised(self.part.images[i]), self.part.labels[i]) for i in chunks]
+        return [(self._normalised(self.part.images[i]), self.part.targets[i]) for i in chunks]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` needs to go on with the next batch: plain, picklable."""
@@ -150,7 +150,7 @@ class Batches:
     def _next(self) -> tuple[Tensor, Tensor]:
         start = self._position * self.batch_size
         chosen = self._order[start : start + self.batch_size]
-        batch = self._prepare(self.part.images[chosen]), self.part.labels[chosen]
+        batch = self._prepare(self.part.images[chosen]), self.part.targets[chosen]
         self._position += 1
         # The epoch ends with its last batch, not with the attempt to get one more: a state taken
         # in the body of the last batch is then the beginning of the next epoch.

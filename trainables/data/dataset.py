@@ -41,6 +41,11 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def targets(self) -> Tensor:
+        """What a network is to give for each image, (N, ...): here its class."""
+        return self.labels
+
     def to(self, device: torch.device | str) -> LabelledImages:
         """Return the same images on a device."""
         return LabelledImages(self.images.to(device), self.labels.to(device))
@@ -49,6 +54,43 @@ class LabelledImages:
         """Copy the images at `indices` (K,); the copy shares no storage with this part."""
         indices = indices.to(self.labels.device)
         return LabelledImages(self.images[indices], self.labels[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class TargetImages(LabelledImages):
+    """Images with targets other than their classes, such as another network's logits.
+
+    Attributes:
+        values: the targets, floating point (N, K).
+
+    Raises:
+        UserError: on construction, when they do not fit the images.
+    """
+
+    values: Tensor
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fits = self.values.dim() == 2 and len(self.values) == len(self.images)
+        if not fits or not self.values.is_floating_point():
+            raise UserError(
+                f"targets must be a floating point tensor ({len(self.images)}, K), one row for "
+                f"each image, not {self.values.dtype} {tuple(self.values.shape)}"
+            )
+
+    @property
+    def targets(self) -> Tensor:
+        """The values."""
+        return self.values
+
+    def to(self, device: torch.device | str) -> TargetImages:
+        """Return the same images on a device."""
+        return TargetImages(self.images.to(device), self.labels.to(device), self.values.to(device))
+
+    def select(self, indices: Tensor) -> TargetImages:
+        """Copy the images at `indices` (K,); the copy shares no storage with this part."""
+        indices = indices.to(self.labels.device)
+        return TargetImages(self.images[indices], self.labels[indices], self.values[indices])
 
 
 @dataclass(frozen=True, eq=False)

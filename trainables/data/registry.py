@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 Loader = TypeVar("Loader", bound="Callable[..., RawData]")
 
 
+CLASSES = ("classification", "distillation")
+"""Tasks that images with a class each serve."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A catalogue row: a data set, where it comes from, and how its training images may vary."""
@@ -27,6 +31,7 @@ class Dataset:
     source: str
     summary: str
     augmentation: Augmentation | None
+    tasks: tuple[str, ...] = CLASSES
 
 
 DATASETS: Catalogue[Dataset] = Catalogue(
@@ -35,7 +40,12 @@ DATASETS: Catalogue[Dataset] = Catalogue(
 
 
 def register_dataset(
-    name: str, *, source: str, summary: str, augmentation: Augmentation | None = None
+    name: str,
+    *,
+    source: str,
+    summary: str,
+    augmentation: Augmentation | None = None,
+    tasks: tuple[str, ...] = CLASSES,
 ) -> Callable[[Loader], Loader]:
     """Enter a loader ``(root: Path | None, **options) -> RawData`` into the catalogue.
 
@@ -44,13 +54,14 @@ def register_dataset(
         source: where the data come from: a paper or an address.
         summary: one line for the catalogue.
         augmentation: the default for training; None is no augmentation.
+        tasks: names of the tasks that it serves.
 
     Raises:
         UserError: the name is taken by another loader.
     """
 
     def enter(loader: Loader) -> Loader:
-        DATASETS.enter(name, Dataset(name, loader, source, summary, augmentation), loader)
+        DATASETS.enter(name, Dataset(name, loader, source, summary, augmentation, tasks), loader)
         return loader
 
     return enter
@@ -59,6 +70,19 @@ def register_dataset(
 def datasets() -> list[Dataset]:
     """Return the catalogue."""
     return DATASETS.entries()
+
+
+def check_task(name: str, task: str) -> None:
+    """Check that a data set serves a task.
+
+    Raises:
+        UserError: there is no such data set, or it does not.
+    """
+    served = DATASETS.find(name).tasks
+    if task not in served:
+        raise UserError(
+            f"data set {name!r} does not serve task {task!r}: it serves {', '.join(served)}"
+        )
 
 
 def missing_set(name: str, looked_in: Iterable[Path], remedy: str) -> UserError:

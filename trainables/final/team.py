@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from search_spaces.ops.layers.synced_batch_norm import share_norms
 from trainables.data import Batches
+from trainables.tasks.contract import Task
 from trainables.training.loop import Batch, Trainer
 from trainables.training.protocol import TrainingProtocol
 
@@ -42,10 +43,15 @@ class Team:
         return PartOfBatches(batches, self)
 
     def trainer(
-        self, model: nn.Module, protocol: TrainingProtocol, total_steps: int, device: torch.device
+        self,
+        model: nn.Module,
+        protocol: TrainingProtocol,
+        total_steps: int,
+        device: torch.device,
+        task: Task,
     ) -> Trainer:
         """Return what steps this worker's copy of the network, alike on all workers."""
-        return _TeamTrainer(self, model, protocol, total_steps, device)
+        return _TeamTrainer(self, model, protocol, total_steps, device, task)
 
 
 class PartOfBatches:
@@ -78,6 +84,7 @@ class _TeamTrainer(Trainer):
         protocol: TrainingProtocol,
         total_steps: int,
         device: torch.device,
+        task: Task,
     ) -> None:
         self.team = team
         copy = DistributedDataParallel(
@@ -87,7 +94,7 @@ class _TeamTrainer(Trainer):
             # As alone: what the loss does not depend on is not even decayed.
             find_unused_parameters=True,
         )
-        super().__init__(copy, model.parameters(), protocol, total_steps, device)
+        super().__init__(copy, model.parameters(), protocol, total_steps, device, task)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return a loss whose gradient, averaged over the workers, is that of the whole batch."""

@@ -20,6 +20,8 @@ from trainables.hardware.device import take_device
 from trainables.persistence.checkpoint import Checkpoints
 from trainables.persistence.resumable import NOTE
 from trainables.persistence.store import Store
+from trainables.tasks.classification import CLASSIFICATION
+from trainables.tasks.contract import Task
 from trainables.training.loop import (
     Batch,
     Diverged,
@@ -50,6 +52,7 @@ class FinalJob:
         seed: of initial weights, batch order and augmentation.
         threads: CPU threads.
         shown: test images of which is kept where the trained network looks.
+        task: what it is trained for.
     """
 
     network: NetworkSpec
@@ -60,6 +63,7 @@ class FinalJob:
     seed: int
     threads: int = 1
     shown: tuple[int, ...] = ()
+    task: Task = CLASSIFICATION
 
     def build(self) -> nn.Module:
         """Build the network with its initial weights."""
@@ -85,8 +89,8 @@ def train_final(
         team: of workers that train it together, each of which calls this; None trains alone.
 
     Returns:
-        `test_accuracy` (0 to 1), `test_loss` (nats), `train_loss`, `samples` and `train_seconds`;
-        a run that diverged has an accuracy of 0, an infinite loss and a `reason`.
+        The task's metrics (`test_loss`, `test_accuracy`), `train_loss`, `samples` and
+        `train_seconds`; a run that diverged has the worst metrics and a `reason`.
         A `NOTE` says what could not be shown.
     """
     started = time.perf_counter()
@@ -100,10 +104,10 @@ def train_final(
     parts: Iterable[Batch] = batches
     if team is None:
         torch.manual_seed(job.seed)
-        trainer = Trainer(model, model.parameters(), protocol, steps, device)
+        trainer = Trainer(model, model.parameters(), protocol, steps, device, job.task)
     else:
         torch.manual_seed(team.seed(job.seed))
-        trainer = team.trainer(model, protocol, steps, device)
+        trainer = team.trainer(model, protocol, steps, device, job.task)
         parts = team.part(batches)
     keeps = checkpoints is not None and (team is None or team.rank == 0)
     begun = 0
@@ -131,12 +135,11 @@ def train_final(
                 }
                 checkpoints.save(state, epoch)
         test = Batches(data.test, 512, data.normalisation, channels_last=channels_last)
-        metrics = evaluate(model, test, protocol, device)
-        result |= {"test_loss": metrics.loss, "test_accuracy": metrics.accuracy}
+        result |= evaluate(model, test, protocol, device, job.task).reported("test")
     except Diverged as divergence:
         reason = str(divergence)
         result |= {"diverged": True, "reason": reason}
-        result |= {"test_loss": float("inf"), "test_accuracy": 0.0}
+        result |= job.task.lost("test")
     result |= {
         "samples": batches.samples_per_epoch * protocol.epochs,
         "train_seconds": time.perf_counter() - started,

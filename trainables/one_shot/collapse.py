@@ -15,6 +15,7 @@ from torch import Tensor
 
 from search_spaces.network import Supernet
 from search_spaces.super_block import SuperSASE
+from trainables.metrics import Metric, declare
 
 POOR = 0.1
 """An operation is poor in parameters if it has at most this share of its edge's richest."""
@@ -27,6 +28,13 @@ WINDOW = 3
 
 SHARPENING = 0.75
 """Stop where the eigenvalue before is less than this share of the one now (the paper's)."""
+
+declare(
+    Metric("entropy", None),
+    Metric("poor_share", None),
+    Metric("dominant_eigenvalue", None),
+    Metric("discretisation_gap", None),
+)
 
 
 def mean_entropy(probabilities: Mapping[str, Sequence[float]]) -> float:

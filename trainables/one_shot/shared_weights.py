@@ -13,6 +13,8 @@ from search_spaces.genotype import Genotype
 from search_spaces.mixture import Mixture
 from search_spaces.network import Supernet
 from trainables.data import Batches
+from trainables.tasks.classification import CLASSIFICATION
+from trainables.tasks.contract import Task
 from trainables.training.loop import Batch, Diverged, Evaluation, autocast, evaluate
 from trainables.training.protocol import TrainingProtocol
 
@@ -34,6 +36,7 @@ class SharedWeights:
         validation: batches that genotypes are judged by.
         device: of the supernet.
         budget: samples that may be seen; `judge` itself does not look at it.
+        task: whose metrics genotypes are judged by.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class SharedWeights:
         validation: Batches,
         device: torch.device,
         budget: int = 0,
+        task: Task = CLASSIFICATION,
     ) -> None:
         self.supernet = supernet
         self.protocol = protocol
@@ -51,6 +55,7 @@ class SharedWeights:
         self.validation = validation
         self.device = device
         self.budget = budget
+        self.task = task
         self.samples = 0
         self._screening = validation.first()
 
@@ -64,7 +69,7 @@ class SharedWeights:
         return judged + sum(len(labels) for _, labels in self.statistics)
 
     def judge(self, genotype: Genotype, *, screening: bool = False) -> Evaluation:
-        """Return loss (nats) and accuracy of a genotype on the validation images.
+        """Return the task's metrics of a genotype on the validation images.
 
         Args:
             genotype: of the supernet's space.
@@ -91,7 +96,7 @@ class SharedWeights:
             ):
                 update_bn((images for images, _ in self.statistics), network)
             batches = self._screening if screening else self.validation
-            return evaluate(network, batches, self.protocol, self.device)
+            return evaluate(network, batches, self.protocol, self.device, self.task)
         finally:
             for buffer, value in before:
                 buffer.copy_(value)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from ray import tune
-from torch.nn import functional as F
 
 from search_spaces.genotype import Genotype, Ranking
 from search_spaces.mixture import Mixture
@@ -30,7 +29,6 @@ from trainables.one_shot.shared_weights import SharedWeights
 from trainables.persistence.resumable import Result, ResumableTrainable
 from trainables.search_job import SearchJob
 from trainables.training.loop import (
-    DIVERGED_SCORE,
     Batch,
     Diverged,
     Evaluation,
@@ -87,6 +85,10 @@ class SupernetTrainable(ResumableTrainable):
         self.device = take_device(job.threads)
         self.job, self.algorithm, self.budget = job, algorithm, budget
 
+    def lost(self) -> dict[str, float]:
+        """Return the metrics of a trial that diverged."""
+        return self.job.task.lost("val")
+
     def build(self, config: dict[str, Any]) -> None:
         """Build the supernet and start the algorithm; the config is not read."""
         job, algorithm, protocol = self.job, self.algorithm, self.algorithm.protocol
@@ -131,6 +133,7 @@ class SupernetTrainable(ResumableTrainable):
             protocol,
             self.total_steps,
             self.device,
+            job.task,
         )
         self.generator = torch.Generator().manual_seed(job.seed)
         algorithm.start(supernet, self.trainer, self.generator)
@@ -150,10 +153,9 @@ class SupernetTrainable(ResumableTrainable):
         try:
             self.algorithm.begin_epoch(self.steps / self.total_steps)
             result["train_loss"] = self._train()
-            metrics = self._validate(self.algorithm.central_mixture())
-            result |= {"val_loss": metrics.loss, "val_accuracy": metrics.accuracy}
+            result |= self._validate(self.algorithm.central_mixture()).reported("val")
         except Diverged as divergence:
-            result |= {**DIVERGED_SCORE, "diverged": True, "reason": str(divergence)}
+            result |= {**self.lost(), "diverged": True, "reason": str(divergence)}
         self.epoch += 1
         used_up = self.steps >= self.total_steps
         samples = self.algorithm.step_cost.samples(self.batch_size, self.steps, self.total_steps)
@@ -214,6 +216,7 @@ class SupernetTrainable(ResumableTrainable):
                 self.val_batches,
                 self.algorithm.protocol,
                 self.device,
+                self.job.task,
                 forward=lambda images: self.supernet(images, mixture),
             )
 
@@ -225,6 +228,7 @@ class SupernetTrainable(ResumableTrainable):
             self.val_batches,
             self.device,
             budget,
+            self.job.task,
         )
 
     def _signs_of_collapse(self, result: dict[str, Any], ranking: Ranking) -> dict[str, float]:
@@ -233,11 +237,11 @@ class SupernetTrainable(ResumableTrainable):
             signs["entropy"] = mean_entropy(result["alpha"])
             signs["poor_share"] = poor_share(result["alpha"], poor_operations(self.supernet))
         if len(self.sharpest):
-            images, labels = self.arch_batches.first()[0]
+            images, targets = self.arch_batches.first()[0]
             with evaluation_mode(self.supernet):
                 signs["dominant_eigenvalue"], self.sharpest = dominant_eigenvalue(
-                    lambda: F.cross_entropy(
-                        self.supernet(images, self.algorithm.central_mixture()), labels
+                    lambda: self.job.task.loss(
+                        self.supernet(images, self.algorithm.central_mixture()), targets
                     ),
                     self.algorithm.architecture,
                     self.sharpest,

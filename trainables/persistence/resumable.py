@@ -18,9 +18,9 @@ import torch
 from ray import tune
 
 from trainables.hardware.device import gpu_share
+from trainables.metrics import undeclared
 from trainables.persistence.checkpoint import Checkpoints, load_state, save_state
 from trainables.persistence.store import Store
-from trainables.training.loop import DIVERGED_SCORE
 
 TRIAL = "trial"
 """Key of a trial's config: its number in the order in which the search began its trials."""
@@ -106,6 +106,10 @@ class ResumableTrainable(tune.Trainable):
     def load(self, state: dict[str, Any]) -> None:
         """Restore what `state` gave, after `build`."""
 
+    def lost(self) -> dict[str, float]:
+        """Return the metrics of a trial that comes to none: the worst."""
+        return {}
+
     def identity(self, config: dict[str, Any]) -> str:
         """Return what is trained: what is remembered of a trial holds for nothing else."""
         return ""
@@ -146,7 +150,7 @@ class ResumableTrainable(tune.Trainable):
             raise TrialFailedError(f"out of memory on {share:g} GPU") from None
         self._take(self._trial_config)  # lets go of the network
         # Tune wants a metric; without an epoch, no scheduler takes it for one.
-        return {**DIVERGED_SCORE, OUT_OF_MEMORY: share, "samples": 0, tune.result.DONE: True}
+        return {**self.lost(), OUT_OF_MEMORY: share, "samples": 0, tune.result.DONE: True}
 
     def _remembered(self) -> Sequence[Result]:
         results = self.memory.results.get(self.trial_number, ())
@@ -171,7 +175,13 @@ class ResumableTrainable(tune.Trainable):
         self.go_on()
         while len(self.results) <= index:
             with self._time_limit():
-                self.results.append(self.train_epoch())
+                result = self.train_epoch()
+            if lost := undeclared(result):
+                raise ValueError(
+                    f"{lost[0]!r} is reported and declared nowhere: "
+                    f"trainables.metrics.declare(Metric({lost[0]!r}, ...))"
+                )
+            self.results.append(result)
             if self._kept is not None:
                 Checkpoints(self._kept).save(self._state(), len(self.results))
         return self.results[index]

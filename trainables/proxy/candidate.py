@@ -43,7 +43,7 @@ class Candidate:
         self.batches = training_batches(data, job.protocol, seed, device)
         steps = len(self.batches) * job.protocol.epochs
         parameters = self._parameters()
-        self.trainer = Trainer(self.model, parameters, job.protocol, steps, device)
+        self.trainer = Trainer(self.model, parameters, job.protocol, steps, device, job.task)
         decay = job.protocol.averaging
         average = get_ema_multi_avg_fn(decay)
         self.average = (

@@ -8,9 +8,7 @@ from trainables.data import Batches, LabelledImages
 from trainables.persistence.resumable import Result
 from trainables.proxy.trainable import ProxyTrainable
 from trainables.search_job import SearchJob
-from trainables.training.loop import DIVERGED_SCORE, Diverged
-
-DIVERGED_TEST = {"test_loss": DIVERGED_SCORE["val_loss"], "test_accuracy": 0.0}
+from trainables.training.loop import Diverged
 
 
 class StudiedTrainable(ProxyTrainable):
@@ -38,13 +36,13 @@ class StudiedTrainable(ProxyTrainable):
         result = super().train_epoch()
         protocol = self.job.protocol
         if protocol.averaging and self.last_weights:
-            result |= {f"last_{key}": value for key, value in DIVERGED_SCORE.items()}
+            result |= self.job.task.lost("last_val")
             if not result["diverged"]:
                 # The average may be finite where the last weights are not.
                 with suppress(Diverged):
                     result |= self.evaluate(lambda c: c.model, self.val_batches, "last_val")
         if self.test and (result["finished"] or result["diverged"]):
-            result |= DIVERGED_TEST
+            result |= self.job.task.lost("test")
             if not result["diverged"]:
                 channels_last = protocol.channels_last and self.device.type == "cuda"
                 images = Batches(

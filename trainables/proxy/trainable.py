@@ -15,11 +15,11 @@ from search_spaces.ops import load_operations
 from trainables.data import Batches
 from trainables.hardware.device import take_device
 from trainables.hardware.peak_memory import PeakMemory
+from trainables.metrics import SPREAD
 from trainables.persistence.resumable import Result, ResumableTrainable
 from trainables.proxy.candidate import Candidate
 from trainables.search_job import SearchJob
 from trainables.training.loop import (
-    DIVERGED_SCORE,
     Diverged,
     evaluate,
     random_state,
@@ -35,10 +35,10 @@ class ProxyTrainable(ResumableTrainable):
     trained with one seed or several, whose scores are averaged.
 
     The trial's config holds the genotype's variables (`SearchSpace.variables`). Each iteration
-    reports `val_loss` (nats), `val_accuracy` (0 to 1), `train_loss`, `samples` (training samples
-    seen by this trial so far), `train_seconds`, `peak_memory_mib`, `genotype`, and, if it diverged,
-    the `reason`; with several seeds also `val_loss_sd` and `val_accuracy_sd`, the standard
-    deviation over them.
+    reports the task's metrics (`val_loss`, `val_accuracy`), `train_loss`, `samples` (training
+    samples seen by this trial so far), `train_seconds`, `peak_memory_mib`, `genotype`, and, if it
+    diverged, the `reason`; with several seeds also `val_loss_sd` and so on, the standard deviation
+    over them.
     """
 
     def prepare(self, job: SearchJob | None = None) -> None:
@@ -59,6 +59,10 @@ class ProxyTrainable(ResumableTrainable):
     def identity(self, config: dict[str, Any]) -> str:
         """Return the genotype."""
         return str(self.job.space.from_config(config))
+
+    def lost(self) -> dict[str, float]:
+        """Return the metrics of a trial that diverged."""
+        return self.job.task.lost("val")
 
     def build(self, config: dict[str, Any]) -> None:
         """Build network and optimiser for the config's genotype."""
@@ -81,7 +85,7 @@ class ProxyTrainable(ResumableTrainable):
             result["train_loss"] = fmean([c.train_epoch() for c in self.candidates])
             result |= self.evaluate(lambda c: c.judged, self.val_batches, "val", spread=True)
         except Diverged as divergence:
-            result |= {**DIVERGED_SCORE, "diverged": True, "reason": str(divergence)}
+            result |= {**self.lost(), "diverged": True, "reason": str(divergence)}
         self.epoch += 1
         self.samples += self.job.samples_per_epoch
         self.train_seconds += time.perf_counter() - started
@@ -104,7 +108,7 @@ class ProxyTrainable(ResumableTrainable):
         *,
         spread: bool = False,
     ) -> dict[str, float]:
-        """Return ``<name>_loss`` and ``<name>_accuracy``, the mean over seeds.
+        """Return the task's metrics as ``<name>_loss`` and so on, the mean over seeds.
 
         Args:
             network: which of a candidate's networks.
@@ -116,12 +120,15 @@ class ProxyTrainable(ResumableTrainable):
             Diverged: as `training.evaluate`.
         """
         found = [
-            evaluate(network(c), batches, self.job.protocol, self.device) for c in self.candidates
+            evaluate(network(c), batches, self.job.protocol, self.device, self.job.task)
+            for c in self.candidates
         ]
-        values = {"loss": [e.loss for e in found], "accuracy": [e.accuracy for e in found]}
-        means = {f"{name}_{key}": fmean(value) for key, value in values.items()}
+        values = {
+            key: [one.reported(name)[key] for one in found] for key in found[0].reported(name)
+        }
+        means = {key: fmean(value) for key, value in values.items()}
         if spread and len(found) > 1:
-            means |= {f"{name}_{key}_sd": stdev(value) for key, value in values.items()}
+            means |= {f"{key}{SPREAD}": stdev(value) for key, value in values.items()}
         return means
 
     def state(self) -> dict[str, Any]:

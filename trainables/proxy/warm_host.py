@@ -47,7 +47,7 @@ def train_host(job: SearchJob, kept: Store | None = None) -> WarmHost:
     batches = training_batches(job.data.to(device), protocol, job.seed, device)
     torch.manual_seed(job.seed)
     steps = len(batches) * protocol.epochs
-    trainer = Trainer(model, model.parameters(), protocol, steps, device)
+    trainer = Trainer(model, model.parameters(), protocol, steps, device, job.task)
     for _ in range(protocol.epochs):
         train_epoch(trainer, batches)
     state = {name: value.cpu() for name, value in model.state_dict().items()}

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from trainables.data import Batches, FinalData, SearchData
+from trainables.tasks.classification import CLASSIFICATION
+from trainables.tasks.contract import Task
 from trainables.training.protocol import TrainingProtocol
 
 Batch = tuple[Tensor, Tensor]
 
 EXPLODED = 100.0
-"""Mean cross-entropy, in nats, of a training that is lost; guessing 1 of 1000 costs 6.9."""
-
-DIVERGED_SCORE = {"val_loss": float("inf"), "val_accuracy": 0.0}
-"""Metrics of a trial that diverged: worse than any other, so that it is ranked last."""
+"""Mean loss of a training that is lost; in nats, guessing 1 of 1000 costs 6.9."""
 
 
 class Diverged(Exception):  # noqa: N818
@@ -33,12 +31,23 @@ class Evaluation:
     """What a network does on a set of images.
 
     Attributes:
-        loss: mean cross-entropy in nats.
-        accuracy: share of images classified rightly, 0 to 1.
+        values: the task's metrics by name, `loss` among them.
     """
 
-    loss: float
-    accuracy: float
+    values: Mapping[str, float]
+
+    @property
+    def loss(self) -> float:
+        """The mean loss."""
+        return self.values["loss"]
+
+    def __getitem__(self, metric: str) -> float:
+        """Return a metric by its name."""
+        return self.values[metric]
+
+    def reported(self, part: str) -> dict[str, float]:
+        """Return the metrics under the names that they are reported by for a part of the data."""
+        return {f"{part}_{name}": value for name, value in self.values.items()}
 
 
 def cosine_schedule(protocol: TrainingProtocol, total_steps: int) -> Callable[[int], float]:
@@ -96,6 +105,7 @@ class Trainer:
         protocol: how.
         total_steps: length of the learning-rate schedule in steps.
         device: where.
+        task: whose loss is descended.
     """
 
     def __init__(
@@ -105,8 +115,10 @@ class Trainer:
         protocol: TrainingProtocol,
         total_steps: int,
         device: torch.device,
+        task: Task = CLASSIFICATION,
     ) -> None:
         self.forward = forward
+        self.task = task
         self.protocol = protocol
         self.device = device
         self.optimizer = _make_optimizer(list(parameters), protocol, device)
@@ -118,15 +130,13 @@ class Trainer:
         )
 
     def loss(self, batch: Batch) -> Tensor:
-        """Return the mean cross-entropy of a batch, to differentiate."""
-        images, labels = batch
+        """Return the task's mean loss of a batch, to differentiate."""
+        images, targets = batch
         with autocast(self.protocol, self.device):
-            logits = self.forward(images)
-        return F.cross_entropy(
-            logits.float() if logits.dtype != torch.float64 else logits,
-            labels,
-            label_smoothing=self.protocol.label_smoothing,
-        )
+            outputs = self.forward(images)
+        if outputs.dtype != torch.float64:
+            outputs = outputs.float()
+        return self.task.loss(outputs, targets, self.protocol.label_smoothing)
 
     def step(self, batch: Batch) -> Tensor:
         """Take one gradient step; return the loss before it, detached and still on the device."""
@@ -198,6 +208,7 @@ def evaluate(
     batches: Iterable[Batch],
     protocol: TrainingProtocol,
     device: torch.device,
+    task: Task = CLASSIFICATION,
     *,
     forward: Callable[[Tensor], Tensor] | None = None,
 ) -> Evaluation:
@@ -205,22 +216,21 @@ def evaluate(
 
     Args:
         model: put into evaluation mode, and back.
+        task: whose metrics are measured.
         forward: what to call instead of the model, e.g. a supernet with its mixture.
 
     Raises:
         Diverged: the loss is not finite.
     """
-    loss = torch.zeros((), device=device, dtype=torch.float64)
-    right = torch.zeros((), device=device, dtype=torch.int64)
+    sums = torch.zeros((), device=device, dtype=torch.float64)
     count = 0
     with evaluation_mode(model):
-        for images, labels in batches:
+        for images, targets in batches:
             with autocast(protocol, device):
-                logits = (forward or model)(images)
-            loss += F.cross_entropy(logits.float(), labels, reduction="sum").double()
-            right += (logits.argmax(1) == labels).sum()
-            count += len(labels)
-    result = Evaluation(loss=float(loss) / count, accuracy=float(right) / count)
+                outputs = (forward or model)(images)
+            sums = sums + task.tally(outputs.float(), targets)
+            count += len(targets)
+    result = Evaluation(task.measure(sums.tolist(), count))
     if not math.isfinite(result.loss):
         raise Diverged("validation loss is not finite")
     return result

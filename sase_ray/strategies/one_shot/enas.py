@@ -131,7 +131,7 @@ class ENASAlgorithm(OneShotAlgorithm):
     def start(self, supernet: Supernet, trainer: Trainer, generator: torch.Generator) -> None:
         """Make the controller."""
         self.space, self.supernet = supernet.space, supernet
-        self.generator = generator
+        self.generator, self.trainer = generator, trainer
         sizes = [len(variable.choices) for variable in self.space.variables]
         with torch.random.fork_rng(devices=[]):
             self.controller = Controller(sizes, self.settings)
@@ -156,13 +156,12 @@ class ENASAlgorithm(OneShotAlgorithm):
 
     @torch.no_grad()
     def reward(self, chosen: Tensor, batch: Batch) -> float:
-        """Return the accuracy of a path on a batch, 0 to 1, with the shared weights as they are.
+        """Return the task's reward of a path on a batch, with the shared weights as they are.
 
         Batch norms take the batch's own statistics: the running ones are those of all paths.
         """
-        images, labels = batch
-        logits = self.supernet(images, _path(chosen))
-        return float((logits.argmax(1) == labels).float().mean())
+        images, targets = batch
+        return float(self.trainer.task.reward(self.supernet(images, _path(chosen)), targets))
 
     def reinforce(self, chosen: Tensor, reward: float) -> None:
         """Step the controller by REINFORCE with a moving baseline."""

@@ -18,11 +18,14 @@ from sase_ray.strategies.contract import SearchTask
 from sase_ray.strategies.one_shot.fbnet import FBNet, FBNetAlgorithm
 from search_spaces.mixture import EdgeWeights
 from search_spaces.network import Supernet
+from trainables.metrics import Metric, declare
 from trainables.one_shot.algorithm import OneShotAlgorithm
 from trainables.training.loop import Trainer
 
 PRUNED = -1e3
 """Added to the log-probability of an operation that was pruned."""
+
+declare(Metric("operations_left", None, format=".0f"))
 
 
 class PruNet(FBNet):

@@ -123,7 +123,7 @@ def test_averaged_weights_are_the_exponential_mean_of_the_steps(make_job) -> Non
             torch.testing.assert_close(judged[name].double(), value, rtol=1e-4, atol=1e-6)
     val = Batches(job.data.validation, 512, job.data.normalisation)
     found = evaluate(trainable.candidates[0].judged, val, job.protocol, CPU)
-    assert (result["val_loss"], result["val_accuracy"]) == (found.loss, found.accuracy)
+    assert (result["val_loss"], result["val_accuracy"]) == (found.loss, found["accuracy"])
     assert found != evaluate(trainable.candidates[0].model, val, job.protocol, CPU)
 
 
@@ -152,11 +152,11 @@ def test_a_closer_look_changes_nothing_of_what_a_search_sees(held_out, make_job)
         for key in ("train_loss", "val_loss", "val_accuracy", "samples"):
             assert seen[key] == more[key]
         last = evaluate(studied.candidates[0].model, studied.val_batches, job.protocol, CPU)
-        assert (more["last_val_loss"], more["last_val_accuracy"]) == (last.loss, last.accuracy)
+        assert (more["last_val_loss"], more["last_val_accuracy"]) == (last.loss, last["accuracy"])
         assert ("test_loss" in more) == (epoch == 2)
     images = Batches(held_out, 512, job.data.normalisation)
     test = evaluate(studied.candidates[0].judged, images, job.protocol, CPU)
-    assert (more["test_loss"], more["test_accuracy"]) == (test.loss, test.accuracy)
+    assert (more["test_loss"], more["test_accuracy"]) == (test.loss, test["accuracy"])
 
 
 def test_a_lost_training_has_the_worst_test_metrics(held_out, make_job) -> None:

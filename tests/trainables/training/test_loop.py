@@ -156,7 +156,7 @@ def test_evaluate_equals_a_plain_loop_and_restores_the_mode(training):
             right.append(int(logits.argmax()) == int(label))
     assert len(losses) == 27
     assert result.loss == pytest.approx(sum(losses) / 27, rel=1e-5)
-    assert result.accuracy == pytest.approx(sum(right) / 27)
+    assert result["accuracy"] == pytest.approx(sum(right) / 27)
 
 
 def test_evaluate_calls_a_divergence_by_its_name_and_restores_the_mode():

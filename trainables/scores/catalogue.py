@@ -1,0 +1,29 @@
+"""Looks training-free scores up and builds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from search_spaces.errors import explain_validation_error
+from trainables.scores.contract import Score
+from trainables.scores.registry import SCORES
+
+
+def make_score(name: str, options: Mapping[str, Any] | None = None) -> Score:
+    """Build a score by name.
+
+    Args:
+        name: of the catalogue.
+        options: its fields.
+
+    Raises:
+        UserError: no such score, or it does not take one of the options.
+    """
+    kind: type[Score] = SCORES.find(name)
+    try:
+        return kind.model_validate(dict(options or {}))
+    except ValidationError as error:
+        raise explain_validation_error(error, kind, f"options of score {name!r}") from None

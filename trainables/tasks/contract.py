@@ -1,0 +1,102 @@
+"""What a task is: the contract that every file of this folder fulfils."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from trainables.data import FinalData, SearchData
+from trainables.metrics import Metric
+from trainables.tasks.registry import TASKS
+
+Build = Callable[[str, int], nn.Module]
+"""Builds the host with a module (genotype or baseline, as text) and a seed of initial weights."""
+
+
+class Task(BaseModel, ABC):
+    """What a network is trained for. Its fields are its options. Its life, in order:
+
+    1. `prepare` gives the data the targets that the task needs.
+    2. `loss` is differentiated at each step, of outputs and targets of one batch.
+    3. To evaluate, the sums that `tally` returns for each batch are added up, and `measure` turns
+       them into the metrics.
+
+    `metrics` names these; the first one is the loss. They are reported as `val_<name>` on
+    validation images and as `test_<name>` on test images.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Enter a class that has a name of its own into the catalogue."""
+        super().__pydantic_init_subclass__(**kwargs)
+        if "name" in vars(cls):
+            TASKS.enter(cls.name, cls, cls)
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics of an evaluation, declared; the first one is named `loss`."""
+
+    def prepare(
+        self, search: SearchData, final: FinalData, build: Build
+    ) -> tuple[SearchData, FinalData]:
+        """Return both views of the data with the targets of this task; by default as they are.
+
+        Args:
+            search: what searches read.
+            final: what the final protocol reads.
+            build: builds the host, for a task that needs another network.
+
+        Raises:
+            UserError: the data cannot serve this task.
+        """
+        return search, final
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Return the mean loss of a batch, to differentiate.
+
+        Args:
+            outputs: (B, K), in float32 or float64.
+            targets: of the batch, (B, ...).
+            label_smoothing: of the training protocol, 0 to 1.
+        """
+
+    @abstractmethod
+    def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return sums over a batch, (S,) in float64 on the device, for `measure`.
+
+        Args:
+            outputs: (B, K), float32.
+            targets: of the batch, (B, ...).
+        """
+
+    @abstractmethod
+    def measure(self, sums: list[float], count: int) -> dict[str, float]:
+        """Return the metrics by name.
+
+        Args:
+            sums: of `tally`, over all batches.
+            count: images.
+        """
+
+    @abstractmethod
+    def reward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return what a controller is rewarded by on a batch: 0 to 1, higher is better."""
+
+    def reported(self, part: str) -> tuple[str, ...]:
+        """Return the names under which the metrics are reported for a part of the data."""
+        return tuple(f"{part}_{metric.name}" for metric in self.metrics)
+
+    def lost(self, part: str) -> dict[str, float]:
+        """Return the metrics of a training that diverged, so that it is ranked last."""
+        return {f"{part}_{metric.name}": metric.when_lost for metric in self.metrics}

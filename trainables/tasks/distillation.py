@@ -1,0 +1,169 @@
+"""Distillation: matching the outputs of another network, the teacher.
+
+Hinton, Vinyals and Dean, 2015, https://arxiv.org/abs/1503.02531 (probabilities); Ba and Caruana,
+NeurIPS 2014, https://arxiv.org/abs/1312.6184 (logits).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar, Literal, TypeVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from search_spaces.errors import UserError
+from trainables.data import Augmentation, Batches, FinalData, LabelledImages, SearchData
+from trainables.data.dataset import TargetImages
+from trainables.metrics import LOSS, Metric, declare
+from trainables.tasks.contract import Build, Task
+from trainables.training.loop import (
+    Diverged,
+    Trainer,
+    evaluation_mode,
+    train_epoch,
+    training_batches,
+)
+from trainables.training.protocol import TrainingProtocol
+
+View = TypeVar("View", SearchData, FinalData)
+
+NORMALISED_ERROR = Metric("normalised_error", "min", format=".4f")
+AGREEMENT = Metric(
+    "agreement", "max", "%", ".2f", scale=100.0, difference="points", label="agreement", lost=0.0
+)
+SQUARED_ERROR = Metric("loss", "min", label="mean squared error")
+declare(NORMALISED_ERROR, AGREEMENT)
+
+BATCH_SIZE = 512
+
+
+class Distillation(Task):
+    """Match a teacher's logits, float32 (B, K); targets are computed once, for images as they lie.
+
+    By default the teacher is the host with another module, trained on the classes. A teacher of
+    one's own is used by `label_by`.
+    """
+
+    name: ClassVar[str] = "distillation"
+    summary: ClassVar[str] = "the outputs of another network: its probabilities or its logits"
+
+    match: Literal["probabilities", "logits"] = Field(
+        default="probabilities",
+        description="cross-entropy to the teacher's probabilities, or mean squared error of logits",
+    )
+    temperature: float = Field(default=1.0, gt=0, description="of the probabilities")
+    teacher: str = Field(default="se", description="module of the teacher: genotype or baseline")
+    teacher_seed: int = Field(default=0, ge=0, description="of the teacher's initial weights")
+    teacher_epochs: int = Field(
+        default=5, ge=0, le=10_000, description="training of the teacher on the classes"
+    )
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The loss; the squared error over the variance of the teacher's logits; and agreement,
+        the share of images whose largest output is the teacher's."""
+        loss = LOSS if self.match == "probabilities" else SQUARED_ERROR
+        return loss, NORMALISED_ERROR, AGREEMENT
+
+    def prepare(
+        self, search: SearchData, final: FinalData, build: Build
+    ) -> tuple[SearchData, FinalData]:
+        """Train the teacher on the search's training images, and label both views by it."""
+        teacher = build(self.teacher, self.teacher_seed)
+        protocol = TrainingProtocol(epochs=max(1, self.teacher_epochs))
+        device = torch.device("cpu")
+        batches = training_batches(search, protocol, self.teacher_seed, device)
+        trainer = Trainer(
+            teacher, teacher.parameters(), protocol, len(batches) * protocol.epochs, device
+        )
+        with torch.random.fork_rng([]):
+            torch.manual_seed(self.teacher_seed)
+            try:
+                for _ in range(self.teacher_epochs):
+                    train_epoch(trainer, batches)
+            except Diverged as divergence:
+                raise UserError(f"the teacher {self.teacher!r}: {divergence}") from None
+        return label_by(teacher, search), label_by(teacher, final)
+
+    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Return the mean cross-entropy in nats at the temperature, or the mean squared error.
+
+        Label smoothing is for classes: probabilities of a teacher are soft already.
+        """
+        return self._losses(outputs, targets.to(outputs.dtype)).mean()
+
+    def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the sums of loss, squared error, agreement, squared logits and logits (K)."""
+        wide = targets.double()
+        agree = outputs.argmax(1) == targets.argmax(1)
+        sums = [
+            self._losses(outputs, targets).sum(),
+            (outputs.double() - wide).square().sum(),
+            agree.sum(),
+            wide.square().sum(),
+        ]
+        return torch.cat([torch.stack([value.double() for value in sums]), wide.sum(0)])
+
+    def measure(self, sums: list[float], count: int) -> dict[str, float]:
+        """Return `loss`, `normalised_error` and `agreement`.
+
+        The variance is that over images of each logit, summed over the logits: a network that gives
+        the teacher's mean logits for every image has a normalised error of 1.
+        """
+        loss, error, agree, squares, *logits = sums
+        variance = squares - sum(value * value for value in logits) / count
+        return {
+            "loss": loss / count,
+            "normalised_error": error / variance if variance > 0 else float("inf"),
+            "agreement": agree / count,
+        }
+
+    def reward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the agreement."""
+        return (outputs.argmax(1) == targets.argmax(1)).float().mean()
+
+    def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each image, (B,)."""
+        if self.match == "logits":
+            return (outputs - targets).square().mean(1)
+        probabilities = F.softmax(targets / self.temperature, dim=1)
+        return F.cross_entropy(outputs / self.temperature, probabilities, reduction="none")
+
+
+def label_by(teacher: nn.Module, data: View) -> View:
+    """Return a view of a data set whose targets are a network's logits.
+
+    The targets belong to the images as they lie, so the view has no augmentation. The classes stay,
+    for splits and figures.
+
+    Args:
+        teacher: images (B, C, H, W) to logits (B, K); evaluated on the device of the images.
+        data: the view.
+
+    Raises:
+        UserError: the logits are not finite, or the same for all training images.
+    """
+    if isinstance(data, SearchData):
+        validation = _labelled(teacher, data.validation, data)
+        labelled: View = replace(data, validation=validation)
+    else:
+        labelled = replace(data, test=_labelled(teacher, data.test, data))
+    train = _labelled(teacher, data.train, data)
+    if not train.values.isfinite().all():
+        raise UserError("the teacher's logits are not finite")
+    if (train.values == train.values[0]).all():
+        raise UserError("the teacher gives the same logits for all images: nothing can be learned")
+    return replace(labelled, train=train, augmentation=Augmentation())
+
+
+@torch.no_grad()
+def _labelled(
+    teacher: nn.Module, part: LabelledImages, data: SearchData | FinalData
+) -> TargetImages:
+    batches = Batches(part, BATCH_SIZE, data.normalisation)
+    with evaluation_mode(teacher):
+        values = torch.cat([teacher(images).float() for images, _ in batches])
+    return TargetImages(part.images, part.labels, values)
