@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from sase_ray.strategies.contract import Strategy
 from sase_ray.strategies.registry import STRATEGIES
-from search_spaces.errors import UserError, explain_validation_error
+from search_spaces.configurable import configure
+from search_spaces.errors import UserError
 
 
 def strategies() -> Mapping[str, type[Strategy]]:
@@ -28,14 +27,10 @@ def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strate
         UserError: no such strategy, or it does not take one of the options, or no warm start.
     """
     own, plus, parent = name.partition("+")
-    kind: type[Strategy] = STRATEGIES.find(own)
+    strategy: Strategy = configure(STRATEGIES, own, options)
     if plus:
         STRATEGIES.find(parent)
-    if plus and not kind.takes_warm_start:
-        raise UserError(f"strategy {name!r}: {own} takes no genotypes to start from")
-    try:
-        strategy = kind.model_validate(dict(options or {}))
-    except ValidationError as error:
-        raise explain_validation_error(error, kind, f"options of strategy {name!r}") from None
+        if not strategy.takes_warm_start:
+            raise UserError(f"strategy {name!r}: {own} takes no genotypes to start from")
     strategy._label = name
     return strategy

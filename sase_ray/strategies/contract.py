@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import PrivateAttr
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from sase_ray.results.history import History
 from sase_ray.strategies.registry import STRATEGIES
+from search_spaces.catalogue import Catalogue
+from search_spaces.configurable import Configurable
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype, Ranking
 from trainables.search_job import SearchJob, WarmHost
@@ -102,7 +104,7 @@ class Plan:
     scheduler: TrialScheduler | None = None
 
 
-class Strategy(BaseModel, ABC):
+class Strategy(Configurable, ABC):
     """A search strategy. Its fields are its options. Its life, in order:
 
     1. `check` refuses a task that it cannot begin, before anything is started.
@@ -111,22 +113,12 @@ class Strategy(BaseModel, ABC):
        one is the strategy's answer.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    name: ClassVar[str]
+    catalogue: ClassVar[Catalogue[Any]] = STRATEGIES
     family: ClassVar[Family]
     source: ClassVar[str]
-    summary: ClassVar[str]
     takes_warm_start: ClassVar[bool] = False
 
     _label: str = PrivateAttr("")
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Enter a class that has a name of its own into the catalogue."""
-        super().__pydantic_init_subclass__(**kwargs)
-        if "name" in vars(cls):
-            STRATEGIES.enter(cls.name, cls, cls)
 
     @property
     def label(self) -> str:

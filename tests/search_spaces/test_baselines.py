@@ -6,7 +6,7 @@ from search_spaces.backbones import build_backbone
 from search_spaces.baselines import baseline_attention, baselines
 from search_spaces.errors import UserError
 
-NAMES = ["none", "se", "eca", "cbam"]
+NAMES = [row.name for row in baselines()]
 
 
 def parameters(module: nn.Module) -> int:
@@ -15,7 +15,7 @@ def parameters(module: nn.Module) -> int:
 
 def test_catalogue_begins_with_the_plain_host_and_names_the_papers():
     rows = baselines()
-    assert [row.name for row in rows] == NAMES
+    assert [row.name for row in rows][:4] == ["none", "se", "eca", "cbam"]
     assert all("arXiv" in row.source for row in rows[1:])
 
 

@@ -11,10 +11,11 @@ from ray import tune
 from sase_ray.commands.compare_on_table import search_table
 from sase_ray.execution.one_search import run_search
 from sase_ray.execution.simulation import simulate_search, table_task
-from sase_ray.strategies.catalogue import make_strategy
+from sase_ray.strategies import BlackBox
+from sase_ray.strategies.catalogue import make_strategy, strategies
 from search_spaces.errors import UserError
 
-BLACK_BOX = ("random", "grid", "tpe", "asha", "tpe-asha")
+BLACK_BOX = [name for name, strategy in strategies().items() if issubclass(strategy, BlackBox)]
 
 
 class LookedUp(tune.Trainable):

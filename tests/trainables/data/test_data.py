@@ -2,8 +2,10 @@
 
 import gzip
 import hashlib
+import inspect
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -41,6 +43,22 @@ def test_catalogue_has_the_documented_sets():
     assert not rows["digits"].augmentation.flip
     assert rows["cifar10"].augmentation.flip
     assert rows["cifar10"].augmentation.padding == 4
+
+
+@pytest.mark.parametrize("row", datasets(), ids=lambda row: row.name)
+def test_a_set_loads_or_says_where_it_was_looked_for(row, no_debian, tmp_path):
+    root, *options = inspect.signature(row.loader).parameters.values()
+    assert root.name == "root"
+    assert all(option.default is not inspect.Parameter.empty for option in options)
+    try:
+        data = load_dataset(row.name, tmp_path)
+    except UserError as error:
+        refusal = str(error)
+    else:
+        assert data.name == row.name
+        return
+    assert str(tmp_path) in refusal
+    assert re.search("give|have|put", refusal)
 
 
 def test_unknown_name_gets_the_nearest():

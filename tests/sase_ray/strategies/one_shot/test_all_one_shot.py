@@ -57,7 +57,7 @@ def everything(trainable):
 
 
 def test_the_catalogue_has_them_all():
-    assert set(ONE_SHOT) == {
+    assert set(ONE_SHOT) >= {
         *("darts", "darts-2nd", "pc-darts", "rf-darts", "rf-pc-darts", "adarts"),
         *("fbnet", "prunet", "enas", "one-shot", "rsws"),
     }
