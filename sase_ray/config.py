@@ -141,7 +141,7 @@ class Config(_Section):
     agreement: str | None = Field(
         default=None,
         min_length=1,
-        description="path of a table of truth, or 'table' for the bundled one: one-shot searches "
+        description="path of a ground-truth table, or 'table' for the bundled one: one-shot searches "
         "say what they think of 100 of its genotypes, and Kendall's tau with the truth is told",
     )
     warm_start_from: str | None = Field(

@@ -25,7 +25,7 @@ class Truth:
     """Genotypes, and what training each of them alone came to.
 
     Attributes:
-        genotypes: of a table of truth.
+        genotypes: of a ground-truth table.
         losses: validation losses at the end of their trainings in nats, the noise taken out.
         ceiling: Kendall's tau of two trainings of the same genotypes: no ranking can be expected
             to agree much better with the truth than the truth with itself.

@@ -48,7 +48,7 @@ def rank_confidence(
         lead = "not better than the second"
     yield (
         f"With shared weights the first is {lead}; how far that holds for networks trained alone, "
-        f"--set agreement=table measures where there is a table of truth."
+        f"--set agreement=table measures where there is a ground-truth table."
     )
 
 

@@ -80,7 +80,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def print_table_comparison(console: Console, comparison: TableComparison) -> None:
-    """Print the regrets of strategies on a table of truth, and the reading."""
+    """Print the regrets of strategies on a ground-truth table, and the reading."""
     loss = comparison.metric == "val_loss"
     scale, form = (1, ".4f") if loss else (100, ".2f")
     unit = "nats of test cross-entropy" if loss else "points of test accuracy"

@@ -106,7 +106,7 @@ def load_run(path: str | Path) -> Run:
     recorded = _read_recorded(folder)
     if "table" in recorded.run:
         raise UserError(
-            f"{shown} is a comparison on a table of truth, without trainings of its own: its "
+            f"{shown} is a comparison on a ground-truth table, without trainings of its own: its "
             f"figure is regret.png, its tables are regret.parquet and strategies.csv"
         )
     tables = {name: read_table(folder / f"{name}.parquet", name) for name in TABLES}

@@ -1,4 +1,4 @@
-"""One-shot rankings held against a table of truth."""
+"""One-shot rankings held against a ground-truth table."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_no_run(path, tmp_path, monkeypatch):
 
 def test_another_kind_of_folder(tmp_path):
     refused(tmp_path, "it has no config.yaml")
-    refused(REFERENCE / "table_digits", "comparison on a table of truth")
+    refused(REFERENCE / "table_digits", "comparison on a ground-truth table")
 
 
 @pytest.mark.parametrize(
