@@ -141,8 +141,8 @@ class Config(_Section):
     agreement: str | None = Field(
         default=None,
         min_length=1,
-        description="path of a ground-truth table, or 'table' for the bundled one: one-shot searches "
-        "say what they think of 100 of its genotypes, and Kendall's tau with the truth is told",
+        description="path of a ground-truth table, or 'table' for the bundled one: one-shot "
+        "searches rank 100 of its genotypes, and Kendall's tau with the truth is reported",
     )
     warm_start_from: str | None = Field(
         default=None,
