@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from sase_ray.analysis.verdict import judge
 from sase_ray.figures import outcomes as figures
-from sase_ray.report import sections
+from sase_ray.report import block_sections
 from search_spaces.genotype import EDGES
 from search_spaces.space import SearchSpace
 
@@ -64,7 +64,7 @@ def undrawn(monkeypatch):
         if name.endswith("_figure"):
             monkeypatch.setattr(figures, name, lambda *given: Figure())
     for name in ("draw_block", "gradcam_figure"):
-        monkeypatch.setattr(sections, name, lambda *given: Figure())
+        monkeypatch.setattr(block_sections, name, lambda *given: Figure())
 
 
 def write_run(folder: Path, renamed: dict[str, str], config: dict[str, Any]) -> Path:
