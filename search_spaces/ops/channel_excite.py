@@ -11,7 +11,7 @@ Sources:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,31 +20,23 @@ from torch import Tensor, nn
 from search_spaces.ops.kernels.precision import full_precision
 from search_spaces.ops.layers.conv import Conv2d, convolve_channels, mix_channels, stack_kernels
 from search_spaces.ops.layers.resized_affine import Affine
+from search_spaces.ops.operation_module import OperationModule
 from search_spaces.ops.registry import register_op
 
 KIND = "channel_excite"
 FC_REDUCTION = 16
 
 
-class ChannelConv(nn.Module):
+class ChannelConv(OperationModule):
     """sigmoid of `depth` convolutions of `kernel` weights along the channels, ReLU between."""
 
     kernel: ClassVar[int]
     depth: ClassVar[int] = 1
 
-    def __init__(
-        self,
-        channels: int,
-        size: tuple[int, int],
-        *,
-        affine: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
+    def build(self, channels: int, size: tuple[int, int], affine: bool, **factory: Any) -> None:
+        """Make the parameters."""
         self.convs = nn.ModuleList(
-            Conv2d(1, 1, (self.kernel, 1), same=True, device=device, dtype=dtype)
-            for _ in range(self.depth)
+            Conv2d(1, 1, (self.kernel, 1), same=True, **factory) for _ in range(self.depth)
         )
 
     @full_precision
@@ -108,22 +100,14 @@ class Conv3X3(ChannelConv):
 
 
 @register_op(KIND, "fc", source="SE, Hu et al. 2018; linear at the end: SASE, published code")
-class Fc(nn.Module):
+class Fc(OperationModule):
     """V ReLU(U z), U and V 1x1 convolutions over max(1, C // 16) hidden channels; no sigmoid."""
 
-    def __init__(
-        self,
-        channels: int,
-        size: tuple[int, int],
-        *,
-        affine: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
+    def build(self, channels: int, size: tuple[int, int], affine: bool, **factory: Any) -> None:
+        """Make the parameters."""
         hidden = max(1, channels // FC_REDUCTION)
-        self.reduce = Conv2d(channels, hidden, (1, 1), device=device, dtype=dtype)
-        self.expand = Conv2d(hidden, channels, (1, 1), device=device, dtype=dtype)
+        self.reduce = Conv2d(channels, hidden, (1, 1), **factory)
+        self.expand = Conv2d(hidden, channels, (1, 1), **factory)
 
     @full_precision
     def forward(self, z: Tensor) -> Tensor:
@@ -141,20 +125,12 @@ class Fc(nn.Module):
 
 
 @register_op(KIND, "affine", source="SASE, published code")
-class ChannelAffine(nn.Module):
+class ChannelAffine(OperationModule):
     """sigmoid(a * z + b), a and b per channel."""
 
-    def __init__(
-        self,
-        channels: int,
-        size: tuple[int, int],
-        *,
-        affine: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.scale = Affine((channels, 1, 1), device=device, dtype=dtype)
+    def build(self, channels: int, size: tuple[int, int], affine: bool, **factory: Any) -> None:
+        """Make the parameters."""
+        self.scale = Affine((channels, 1, 1), **factory)
 
     @full_precision
     def forward(self, z: Tensor) -> Tensor:

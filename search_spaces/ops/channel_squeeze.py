@@ -14,65 +14,48 @@ Sources:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from search_spaces.ops.kernels import reference_statistics
 from search_spaces.ops.kernels.channel_statistics import groups_of
 from search_spaces.ops.kernels.precision import full_precision
 from search_spaces.ops.layers.resized_affine import Affine
 from search_spaces.ops.layers.second_order import SecondOrder
+from search_spaces.ops.operation_module import OperationModule
 from search_spaces.ops.registry import register_op
-from search_spaces.ops.squeeze import FeatureMap, MeanAnd, Squeeze
+from search_spaces.ops.squeeze import FeatureMap, MeanAnd, Squeeze, Statistic
 
 KIND = "channel_squeeze"
 
 
 @register_op(KIND, "gap", source="SE, Hu et al. 2018")
-class Gap(Squeeze):
+class Gap(Statistic):
     """mean(x): global average pooling."""
 
     over_space = frozenset({"mean"})
 
-    def squeeze(self, features: FeatureMap) -> Tensor:
-        """Squeeze to (B, C, 1, 1)."""
-        return features.over_space["mean"]
-
 
 @register_op(KIND, "l2norm", source="SASE, published code; without its InstanceNorm")
-class L2Norm(Squeeze):
+class L2Norm(Statistic):
     """sqrt(mean x^2): root mean square (`l2norm_in` is the published form)."""
 
     over_space = frozenset({"root_mean_square"})
 
-    def squeeze(self, features: FeatureMap) -> Tensor:
-        """Squeeze to (B, C, 1, 1)."""
-        return features.over_space["root_mean_square"]
-
 
 @register_op(KIND, "l2norm_in", source="SASE, published code")
-class L2NormIN(nn.Module):
+class L2NormIN(OperationModule):
     """sqrt(sum y^2), y = a * InstanceNorm(x) + b: the published `l2norm`, for comparison.
 
     Being the norm of what was just normalised, it is sqrt(N * (a^2 * var / (var + eps) + b^2)),
     which hardly depends on x.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        size: tuple[int, int],
-        *,
-        affine: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.scale = Affine((channels, 1, 1), device=device, dtype=dtype)
+    def build(self, channels: int, size: tuple[int, int], affine: bool, **factory: Any) -> None:
+        """Make the parameters."""
+        self.scale = Affine((channels, 1, 1), **factory)
 
     @full_precision
     def forward(self, x: Tensor) -> Tensor:
@@ -82,58 +65,31 @@ class L2NormIN(nn.Module):
 
 
 @register_op(KIND, "pnorm", source="SASE, published code")
-class PNorm(Squeeze):
+class PNorm(Statistic):
     """(sum x^4)^(1/4)."""
 
     over_space = frozenset({"p_norm"})
 
-    def squeeze(self, features: FeatureMap) -> Tensor:
-        """Squeeze to (B, C, 1, 1)."""
-        return features.over_space["p_norm"]
-
-
-class MeanAndOther(MeanAnd):
-    """ReLU(w1 * mean(x) + w2 * another statistic of x)."""
-
-    other: ClassVar[str]
-
-    def __init_subclass__(cls) -> None:
-        """Read the mean and the other."""
-        cls.over_space = frozenset({"mean", cls.other})
-
-    def squeeze(self, features: FeatureMap) -> Tensor:
-        """Squeeze to (B, C, 1, 1)."""
-        return self.mix(features.over_space["mean"], features.over_space[self.other])
-
-    @staticmethod
-    def together(operations: Sequence[MeanAndOther], features: FeatureMap) -> Tensor:
-        """Squeeze by O operations at once: (B, O, C)."""
-        mean = features.over_space["mean"]
-        others = [features.over_space[op.other] for op in operations]
-        weight = torch.stack([op.weight for op in operations])[:, :, None]
-        rows = torch.stack([other.flatten(1) for other in others], 1)
-        return F.relu(weight[:, 0] * mean.flatten(1).unsqueeze(1) + weight[:, 1] * rows)
-
 
 @register_op(KIND, "gap_gmp", source="CBAM, Woo et al. 2018; mixing: SASE, published code")
-class GapGmp(MeanAndOther):
+class GapGmp(MeanAnd):
     """ReLU(w1 * mean(x) + w2 * max(x)): average and maximum pooling."""
 
-    other = "maximum"
+    over_space = frozenset({"mean", "maximum"})
 
 
 @register_op(KIND, "gap_std", source="SRM, Lee et al. 2019; mixing: SASE, published code")
-class GapStd(MeanAndOther):
+class GapStd(MeanAnd):
     """ReLU(w1 * mean(x) + w2 * std(x)): style pooling, unbiased std."""
 
-    other = "standard_deviation"
+    over_space = frozenset({"mean", "standard_deviation"})
 
 
 @register_op(KIND, "gap_skew", source="SASE, published code")
-class GapSkew(MeanAndOther):
+class GapSkew(MeanAnd):
     """ReLU(w1 * mean(x) + w2 * mean((x - mean(x))^3))."""
 
-    other = "third_moment"
+    over_space = frozenset({"mean", "third_moment"})
 
 
 @register_op(KIND, "cov", source="GSoP, Gao et al. 2019")
@@ -145,19 +101,9 @@ class Cov(Squeeze):
 
     over_space = frozenset({"groups"})
 
-    def __init__(
-        self,
-        channels: int,
-        size: tuple[int, int],
-        *,
-        affine: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(channels, size)
-        self.second_order = SecondOrder(
-            groups_of(channels), channels, affine=affine, device=device, dtype=dtype
-        )
+    def build(self, channels: int, size: tuple[int, int], affine: bool, **factory: Any) -> None:
+        """Make the parameters."""
+        self.second_order = SecondOrder(groups_of(channels), channels, affine=affine, **factory)
 
     def squeeze(self, features: FeatureMap) -> Tensor:
         """Squeeze to (B, C, 1, 1)."""

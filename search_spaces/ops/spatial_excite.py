@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,30 +22,21 @@ from torch import Tensor, nn
 from search_spaces.ops.kernels.precision import full_precision
 from search_spaces.ops.layers.conv import MapConv2d, convolve_map, stack_kernels
 from search_spaces.ops.layers.resized_affine import GridAffine
+from search_spaces.ops.operation_module import OperationModule
 from search_spaces.ops.registry import register_op
 
 KIND = "spatial_excite"
 
 
-class SpatialConv(nn.Module):
+class SpatialConv(OperationModule):
     """sigmoid of one convolution for each of `kernels`, ReLU between if `relu`."""
 
     kernels: ClassVar[tuple[tuple[int, int], ...]]
     relu: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        channels: int,
-        size: tuple[int, int],
-        *,
-        affine: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.convs = nn.ModuleList(
-            MapConv2d(kernel, device=device, dtype=dtype) for kernel in self.kernels
-        )
+    def build(self, channels: int, size: tuple[int, int], affine: bool, **factory: Any) -> None:
+        """Make the parameters."""
+        self.convs = nn.ModuleList(MapConv2d(kernel, **factory) for kernel in self.kernels)
 
     @full_precision
     def forward(self, s: Tensor) -> Tensor:
@@ -119,20 +110,12 @@ class Sep5(SpatialConv):
 
 
 @register_op(KIND, "affine", source="after SGE, Li et al. 2019; SASE, published code")
-class SpatialAffine(nn.Module):
+class SpatialAffine(OperationModule):
     """sigmoid(a * s + b), a and b per position."""
 
-    def __init__(
-        self,
-        channels: int,
-        size: tuple[int, int],
-        *,
-        affine: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.scale = GridAffine(size, device=device, dtype=dtype)
+    def build(self, channels: int, size: tuple[int, int], affine: bool, **factory: Any) -> None:
+        """Make the parameters."""
+        self.scale = GridAffine(size, **factory)
 
     @full_precision
     def forward(self, s: Tensor) -> Tensor:

@@ -13,11 +13,8 @@ Sources:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from search_spaces.ops.kernels.channel_statistics import GRID
@@ -25,20 +22,16 @@ from search_spaces.ops.kernels.position_formulas import norm_of_affine
 from search_spaces.ops.layers.resized_affine import GridAffine
 from search_spaces.ops.layers.second_order import SecondOrder
 from search_spaces.ops.registry import register_op
-from search_spaces.ops.squeeze import FeatureMap, MeanAnd, Squeeze, spread_from_grid
+from search_spaces.ops.squeeze import FeatureMap, MeanAnd, Squeeze, Statistic, spread_from_grid
 
 KIND = "spatial_squeeze"
 
 
 @register_op(KIND, "gap", source="CBAM, Woo et al. 2018")
-class Gap(Squeeze):
+class Gap(Statistic):
     """mean(x): average over the channels."""
 
     over_channels = frozenset({"mean"})
-
-    def squeeze(self, features: FeatureMap) -> Tensor:
-        """Squeeze to (B, 1, H, W)."""
-        return features.over_channels["mean"]
 
 
 @register_op(KIND, "l2norm", source="SASE, published code")
@@ -48,17 +41,9 @@ class L2Norm(Squeeze):
     over_space = frozenset({"mean", "standard_deviation"})
     reads_normalised = True
 
-    def __init__(
-        self,
-        channels: int,
-        size: tuple[int, int],
-        *,
-        affine: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(channels, size)
-        self.scale = GridAffine(size, device=device, dtype=dtype)
+    def build(self, channels: int, size: tuple[int, int], affine: bool, **factory: Any) -> None:
+        """Make the parameters."""
+        self.scale = GridAffine(size, **factory)
 
     def squeeze(self, features: FeatureMap) -> Tensor:
         """Squeeze to (B, 1, H, W)."""
@@ -68,58 +53,31 @@ class L2Norm(Squeeze):
 
 
 @register_op(KIND, "pnorm", source="SASE, published code")
-class PNorm(Squeeze):
+class PNorm(Statistic):
     """(sum x^4)^(1/4)."""
 
     over_channels = frozenset({"p_norm"})
 
-    def squeeze(self, features: FeatureMap) -> Tensor:
-        """Squeeze to (B, 1, H, W)."""
-        return features.over_channels["p_norm"]
-
-
-class MeanAndOther(MeanAnd):
-    """ReLU(w1 * mean(x) + w2 * another statistic of x)."""
-
-    other: ClassVar[str]
-
-    def __init_subclass__(cls) -> None:
-        """Read the mean and the other."""
-        cls.over_channels = frozenset({"mean", cls.other})
-
-    def squeeze(self, features: FeatureMap) -> Tensor:
-        """Squeeze to (B, 1, H, W)."""
-        return self.mix(features.over_channels["mean"], features.over_channels[self.other])
-
-    @staticmethod
-    def together(operations: Sequence[MeanAndOther], features: FeatureMap) -> Tensor:
-        """Squeeze by O operations at once: (B, O, H * W)."""
-        mean = features.over_channels["mean"]
-        others = [features.over_channels[op.other] for op in operations]
-        weight = torch.stack([op.weight for op in operations])[:, :, None]
-        rows = torch.stack([other.flatten(1) for other in others], 1)
-        return F.relu(weight[:, 0] * mean.flatten(1).unsqueeze(1) + weight[:, 1] * rows)
-
 
 @register_op(KIND, "gap_gmp", source="CBAM, Woo et al. 2018; mixing: SASE, published code")
-class GapGmp(MeanAndOther):
+class GapGmp(MeanAnd):
     """ReLU(w1 * mean(x) + w2 * max(x))."""
 
-    other = "maximum"
+    over_channels = frozenset({"mean", "maximum"})
 
 
 @register_op(KIND, "gap_std", source="after SRM, Lee et al. 2019; SASE, published code")
-class GapStd(MeanAndOther):
+class GapStd(MeanAnd):
     """ReLU(w1 * mean(x) + w2 * std(x)), unbiased std."""
 
-    other = "standard_deviation"
+    over_channels = frozenset({"mean", "standard_deviation"})
 
 
 @register_op(KIND, "gap_skew", source="SASE, published code")
-class GapSkew(MeanAndOther):
+class GapSkew(MeanAnd):
     """ReLU(w1 * mean(x) + w2 * mean((x - mean(x))^3))."""
 
-    other = "third_moment"
+    over_channels = frozenset({"mean", "third_moment"})
 
 
 @register_op(KIND, "cov", source="GSoP, Gao et al. 2019")
@@ -131,20 +89,10 @@ class Cov(Squeeze):
 
     over_space = frozenset({"grid"})
 
-    def __init__(
-        self,
-        channels: int,
-        size: tuple[int, int],
-        *,
-        affine: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(channels, size)
+    def build(self, channels: int, size: tuple[int, int], affine: bool, **factory: Any) -> None:
+        """Make the parameters."""
         positions = GRID**2
-        self.second_order = SecondOrder(
-            positions, positions, affine=affine, device=device, dtype=dtype
-        )
+        self.second_order = SecondOrder(positions, positions, affine=affine, **factory)
 
     def squeeze(self, features: FeatureMap) -> Tensor:
         """Squeeze to (B, 1, H, W)."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from search_spaces.ops.kernels.position_statistics import (
 )
 from search_spaces.ops.kernels.precision import full_precision
 from search_spaces.ops.kernels.reference_statistics import count
+from search_spaces.ops.operation_module import OperationModule
 
 LAYER_NORM_EPS = 1e-5
 
@@ -140,16 +141,8 @@ def spread_from_grid(cells: Tensor, size: tuple[int, int]) -> Tensor:
     return spread.reshape(b, c, *size)
 
 
-class Squeeze(nn.Module):
-    """A squeeze that says which statistics it reads, so that several can share them.
-
-    Args:
-        channels: C of the map.
-        size: (H, W) that the module is built for.
-        affine: whether batch norms have parameters of their own.
-        device: of the parameters.
-        dtype: of the parameters.
-    """
+class Squeeze(OperationModule):
+    """Base class of the squeezes: says which statistics it reads, so that several share them."""
 
     over_space: ClassVar[Names] = frozenset()
     """What it reads of `measure_channels`."""
@@ -160,20 +153,13 @@ class Squeeze(nn.Module):
     reads_normalised: ClassVar[bool] = False
     """Whether it reads the normalised map; `over_space` has its mean and standard deviation."""
 
-    def __init__(
-        self,
-        channels: int,
-        size: tuple[int, int],
-        *,
-        affine: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-
     def squeeze(self, features: FeatureMap) -> Tensor:
         """Squeeze a map that expects this operation."""
         raise NotImplementedError
+
+    def statistics(self, features: FeatureMap) -> dict[str, Tensor]:
+        """Return the statistics of its kind, over space or over channels."""
+        return features.over_space if self.over_space else features.over_channels
 
     @full_precision
     def forward(self, x: Tensor) -> Tensor:
@@ -183,25 +169,47 @@ class Squeeze(nn.Module):
         return self.squeeze(features)
 
 
+class Statistic(Squeeze):
+    """Base class of the squeezes that are one statistic of the map."""
+
+    name: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        """Find the statistic that it reads."""
+        (cls.name,) = cls.over_space | cls.over_channels
+
+    def squeeze(self, features: FeatureMap) -> Tensor:
+        """Squeeze to (B, C, 1, 1) or (B, 1, H, W)."""
+        return self.statistics(features)[self.name]
+
+
 class MeanAnd(Squeeze):
     """ReLU(w1 * mean + w2 * statistic); w1 = w2 = 1/2 at the start.
 
     The published code draws w1 and w2 at random, which may leave the ReLU dead from the start.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        size: tuple[int, int],
-        *,
-        affine: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(channels, size)
-        self.weight = nn.Parameter(torch.full((2,), 0.5, device=device, dtype=dtype))
+    other: ClassVar[str]
 
-    def mix(self, mean: Tensor, statistic: Tensor) -> Tensor:
-        """Mix two statistics of one shape."""
+    def __init_subclass__(cls) -> None:
+        """Find the other statistic that it reads."""
+        (cls.other,) = (cls.over_space | cls.over_channels) - {"mean"}
+
+    def build(self, channels: int, size: tuple[int, int], affine: bool, **factory: Any) -> None:
+        """Make the parameters."""
+        self.weight = nn.Parameter(torch.full((2,), 0.5, **factory))
+
+    def squeeze(self, features: FeatureMap) -> Tensor:
+        """Squeeze to (B, C, 1, 1) or (B, 1, H, W)."""
+        found = self.statistics(features)
         w1, w2 = self.weight.unbind()
-        return F.relu(w1 * mean + w2 * statistic)
+        return F.relu(w1 * found["mean"] + w2 * found[self.other])
+
+    @staticmethod
+    def together(operations: Sequence[MeanAnd], features: FeatureMap) -> Tensor:
+        """Squeeze by O operations of one kind at once: (B, O, C) or (B, O, H * W)."""
+        found = operations[0].statistics(features)
+        weight = torch.stack([op.weight for op in operations])[:, :, None]
+        rows = torch.stack([found[op.other].flatten(1) for op in operations], 1)
+        mean = found["mean"].flatten(1).unsqueeze(1)
+        return F.relu(weight[:, 0] * mean + weight[:, 1] * rows)
