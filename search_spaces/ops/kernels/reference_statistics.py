@@ -35,9 +35,10 @@ def p_norm(x: Tensor, dim: Axes, p: int) -> Tensor:
 
 
 def root(total: Tensor, p: int) -> Tensor:
-    """Return total^(1/p), and 0 with gradient 0 where total is 0."""
-    positive = total > 0
-    return torch.where(positive, torch.where(positive, total, 1.0).pow(1 / p), 0.0)
+    """Return total^(1/p) for p = 2 or 4, and 0 with gradient 0 where total is 0."""
+    zero = total <= 0  # false of what is no number, which is kept
+    square_root = torch.where(zero, 1.0, total).sqrt()
+    return torch.where(zero, 0.0, square_root if p == 2 else square_root.sqrt())
 
 
 def root_mean_square(x: Tensor, dim: Axes) -> Tensor:
