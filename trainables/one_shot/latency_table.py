@@ -28,6 +28,7 @@ from search_spaces.space import SearchSpace, describe_space
 from search_spaces.super_block import SuperSASE
 from search_spaces.user_files import read_text
 from trainables.hardware.device import device_name
+from trainables.persistence.store import write_whole
 
 MIN_SECONDS = 0.02
 """How long each operation is repeated."""
@@ -116,28 +117,17 @@ class LatencyTable(BaseModel):
             raise explain_validation_error(error, cls, f"latency table {path}") from None
 
     def save(self, path: str | Path, *, keep: bool = False) -> None:
-        """Write the table as JSON, whole or not at all; to `keep` leaves a file that is there."""
+        """Write the table as JSON, atomically; with `keep`, leave a file that is there."""
         path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        if keep and path.exists():
+            return
+        text = self.model_dump_json(indent=1)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-            if not keep:
-                partial.replace(path)
-                return
-            try:
-                os.link(partial, path)  # alone fails where the file exists
-            except FileExistsError:
-                pass
-            except OSError:  # a file system without hard links
-                if not path.exists():
-                    partial.replace(path)
         except OSError as error:
             reason = error.strerror or error
             raise UserError(f"latency table {path} cannot be written: {reason}") from None
-        finally:
-            if partial.is_file():
-                partial.unlink()
+        write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
     def check(self, spec: NetworkSpec, space: SearchSpace, device: torch.device) -> None:
         """Check that the table is of this network on this device.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from trainables.persistence.store import Store
+from trainables.persistence.store import Store, write_whole
 
 _FILE = "state.pt"
 KEPT = 2
@@ -23,14 +22,8 @@ logger = logging.getLogger(__name__)
 
 
 def save_state(state: dict[str, Any], folder: str | Path) -> None:
-    """Write a state of tensors and plain values into a folder.
-
-    It is written beside its place and renamed, so that a process that dies leaves no half file.
-    """
-    target = Path(folder) / _FILE
-    partial = target.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, target)
+    """Write a state of tensors and plain values into a folder, atomically."""
+    write_whole(Path(folder) / _FILE, lambda partial: torch.save(state, partial))
 
 
 def load_state(folder: str | Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ class StorageError(UserError):
 
 
 class Store:
-    """Named pieces of bytes under one place; each is there whole or not at all.
+    """Named pieces of bytes under one place; each is written atomically.
 
     A piece is written under another name first and then renamed; an object store does as much by
     itself. A store can be handed to other processes.
@@ -39,7 +40,6 @@ class Store:
             self._files, self._root = fs.FileSystem.from_uri(self.place)
         except (OSError, ValueError) as error:
             raise StorageError(f"storage {self.place!r} cannot be used: {error}") from None
-        self._renames = self._files.type_name == "local"
         self._has_folders = self._files.type_name not in OBJECT_STORES
 
     def at(self, *parts: str) -> Store:
@@ -53,18 +53,16 @@ class Store:
             StorageError: it cannot be written; an earlier one is still there.
         """
         path = f"{self._root}/{name}"
-        partial = f"{path}.partial" if self._renames else path
         try:
             if self._has_folders:
                 self._files.create_dir(path.rpartition("/")[0], recursive=True)
-            with self._files.open_output_stream(partial) as stream:
-                stream.write(content)
-            if self._renames:
-                self._files.move(partial, path)
+            if self._files.type_name != "local":
+                with self._files.open_output_stream(path) as stream:
+                    stream.write(content)
+                return
         except OSError as error:
-            with suppress(OSError):
-                self._files.delete_file(partial)
             raise self._failure("written", name, error) from None
+        write_whole(Path(path), lambda partial: partial.write_bytes(content))
 
     def read(self, name: str) -> bytes | None:
         """Return a piece, or None where there is none.
@@ -109,20 +107,23 @@ class Store:
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file whole or not at all: under another name first, which is then its own.
+    """Write a file atomically: under another name first, which is then its own.
+
+    Several processes may write the same file at once.
 
     Args:
-        path: of the file, which may exist.
-        write: writes it to the path that it is given.
+        path: Path of the file, which may exist.
+        write: Writes it to the path that it is given.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: It cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         write(partial)
         os.replace(partial, path)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
