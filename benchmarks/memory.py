@@ -5,8 +5,8 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
+import psutil
 import torch
 from harness import Row, plain_forms, prepare
 from torch.nn import functional as F
@@ -45,7 +45,7 @@ def _resident(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return psutil.Process().memory_info().rss
 
 
 def _peak(device: torch.device) -> int:

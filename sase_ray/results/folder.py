@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from filelock import FileLock, Timeout
 
 from sase_ray.config import Config
 from sase_ray.results.environment import PACKAGES, git_commit, hardware, package_version
@@ -120,19 +120,17 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("w")
+            self._lock = FileLock(self.path / ".lock", blocking=False, thread_local=False)
+            self._lock.acquire()
+        except Timeout:
+            raise UserError(f"the run in {self.path} is under way in another process") from None
         except OSError as error:
             raise StorageError(f"{self.path} cannot be written: {error}") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise UserError(f"the run in {self.path} is under way in another process") from None
 
     def unlock(self) -> None:
         """Let others at the run."""
         (self.path / ".lock").unlink(missing_ok=True)
-        self._lock.close()
+        self._lock.release()
 
     def begin(self, config: Config, about: Mapping[str, Any]) -> None:
         """Note that the run is under way, and write its configuration.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 from torch import Tensor
@@ -16,8 +16,6 @@ from trainables.data.dataset import LabelledImages, RawData
 from trainables.data.registry import missing_set, register_dataset
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-_PROC = Path("/proc")
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 @register_dataset(
@@ -126,25 +124,15 @@ def _check_memory(root: Path, count: int, size: int) -> None:
         )
 
 
-def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return how many bytes this process may still take: the machine's and its container's limit.
-
-    On a system without /proc the machine's whole memory stands for what is free of it.
-    """
-    try:
-        free = 1024 * int(_fields(proc / "meminfo")["MemAvailable:"])
-    except (OSError, KeyError):
-        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def available_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return how many bytes this process may still take: the machine's and its container's."""
+    free: int = psutil.virtual_memory().available
     try:
         limit = int((cgroup / "memory.max").read_text())
         used = int((cgroup / "memory.current").read_text())
         # Files that were read stay in memory as long as nobody needs the room.
-        cached = int(_fields(cgroup / "memory.stat")["inactive_file"])
+        statistics = dict(map(str.split, (cgroup / "memory.stat").read_text().splitlines()))
+        cached = int(statistics["inactive_file"])
     except (OSError, KeyError, ValueError):  # no container, or its limit is "max"
         return free
     return min(free, limit - used + cached)
-
-
-def _fields(file: Path) -> dict[str, str]:
-    """Read lines of 'name value ...' into a dict."""
-    return {line.split()[0]: line.split()[1] for line in file.read_text().splitlines()}
