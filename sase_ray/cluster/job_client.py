@@ -22,7 +22,7 @@ ANSWER_SECONDS = 10
 """Time within which a cluster has to answer at all."""
 AGENT_SECONDS = 60
 """Time for which a head that has just started may have nobody yet to run jobs."""
-_TOKEN = (
+_AUTHENTICATE = (
     "set RAY_AUTH_MODE=token, and the cluster's token in RAY_AUTH_TOKEN, or in the file that "
     "RAY_AUTH_TOKEN_PATH names or ~/.ray/auth_token"
 )
@@ -164,9 +164,9 @@ def _plainly(address: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         why = "refuses the token" if "invalid" in str(error) else "needs a token, and none is set"
-        raise UserError(f"{where} {why}: {_TOKEN}") from None
+        raise UserError(f"{where} {why}: {_AUTHENTICATE}") from None
     except requests.exceptions.InvalidHeader:
-        raise UserError(f"the token for {where} is not one line of text: {_TOKEN}") from None
+        raise UserError(f"the token for {where} is not one line of text: {_AUTHENTICATE}") from None
     except (requests.RequestException, ConnectionError) as error:
         slow = isinstance(error, requests.Timeout)
         why = f"no answer within {ANSWER_SECONDS} s" if slow else "nothing there takes jobs"

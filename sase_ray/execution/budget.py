@@ -78,8 +78,9 @@ class Budget:
         self._aside.pop(trial_id, None)
 
     def fail(self, trial_id: str) -> None:
-        """Book a trial's failure: the epoch it failed in counts, so that no search of failing
-        trials goes on for ever.
+        """Book a trial's failure.
+
+        The epoch it failed in counts, so that no search of failing trials continues for ever.
         """
         lost = min(self.samples_per_epoch, self._aside.get(trial_id, 0))
         self.end(trial_id, self.spent.get(trial_id, 0) + lost)

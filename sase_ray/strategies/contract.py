@@ -105,7 +105,9 @@ class Plan:
 
 
 class Strategy(Configurable, ABC):
-    """A search strategy. Its fields are its options. Its life, in order:
+    """A search strategy, whose fields are its options.
+
+    Its life, in order:
 
     1. `check` refuses a task that it cannot begin, before anything is started.
     2. `plan` says what Ray Tune runs. Tune then runs it until the budget is used.

@@ -135,7 +135,7 @@ def _run_operation_file(file: OperationFile) -> None:
     module.__file__ = file.path
     sys.modules[module.__name__] = module
     try:
-        exec(compile(file.text, file.path, "exec"), module.__dict__)
+        exec(compile(file.text, file.path, "exec"), module.__dict__)  # noqa: S102 - the user's own
     except UserError:
         raise
     except (Exception, SystemExit) as error:

@@ -51,7 +51,9 @@ class StepCost:
 
 
 class OneShotAlgorithm(ABC):
-    """One search inside one supernet. Its life, in order:
+    """One search inside one supernet.
+
+    Its life, in order:
 
     1. `protocol` says how the supernet's weights are trained, `step_cost` what a step costs.
     2. `build_supernet`; override to change the blocks (partial channels, say).
@@ -130,8 +132,10 @@ class OneShotAlgorithm(ABC):
         return self.ranking(count)
 
     def score(self, genotypes: Sequence[Genotype], shared: SharedWeights) -> list[float]:
-        """Return this search's opinion of any genotypes, higher is better: the loss they have
-        with the shared weights, unless overridden."""
+        """Return this search's opinion of any genotypes, higher is better.
+
+        Unless overridden it is the negative loss that they have with the shared weights.
+        """
         return [-shared.judge(genotype).loss for genotype in genotypes]
 
     def report(self) -> dict[str, Any]:

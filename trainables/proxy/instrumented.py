@@ -12,7 +12,9 @@ from trainables.training.loop import Diverged
 
 
 class StudiedTrainable(ProxyTrainable):
-    """Reports what `ProxyTrainable` does and, outside the time and samples that a trial costs:
+    """A `ProxyTrainable` that reports more, outside the time and samples that a trial costs.
+
+    It adds:
 
     - where the protocol averages weights, `last_val_loss` and `last_val_accuracy`, of the weights
       that are not averaged;

@@ -18,7 +18,9 @@ Build = Callable[[str, int], nn.Module]
 
 
 class Task(BaseModel, ABC):
-    """What a network is trained for. Its fields are its options. Its life, in order:
+    """What a network is trained for; its fields are its options.
+
+    Its life, in order:
 
     1. `prepare` gives the data the targets that the task needs.
     2. `loss` is differentiated at each step, of outputs and targets of one batch.

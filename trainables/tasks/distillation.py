@@ -63,8 +63,11 @@ class Distillation(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """The loss; the squared error over the variance of the teacher's logits; and agreement,
-        the share of images whose largest output is the teacher's."""
+        """The loss, the normalised error and the agreement.
+
+        The error is squared, over the variance of the teacher's logits; the agreement is the share
+        of images whose largest output is the teacher's.
+        """
         loss = LOSS if self.match == "probabilities" else SQUARED_ERROR
         return loss, NORMALISED_ERROR, AGREEMENT
 
