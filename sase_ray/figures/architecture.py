@@ -104,12 +104,19 @@ def alpha_figure(run: Run, strategy: str) -> Figure | None:
     """Draw the probabilities of a one-shot strategy's operations over time, means over searches.
 
     Args:
-        run: with alpha.
-        strategy: whose.
+        run: A run.
+        strategy: Name of a strategy; nothing is drawn of one without alpha.
     """
     alpha = run.alpha[run.alpha["strategy"] == strategy]
-    if alpha.empty:
-        return None
+    return None if alpha.empty else draw_alpha_course(alpha)
+
+
+def draw_alpha_course(alpha: pd.DataFrame) -> Figure:
+    """Draw the probabilities of operations over samples, one panel per edge.
+
+    Args:
+        alpha: Rows of the table `alpha` of one or several searches, of which means are drawn.
+    """
     variables = list(dict.fromkeys(alpha["variable"]))
     with styled():
         figure, panels = _panels(len(variables), 9)
@@ -120,6 +127,8 @@ def alpha_figure(run: Run, strategy: str) -> Figure | None:
             mean = own.pivot_table(
                 index="search_samples", columns="operation", values="probability", sort=False
             )
+            if mean.empty:  # nothing but NaN
+                continue
             last = mean.ffill().iloc[-1]
             best = last.idxmax()
             for operation in mean:

@@ -6,6 +6,8 @@ Localization", ICCV 2017. The maps come from the run; this draws them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -44,7 +46,21 @@ def gradcam_figure(run: Run) -> Figure | None:
     images = full[full].index[:MOST_IMAGES]
     if not len(images):
         return None
-    cells = shown.set_index(["image", "module"])
+    return draw_activations(shown, modules, list(images))
+
+
+def draw_activations(table: pd.DataFrame, modules: Sequence[str], images: Sequence[int]) -> Figure:
+    """Draw the maps of modules over test images, one row per image.
+
+    Args:
+        table: Rows of `gradcam`, one for each of these modules and images.
+        modules: Names of strategies or baselines.
+        images: Indices of test images.
+
+    Raises:
+        UserError: An image or a map does not have the size that its row names.
+    """
+    cells = table.set_index(["image", "module"])
     columns = 1 + len(modules)
     with styled():
         figure = new_figure(5.0, 0.3 + 5.0 / columns * len(images))

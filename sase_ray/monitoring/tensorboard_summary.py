@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from tensorboard.plugins.hparams.summary_v2 import (
     Discrete,
     HParam,
@@ -19,12 +20,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from sase_ray.analysis.anytime import band
 from sase_ray.analysis.outcomes import OF_GENOTYPE, genotype_table
+from sase_ray.figures.architecture import draw_alpha_course
 from sase_ray.figures.block import draw_block
-from sase_ray.figures.tensorboard_images import (
-    draw_activations,
-    draw_alpha_course,
-    pixels_of,
-)
+from sase_ray.figures.gradcam import draw_activations
+from sase_ray.figures.tensorboard_images import pixels_of
 from sase_ray.monitoring.tensorboard_live import (
     COMPARISON,
     COSTS,
@@ -35,6 +34,8 @@ from sase_ray.monitoring.tensorboard_live import (
 from sase_ray.results.rows import edges_of
 from search_spaces.genotype import Genotype
 from trainables.persistence.store import StorageError
+
+DOTS_PER_INCH = 150
 
 SELECTED_FOLDERS = 40
 """With more folders, TensorBoard's Custom Scalars and Images begin with none of them selected."""
@@ -79,10 +80,12 @@ def _write(folder: Path) -> None:
             _write_answer(writer, answer, tables)
     _write_hparams(logs, tables)
     if "gradcam" in tables:
+        looks = tables["gradcam"]
+        figure = draw_activations(
+            looks, *(list(looks[key].unique()) for key in ("module", "image"))
+        )
         with SummaryWriter(str(logs / COMPARISON)) as writer:
-            _add_picture(
-                writer, "looks/Grad-CAM on test images", draw_activations(tables["gradcam"])
-            )
+            _add_picture(writer, "looks/Grad-CAM on test images", figure)
 
 
 def _write_bands(writer: SummaryWriter, curves: pd.DataFrame) -> None:
@@ -160,5 +163,6 @@ def _finite(row: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, float]:
     return {name: float(row[name]) for name in names if name in row and np.isfinite(row[name])}
 
 
-def _add_picture(writer: SummaryWriter, tag: str, figure: Any) -> None:
+def _add_picture(writer: SummaryWriter, tag: str, figure: Figure) -> None:
+    figure.set_dpi(DOTS_PER_INCH)
     writer.add_image(tag, pixels_of(figure), dataformats="HWC")
