@@ -11,6 +11,7 @@ from sase_ray.statistics.paired_tests import SIGNIFICANCE, estimate, mean_of_ste
 from sase_ray.statistics.rank_tests import overall, pairwise
 from sase_ray.tabular_benchmark.benchmark import TabularBenchmark
 from search_spaces.errors import UserError
+from trainables.metrics import find_metric
 
 GRID = 80
 """Points of the curve of regret over cost."""
@@ -109,7 +110,8 @@ def reading_of(
 ) -> Iterator[str]:
     """Return the sentences on a ranking of strategies by regret, the table's validity first."""
     yield validity_sentence(table)
-    unit, scale = ("nats", 1.0) if metric == "val_loss" else ("points", 100.0)
+    kind = find_metric(metric)
+    unit, scale = kind.unit_of_difference, kind.scale
     if len(ranking) > 1:
         p = overall(regret_blocks(ends))
         test = "Friedman" if len(ranking) > 2 else "Wilcoxon"

@@ -14,6 +14,7 @@ from sase_ray.statistics.variance_components import (
     variance_components,
 )
 from search_spaces.errors import UserError
+from trainables.metrics import find_metric
 
 METRICS = ("val_loss", "val_accuracy", "last_val_loss", "last_val_accuracy")
 """Of the weights that the protocol judges, and, where it averages, of the last ones."""
@@ -107,8 +108,8 @@ def read_table(table: pd.DataFrame, left_out: Mapping[str, str], metric: str) ->
 
 
 def _sentences(row: pd.Series, left_out: Mapping[str, str]) -> Iterator[str]:
-    unit, scale = ("nats", 1.0) if row["metric"].endswith("loss") else ("points", 100.0)
-    form = ".4f" if unit == "nats" else ".2f"
+    metric = find_metric(row["metric"])
+    unit, scale, form = metric.unit_of_difference, metric.scale, metric.format
     yield (
         f"One trial tells genotypes apart with an ICC of {row['icc']:.2f} "
         f"(95% interval {row['icc_low']:.2f} to {row['icc_high']:.2f}) by {row['metric']}: "

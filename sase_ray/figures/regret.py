@@ -12,6 +12,7 @@ from sase_ray.figures.rank_diagram import draw_ranks
 from sase_ray.figures.style import MUTED, Look, label_ends, looks, new_figure, styled
 from sase_ray.statistics.paired_tests import SIGNIFICANCE
 from sase_ray.tabular_benchmark.benchmark import TabularBenchmark
+from trainables.metrics import find_metric
 from trainables.persistence.store import write_whole
 
 
@@ -36,10 +37,11 @@ def plot_table_comparison(
         ends: a row a search: `strategy`, `seed`, `regret`.
         p_values: of `pairwise`.
         table: gives the scale.
-        metric: that searches rank by.
-        folder: where `regret.png` is written.
+        metric: Metric that searches rank by.
+        folder: Folder where `regret.png` is written.
     """
-    scale, unit = (1.0, "nats") if metric == "val_loss" else (100.0, "points")
+    kind = find_metric(metric)
+    scale, unit = kind.scale, kind.unit_of_difference
     ranks = ends.pivot(index="seed", columns="strategy", values="regret").rank(axis=1).mean()
     found = looks(str(name) for name in curves["strategy"].unique())
     with styled():

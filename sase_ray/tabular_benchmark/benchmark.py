@@ -30,6 +30,7 @@ from sase_ray.tabular_benchmark.noise_model import NoiseModel
 from sase_ray.tabular_benchmark.worlds import Worlds, regrets
 from search_spaces.errors import UserError, shorten, unknown_name
 from search_spaces.genotype import Genotype
+from trainables.metrics import find_metric
 
 VALIDATION = ("val_loss", "val_accuracy")
 TEST = {"val_loss": "test_loss", "val_accuracy": "test_accuracy"}
@@ -231,8 +232,7 @@ class TabularBenchmark:
     def best(self, metric: str = "val_loss") -> str:
         """Return the genotype that was recorded best by a validation metric."""
         scores = self._recorded[:, -1, VALIDATION.index(_metric(metric))]
-        order = np.nanargmin(scores) if metric == "val_loss" else np.nanargmax(scores)
-        return self.genotypes[int(order)]
+        return self.genotypes[int(np.nanargmin(find_metric(metric).sign * scores))]
 
     def reliability(self, metric: str = "val_loss", epoch: int | None = None) -> VarianceComponents:
         """Return the variance components of the genotypes that were trained with all seeds.

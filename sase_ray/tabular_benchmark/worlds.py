@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from sase_ray.tabular_benchmark.noise_model import Array, NoiseModel
 from search_spaces.errors import UserError
+from trainables.metrics import find_metric
 
 DRAWS = 1000
 """Number of drawn truths over which an expected regret is averaged."""
@@ -67,7 +68,7 @@ class Worlds:
 
 def regrets(test: Array, metric: str, lost: NDArray[np.bool_]) -> Array:
     """Return how much worse test scores are than the best; what was lost is as bad as the worst."""
-    cost = test if metric == "val_loss" else -test
+    cost = find_metric(metric).sign * test
     regret = cost - cost[~lost].min()
     regret[lost] = regret[~lost].max()
     return np.asarray(regret)
