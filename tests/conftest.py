@@ -25,7 +25,9 @@ from search_spaces.ops import registry
 from search_spaces.space import SearchSpace
 from trainables.data import ImageData, load_dataset, make_splits, search_data
 from trainables.data.registry import DATASETS
+from trainables.scores.registry import SCORES
 from trainables.search_job import SearchJob
+from trainables.tasks.registry import TASKS
 from trainables.training.protocol import ProxyProtocol
 
 # A shell's background jobs ignore Ctrl-C, and hand that on; processes that tests start must not.
@@ -46,7 +48,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _own_catalogue() -> None:
     """Show every test the bundled entries only: forget what the tests before it registered."""
-    for catalogue in (*registry.OPERATIONS.values(), BACKBONES, DATASETS, STRATEGIES):
+    for catalogue in (
+        *registry.OPERATIONS.values(),
+        BACKBONES,
+        DATASETS,
+        TASKS,
+        SCORES,
+        STRATEGIES,
+    ):
         for name, entered in [*catalogue._entered.items()]:
             if not entered.module.startswith(catalogue.package):
                 del catalogue._entered[name]

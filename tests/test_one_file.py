@@ -43,6 +43,37 @@ def stripes(root):
     images = torch.tensor([0, 255], dtype=torch.uint8).repeat(2, 1, 4, 2)
     return RawData(images, torch.tensor([0, 1]), ("odd", "even"))
 ''',
+    "trainables/tasks/top2.py": '''
+from typing import ClassVar
+from trainables.tasks.classification import Classification
+
+class Top2(Classification):
+    """Classification by another name."""
+
+    name: ClassVar[str] = "top2"
+    summary: ClassVar[str] = "one of two guesses, Anyone 2030"
+''',
+    "trainables/scores/depth.py": '''
+from typing import ClassVar
+from trainables.metrics import Metric, declare
+from trainables.scores.contract import Score
+
+DEPTH = Metric("depth", "max")
+declare(DEPTH)
+
+class Depth(Score):
+    """The number of modules."""
+
+    name: ClassVar[str] = "depth"
+    source: ClassVar[str] = "Anyone 2030"
+    summary: ClassVar[str] = "how many modules a network has"
+    metric: ClassVar[Metric] = DEPTH
+    passes: ClassVar[int] = 0
+
+    def compute(self, network, images, targets, task):
+        """Count them."""
+        return float(len(list(network.modules())))
+''',
     "sase_ray/strategies/black_box/guess.py": '''
 from typing import ClassVar
 from sase_ray.strategies.black_box.random import RandomSearch
@@ -62,11 +93,16 @@ from sase_ray.strategies import make_strategy
 from search_spaces.backbones import build_backbone
 from search_spaces.ops import build_op
 from trainables.data import load_dataset
+from trainables.scores.catalogue import make_score
+from trainables.tasks.catalogue import make_task
 
 x = torch.arange(15.0).reshape(1, 1, 3, 5)
 assert build_op("channel_squeeze", "median", 1, (3, 5))(x).item() == 7
 assert build_backbone("plain", num_classes=2)(torch.zeros(3, 3, 8, 8)).shape == (3, 2)
 assert load_dataset("stripes").num_classes == 2
+task = make_task("top2")
+assert task.loss(torch.zeros(1, 2), torch.tensor([1])).item() > 0
+assert make_score("depth").compute(torch.nn.ReLU(), x, x, task) == 1
 assert make_strategy("guess").summary == "guesses, with confidence"
 """
 
@@ -92,7 +128,7 @@ def test_a_new_file_is_all_it_takes(tmp_path):
         run(["-m", "sase_ray", command], tmp_path)
         for command in ("strategies", "datasets", "backbones")
     )
-    for name in ("guess", "stripes", "plain"):
+    for name in ("guess", "stripes", "plain", "top2"):
         assert any(f"│ {name} " in x and "Anyone 2030" in x for x in listed.splitlines())
 
 

@@ -46,15 +46,17 @@ def spaces() -> None:
 
 
 def datasets() -> None:
-    """List the data sets."""
+    """List the data sets, and the tasks to train a network for."""
     from sase_ray.protocols import presets
     from trainables.data.registry import DATASETS
+    from trainables.tasks.registry import TASKS
 
     rows = [
         (name, summary, "yes" if name in presets() else "", source)
         for name, summary, source in DATASETS.table("name", "summary", "source")
     ]
     print_catalogue(("data set", "what it is", "preset", "source"), rows)
+    print_catalogue(("task", "what it is"), TASKS.table("name", "summary"))
 
 
 def backbones() -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
-from search_spaces.errors import explain_validation_error
+from search_spaces.configurable import configure
 from trainables.scores.contract import Score
 from trainables.scores.registry import SCORES
 
@@ -22,8 +20,4 @@ def make_score(name: str, options: Mapping[str, Any] | None = None) -> Score:
     Raises:
         UserError: no such score, or it does not take one of the options.
     """
-    kind: type[Score] = SCORES.find(name)
-    try:
-        return kind.model_validate(dict(options or {}))
-    except ValidationError as error:
-        raise explain_validation_error(error, kind, f"options of score {name!r}") from None
+    return configure(SCORES, name, options)

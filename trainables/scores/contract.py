@@ -5,36 +5,27 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from search_spaces.catalogue import Catalogue
+from search_spaces.configurable import Configurable
 from trainables.metrics import Metric
 from trainables.scores.registry import SCORES
 from trainables.tasks.contract import Task
 
 
-class Score(BaseModel, ABC):
+class Score(Configurable, ABC):
     """A number that one batch gives to an untrained network. Its fields are its options.
 
     `metric` is declared in the score's file: its name is what a trial reports, its mode says
     whether the score is better small or large.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    name: ClassVar[str]
+    catalogue: ClassVar[Catalogue[Any]] = SCORES
     source: ClassVar[str]
-    summary: ClassVar[str]
     metric: ClassVar[Metric]
     passes: ClassVar[int]
     """Forward-backward passes over the batch that a score takes; 0 reads no image."""
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Enter a class that has a name of its own into the catalogue."""
-        super().__pydantic_init_subclass__(**kwargs)
-        if "name" in vars(cls):
-            SCORES.enter(cls.name, cls, cls)
 
     @abstractmethod
     def compute(self, network: nn.Module, images: Tensor, targets: Tensor, task: Task) -> float:

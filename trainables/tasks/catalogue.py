@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
-from search_spaces.errors import explain_validation_error
+from search_spaces.configurable import configure
 from trainables.tasks.contract import Task
 from trainables.tasks.registry import TASKS
 
@@ -22,8 +20,4 @@ def make_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
     Raises:
         UserError: no such task, or it does not take one of the options.
     """
-    kind: type[Task] = TASKS.find(name)
-    try:
-        return kind.model_validate(dict(options or {}))
-    except ValidationError as error:
-        raise explain_validation_error(error, kind, f"options of task {name!r}") from None
+    return configure(TASKS, name, options)

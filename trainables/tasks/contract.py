@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from search_spaces.catalogue import Catalogue
+from search_spaces.configurable import Configurable
 from trainables.data import FinalData, SearchData
 from trainables.metrics import Metric
 from trainables.tasks.registry import TASKS
@@ -17,7 +18,7 @@ Build = Callable[[str, int], nn.Module]
 """Builds the host with a module (genotype or baseline, as text) and a seed of initial weights."""
 
 
-class Task(BaseModel, ABC):
+class Task(Configurable, ABC):
     """What a network is trained for; its fields are its options.
 
     Its life, in order:
@@ -31,17 +32,7 @@ class Task(BaseModel, ABC):
     validation images and as `test_<name>` on test images.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    name: ClassVar[str]
-    summary: ClassVar[str]
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Enter a class that has a name of its own into the catalogue."""
-        super().__pydantic_init_subclass__(**kwargs)
-        if "name" in vars(cls):
-            TASKS.enter(cls.name, cls, cls)
+    catalogue: ClassVar[Catalogue[Any]] = TASKS
 
     @property
     @abstractmethod
