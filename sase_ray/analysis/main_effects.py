@@ -10,7 +10,7 @@ import statsmodels.api as sm
 from numpy.typing import NDArray
 from statsmodels.stats.proportion import proportion_confint
 
-from sase_ray.analysis.outcomes import metric_of
+from sase_ray.analysis.outcomes import metric_of, ranking_metric
 from sase_ray.results.load import Run
 from sase_ray.statistics.paired_tests import SIGNIFICANCE, holm
 from search_spaces.genotype import EDGES
@@ -74,7 +74,7 @@ def operation_shares(run: Run) -> pd.DataFrame:
     trained = trained_genotypes(run)
     if len(trained) < FEWEST:
         return pd.DataFrame(columns=columns)
-    sign = 1 if metric_of(run) == "val_loss" else -1
+    sign = ranking_metric(run).sign
     best = (sign * trained["centred"]).nsmallest(max(1, round(GOOD * len(trained)))).index
     good = trained.loc[best]
     rows = []

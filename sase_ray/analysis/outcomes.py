@@ -10,18 +10,33 @@ import pandas as pd
 from sase_ray.results.load import Run
 from sase_ray.statistics.rank_tests import FEWEST_BLOCKS, Kendall, against_control, kendall, overall
 from sase_ray.statistics.rank_tests import smallest_signed_rank_p_value as smallest_p
+from search_spaces.errors import UserError
+from trainables.metrics import Metric
+from trainables.tasks.catalogue import make_task
+from trainables.tasks.classification import CLASSIFICATION
+from trainables.tasks.contract import Task
 
 BASELINE = "baseline"
 
 
+def task_of(run: Run) -> Task:
+    """Return the task of a run; classification where its own is not installed."""
+    name, options = run.config.get("task"), run.config.get("task_options")
+    try:
+        return make_task(str(name), options if isinstance(options, dict) else None)
+    except UserError:
+        return CLASSIFICATION
+
+
 def metric_of(run: Run) -> str:
+    """Return the name of the metric that a run's searches ranked by."""
+    metric = run.config.get("metric")
+    return metric if metric in task_of(run).reported("val") else "val_loss"
+
+
+def ranking_metric(run: Run) -> Metric:
     """Return the metric that a run's searches ranked by."""
-    return "val_accuracy" if run.config.get("metric") == "val_accuracy" else "val_loss"
-
-
-def is_better_small(metric: str) -> bool:
-    """Tell whether a metric is a loss."""
-    return metric.endswith("loss")
+    return task_of(run).metric(metric_of(run))
 
 
 def accuracy_blocks(run: Run) -> pd.DataFrame:
@@ -146,7 +161,7 @@ def proxy_agreement(run: Run) -> Kendall:
     """
     paired = proxy_and_final(run).drop_duplicates(["genotype", "seed"])
     paired = paired[paired.groupby("seed")["genotype"].transform("size") > 1]
-    sign = -1 if is_better_small(metric_of(run)) else 1
+    sign = -ranking_metric(run).sign
     proxy = (sign * paired["proxy"]).tolist()
     return kendall(proxy, paired["final"].tolist(), paired["seed"].tolist())
 

@@ -14,10 +14,11 @@ from sase_ray.statistics.variance_components import (
     variance_components,
 )
 from search_spaces.errors import UserError
-from trainables.metrics import find_metric
+from trainables.metrics import SPREAD, find_metric
 
-METRICS = ("val_loss", "val_accuracy", "last_val_loss", "last_val_accuracy")
-"""Of the weights that the protocol judges, and, where it averages, of the last ones."""
+PARTS = ("val_", "last_val_")
+"""Prefixes of the metrics: of the weights that the protocol judges, and, where it averages, of the
+last ones."""
 
 
 def scores(curves: pd.DataFrame, metric: str, left_out: Collection[str]) -> pd.DataFrame:
@@ -32,7 +33,7 @@ def reliability_table(curves: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str
 
     Args:
         curves: a row an evaluation: `genotype`, `seed`, `epoch`, `samples`, `train_seconds`,
-            `diverged`, and some of `METRICS`.
+            `diverged`, and metrics on validation images.
 
     Returns:
         The table, and the genotypes that are left out with the reason (`ReliabilityReport`). A
@@ -60,8 +61,8 @@ def reliability_table(curves: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str
             f"nothing is left to compare"
         )
     rows = []
-    for metric in METRICS:
-        if metric not in kept or kept[metric].isna().any():
+    for metric in [name for part in PARTS for name in kept if str(name).startswith(part)]:
+        if metric.endswith(SPREAD) or kept[metric].isna().any():
             continue
         finite = np.isfinite(kept[metric]).groupby(kept["genotype"]).transform("all")
         own = kept[finite]

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from sase_ray.console import console_for_tables, print_wide, say
 from sase_ray.figures.block_text import draw
+from trainables.metrics import find_metric
 
 if TYPE_CHECKING:  # so that a command that only lists needs not load torch
     from sase_ray.commands.compare import Comparison
@@ -81,9 +82,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def print_table_comparison(console: Console, comparison: TableComparison) -> None:
     """Print the regrets of strategies on a ground-truth table, and the reading."""
-    loss = comparison.metric == "val_loss"
-    scale, form = (1, ".4f") if loss else (100, ".2f")
-    unit = "nats of test cross-entropy" if loss else "points of test accuracy"
+    metric = find_metric(comparison.metric)
+    scale, form = metric.scale, metric.format
+    unit = f"{metric.unit_of_difference} of test {metric.title}"
     shown = Table(title=f"regret in {unit}, mean and 95% interval; * not told apart from the best")
     for column in ("strategy", "regret", "interval", "median", "mean rank", "trials", "device s"):
         shown.add_column(column, justify="left" if column == "strategy" else "right")
@@ -112,8 +113,8 @@ def print_reliability(console: Console, report: ReliabilityReport) -> None:
     ):  # fmt: skip
         table.add_column(column, justify="left" if column == "metric" else "right")
     for row in report.table.to_dict("records"):
-        loss = row["metric"].endswith("loss")
-        scale, form = (1, ".4f") if loss else (100, ".2f")
+        metric = find_metric(row["metric"])
+        scale, form = metric.scale, metric.format
         spreads = [
             format(scale * row[key], form) for key in ("sd_genotype", "sd_seed", "sd_residual")
         ]

@@ -9,8 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sase_ray.analysis.main_effects import main_effects, operation_shares
 from sase_ray.analysis.outcomes import (
-    is_better_small,
-    metric_of,
+    ranking_metric,
 )
 from sase_ray.figures.outcomes import looks_of, thousands
 from sase_ray.figures.style import (
@@ -68,9 +67,10 @@ def effects_figure(run: Run) -> Figure | None:
     found = main_effects(run)
     if found is None:
         return None
-    metric = metric_of(run)
-    scale = -1000 if is_better_small(metric) else 100
-    unit = "less loss, 0.001 nats" if is_better_small(metric) else "points of accuracy"
+    metric = ranking_metric(run)
+    scale, unit = -metric.sign * metric.scale, f"{metric.unit_of_difference} of {metric.title}"
+    if metric.mode == "min":  # differences are of some thousandths
+        scale, unit = 1000 * scale, f"less {metric.name}, 0.001 {metric.unit}".rstrip()
     edges = list(dict.fromkeys(found.effects["edge"]))
     with styled():
         figure, panels = _panels(len(edges), found.effects.groupby("edge").size().max())

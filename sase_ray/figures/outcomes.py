@@ -17,11 +17,10 @@ from matplotlib.ticker import MaxNLocator
 from sase_ray.analysis.anytime import anytime
 from sase_ray.analysis.outcomes import (
     BASELINE,
-    is_better_small,
-    metric_of,
     proxy_agreement,
     proxy_and_final,
     rank_tests,
+    ranking_metric,
 )
 from sase_ray.figures.rank_diagram import draw_ranks
 from sase_ray.figures.style import (
@@ -43,10 +42,6 @@ COSTS = {
     "parameters": "parameters of the network",
     "macs": "multiply-accumulates an image",
     "latency_ms": "latency, milliseconds of 32 images",
-}
-METRICS = {
-    "val_loss": "validation cross-entropy, nats",
-    "val_accuracy": "validation accuracy, %",
 }
 AGAINST = {
     "search_samples": "training samples of the search",
@@ -150,8 +145,8 @@ def anytime_figure(run: Run, against: str = "search_samples") -> Figure | None:
     curves = anytime(run, against)
     if curves.empty:
         return None
-    metric = metric_of(run)
-    scale = 1 if is_better_small(metric) else 100
+    metric = ranking_metric(run)
+    scale = metric.scale
     look = looks_of(run)
     with styled():
         figure = new_figure()
@@ -163,7 +158,8 @@ def anytime_figure(run: Run, against: str = "search_samples") -> Figure | None:
                 own[against], scale * own["low"], scale * own["high"], step="post", color=colour,
                 alpha=0.1, linewidth=0,
             )  # fmt: skip
-        axes.set(xlabel=AGAINST[against], ylabel=f"incumbent's {METRICS[metric]}")
+        unit = f", {metric.unit}" if metric.unit else ""
+        axes.set(xlabel=AGAINST[against], ylabel=f"incumbent's validation {metric.title}{unit}")
         axes.set_ylim(*_sensible(scale * curves["value"], scale * curves[["low", "high"]]))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(thousands)
@@ -255,9 +251,8 @@ def agreement_figure(run: Run) -> Figure | None:
     paired = proxy_and_final(run)
     if np.isnan(proxy_agreement(run).tau):
         return None
-    metric = metric_of(run)
-    sign = -1 if is_better_small(metric) else 1
-    scale = 1 if is_better_small(metric) else 100
+    metric = ranking_metric(run)
+    sign, scale = -metric.sign, metric.scale
     look = looks_of(run)
     with styled():
         figure = new_figure()
@@ -270,7 +265,7 @@ def agreement_figure(run: Run) -> Figure | None:
                 sign * scale * own["proxy_centred"], 100 * own["final_centred"], style.marker,
                 color=style.color, markersize=6, alpha=0.8, label=label_of(str(name)),
             )  # fmt: skip
-        better = "lower loss" if is_better_small(metric) else "points"
+        better = f"lower {metric.name}" if metric.mode == "min" else metric.unit_of_difference
         axes.set(
             xlabel=f"better by proxy → ({better}, less its seed's mean)",
             ylabel="final accuracy, points\nless its seed's mean",

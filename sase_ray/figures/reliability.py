@@ -10,13 +10,7 @@ from matplotlib.figure import Figure
 
 from sase_ray.figures.regret import save_figure
 from sase_ray.figures.style import INK, MUTED, label_ends, looks, new_figure, styled
-
-LABELS = {
-    "val_loss": "validation cross-entropy",
-    "val_accuracy": "validation accuracy",
-    "last_val_loss": "cross-entropy, last weights",
-    "last_val_accuracy": "accuracy, last weights",
-}
+from trainables.metrics import find_metric
 
 
 def plot_reliability(table: pd.DataFrame, scores: pd.DataFrame, metric: str, folder: Path) -> Path:
@@ -42,17 +36,22 @@ def plot_reliability(table: pd.DataFrame, scores: pd.DataFrame, metric: str, fol
         dots.set(
             title="last epoch, each seed's common shift removed",
             xlabel="genotype, by its mean",
-            ylabel=LABELS[metric],
+            ylabel=_label(metric),
         )
         dots.legend(ncols=2)
         return save_figure(figure, folder / "reliability.png")
 
 
+def _label(name: str) -> str:
+    title = find_metric(name).title
+    return f"{title}, last weights" if name.startswith("last_") else f"validation {title}"
+
+
 def _draw_icc(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
-    found = looks(LABELS[str(name)] for name in table["metric"].unique())
+    found = looks(_label(str(name)) for name in table["metric"].unique())
     ends = []
     for name, rows in table.groupby("metric", sort=False):
-        label = LABELS[str(name)]
+        label = _label(str(name))
         look = found[label]
         axes.plot(rows["seconds"], rows["icc"], marker=look.marker, **look.line)
         bounds = rows["seconds"], rows["icc_low"], rows["icc_high"]

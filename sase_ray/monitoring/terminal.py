@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sase_ray.console import say
+from trainables.metrics import find_metric
 
 Row = dict[str, Any]
 PLAIN_STEPS = 10
@@ -218,7 +219,7 @@ class Display:
         self._advance()
 
     def _order(self, best: tuple[float, str]) -> float:
-        return best[0] if self.metric.endswith("loss") else -best[0]
+        return find_metric(self.metric).sign * best[0]
 
     def _by_strategy(self) -> dict[str, list[_Search]]:
         found: dict[str, list[_Search]] = {}

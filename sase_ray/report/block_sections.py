@@ -7,8 +7,7 @@ from typing import Any
 
 from sase_ray.analysis.main_effects import FEWEST, main_effects, trained_genotypes
 from sase_ray.analysis.outcomes import (
-    is_better_small,
-    metric_of,
+    ranking_metric,
     winner_of,
 )
 from sase_ray.figures import architecture
@@ -19,6 +18,7 @@ from sase_ray.report.formatting import figure_parts, p_text
 from sase_ray.results.load import Run
 from sase_ray.statistics.paired_tests import SIGNIFICANCE
 from search_spaces.genotype import Genotype
+from trainables.metrics import Metric
 
 PANELS = 28
 """Width in rem, below which a figure of several panels is not read."""
@@ -74,7 +74,7 @@ def operation_parts(run: Run) -> Iterator[Part]:
     if found is None:
         yield Text("They do not determine main effects of operations.")
     else:
-        yield Text(_on_effects(found, metric_of(run)))
+        yield Text(_on_effects(found, ranking_metric(run)))
     yield from figure_parts(
         architecture.shares_figure(run),
         "shares",
@@ -100,7 +100,7 @@ def operation_parts(run: Run) -> Iterator[Part]:
     )
 
 
-def _on_effects(found: Any, metric: str) -> str:
+def _on_effects(found: Any, metric: Metric) -> str:
     model = (
         "one least-squares model of all edges"
         if found.joint
@@ -109,9 +109,8 @@ def _on_effects(found: Any, metric: str) -> str:
     chance = 0.05 * len(found.effects)
     clear = found.edges[found.edges["p_holm"] < SIGNIFICANCE]["edge"].tolist()
     told = ", ".join(clear) if clear else "none"
-    side = "loss" if is_better_small(metric) else "accuracy"
     return (
-        f"Main effects on the proxy's {side}: {model}, {found.genotypes} trainings, "
+        f"Main effects on the proxy's {metric.name}: {model}, {found.genotypes} trainings, "
         f"{found.spare} to spare at the least. Of {len(found.effects)} intervals about "
         f"{chance:.0f} lie beside 0 by chance. Edges whose operations differ after Holm's "
         f"correction: {told}. Searches choose what they train, so this describes the genotypes "

@@ -18,6 +18,7 @@ from search_spaces.catalogue import Catalogue
 from search_spaces.configurable import Configurable
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype, Ranking
+from trainables.metrics import Mode, find_metric
 from trainables.search_job import SearchJob, WarmHost
 
 Family = Literal["black-box", "one-shot", "training-free"]
@@ -45,7 +46,7 @@ class SearchTask:
     Args:
         job: networks, data, proxy protocol and seed.
         budget: training samples the search may see, each forward-backward pass counted.
-        metric: what a search optimises: `val_loss` or `val_accuracy`.
+        metric: what a search optimises, a declared metric such as `val_loss`.
         warm: genotypes to try first, where the strategy can use them; their cost is part of
             the budget.
     """
@@ -56,9 +57,9 @@ class SearchTask:
     warm: WarmStart = WarmStart()
 
     @property
-    def mode(self) -> Literal["min", "max"]:
+    def mode(self) -> Mode:
         """Whether the metric is better small or large."""
-        return "min" if self.metric.endswith("loss") else "max"
+        return find_metric(self.metric).direction
 
     @property
     def warm_start(self) -> tuple[Genotype, ...]:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from search_spaces.catalogue import Catalogue
 from search_spaces.configurable import Configurable
+from search_spaces.errors import unknown_name
 from trainables.data import FinalData, SearchData
-from trainables.metrics import Metric
+from trainables.metrics import Metric, bare_name
 from trainables.tasks.registry import TASKS
 
 Build = Callable[[str, int], nn.Module]
@@ -89,6 +90,18 @@ class Task(Configurable, ABC):
     def reported(self, part: str) -> tuple[str, ...]:
         """Return the names under which the metrics are reported for a part of the data."""
         return tuple(f"{part}_{metric.name}" for metric in self.metrics)
+
+    def metric(self, reported: str) -> Metric:
+        """Return the metric of a reported name, as this task means it.
+
+        Raises:
+            UserError: the task has no such metric.
+        """
+        own = {metric.name: metric for metric in self.metrics}
+        name = bare_name(reported)
+        if name not in own:
+            raise unknown_name(f"metric of task {self.name!r}", name, own)
+        return own[name]
 
     def lost(self, part: str) -> dict[str, float]:
         """Return the metrics of a training that diverged, so that it is ranked last."""
