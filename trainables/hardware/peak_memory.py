@@ -15,6 +15,7 @@ class PeakMemory:
 
     On a GPU that of torch's allocator; on a CPU the resident memory, as Linux counts it: pages
     that the allocator keeps from earlier work are not counted again.
+    Neither psutil nor `getrusage` has a peak that can begin again within a process.
     """
 
     def __init__(self, device: torch.device) -> None:

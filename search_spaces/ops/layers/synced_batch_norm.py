@@ -1,6 +1,7 @@
 """Batch norm over a batch whose parts lie with several processes.
 
-Torch's own `SyncBatchNorm` does the same on a GPU only, and does not know the block's batch norm.
+Torch's own `SyncBatchNorm` does the same on a GPU only, so that nothing could be tested without
+one, and does not know the block's batch norm.
 """
 
 from __future__ import annotations
