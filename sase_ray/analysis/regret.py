@@ -14,7 +14,7 @@ from search_spaces.errors import UserError
 from trainables.metrics import find_metric
 
 GRID = 80
-"""Points of the curve of regret over cost."""
+"""Number of points of the curve of regret over cost."""
 
 
 def regret_curves(searches: pd.DataFrame, budget: int) -> pd.DataFrame:
@@ -43,10 +43,10 @@ def regret_curves(searches: pd.DataFrame, budget: int) -> pd.DataFrame:
 
 
 def rank_strategies(ends: pd.DataFrame) -> pd.DataFrame:
-    """Summarise what searches ended with.
+    """Summarise the final regrets of searches.
 
     Returns:
-        A row a strategy, best mean rank first: `name`, `regret` with `ci_low` and `ci_high`,
+        One row per strategy, best mean rank first: `name`, `regret` with `ci_low` and `ci_high`,
         `median`, `mean_rank` (1 is best; the strategies of one seed are ranked), `trials`,
         `samples`, `seconds`, and `tied`: whether it cannot be told from the best mean rank, by
         the Nemenyi test, or as the Friedman test before it finds nothing (Demsar, JMLR 2006).
@@ -77,7 +77,7 @@ def rank_strategies(ends: pd.DataFrame) -> pd.DataFrame:
 
 
 def regret_blocks(ends: pd.DataFrame) -> pd.DataFrame:
-    """Return the final regrets as blocks: a row a seed, a column a strategy."""
+    """Return the final regrets as blocks: one row per seed, one column per strategy."""
     return ends.pivot(index="seed", columns="strategy", values="regret")
 
 

@@ -22,7 +22,7 @@ last ones."""
 
 
 def scores(curves: pd.DataFrame, metric: str, left_out: Collection[str]) -> pd.DataFrame:
-    """Return the last epoch's scores: a row a genotype, a column a seed."""
+    """Return the last epoch's scores: one row per genotype, one column per seed."""
     kept = curves[~curves["genotype"].isin(left_out)]
     last = kept[kept["epoch"] == kept["epoch"].max()]
     return last.pivot(index="genotype", columns="seed", values=metric)
@@ -32,7 +32,7 @@ def reliability_table(curves: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str
     """Compute the reliability of every metric at every epoch.
 
     Args:
-        curves: a row an evaluation: `genotype`, `seed`, `epoch`, `samples`, `train_seconds`,
+        curves: One row per evaluation: `genotype`, `seed`, `epoch`, `samples`, `train_seconds`,
             `diverged`, and metrics on validation images.
 
     Returns:
@@ -103,7 +103,7 @@ def _row(metric: str, epoch: Any, here: pd.DataFrame) -> dict[str, Any]:
 
 
 def read_table(table: pd.DataFrame, left_out: Mapping[str, str], metric: str) -> tuple[str, ...]:
-    """Say what a reliability table means for a search that ranks by `metric` at the last epoch."""
+    """Return what a reliability table means for a search by `metric` at the last epoch."""
     row = table[(table["metric"] == metric)].iloc[-1]
     return tuple(_sentences(row, left_out))
 

@@ -42,8 +42,9 @@ def mean_of_steps(
     """Estimate the mean of step functions at the points of a grid.
 
     Args:
-        courses: of each, where its value changes (increasing) and the value from there on.
-        grid: points, none before the first change of any.
+        courses: Places where the value of a step function changes (increasing), and its values
+            from there on.
+        grid: Points, none before the first change of any function.
     """
     steps = [
         np.asarray(values, dtype=float)[np.searchsorted(places, grid, side="right") - 1]
@@ -63,9 +64,9 @@ def paired_p_value(
     that of the rounding.
 
     Args:
-        first: a value a pair.
-        second: the other value of each pair.
-        resolution: what all values are multiples of; 0 for a continuous measurement.
+        first: First value of each pair.
+        second: Second value of each pair.
+        resolution: Number that all values are multiples of; 0 for a continuous measurement.
     """
     difference = np.subtract(first, second)
     if len(difference) < 2:
@@ -101,9 +102,9 @@ def detectable_difference(
     """Return the smallest true difference that the paired test would find 8 times in 10.
 
     Args:
-        differences: for each comparison its paired differences; those of fewer than two are left
+        differences: Paired differences of each comparison; those of fewer than two are left
             out, and of the others the fewest pairs count.
-        tests: number of tests that share the 5% (Bonferroni, a bound for Holm).
+        tests: Number of tests that share the 5% (Bonferroni, a bound for Holm).
         resolution: as for `paired_p_value`.
 
     Returns:

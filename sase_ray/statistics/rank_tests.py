@@ -1,7 +1,7 @@
 """Tests and intervals on ranks, by scipy, scikit-posthocs and statsmodels.
 
-Blocks are frames with a row a block (a seed), a column a treatment (a strategy), and lower is
-better unless something else is said. Demsar, "Statistical Comparisons of Classifiers over Multiple
+Blocks are frames with one row per block (a seed) and one column per treatment (a strategy); lower
+is better unless stated otherwise. Demsar, "Statistical Comparisons of Classifiers over Multiple
 Data Sets", JMLR 2006.
 """
 
@@ -49,7 +49,7 @@ def signed_rank_p_value(first: Sequence[float], second: Sequence[float]) -> floa
 
 
 def smallest_signed_rank_p_value(pairs: int) -> float:
-    """Return the smallest two-sided p-value that Wilcoxon's test of so many pairs can give."""
+    """Return the smallest two-sided p-value that Wilcoxon's test of this many pairs can give."""
     return min(1.0, 2.0 ** (1 - pairs))
 
 
@@ -57,7 +57,7 @@ def against_control(blocks: pd.DataFrame, control: str) -> pd.DataFrame:
     """Test every treatment against one by Wilcoxon's signed-rank test, with Holm's correction.
 
     Returns:
-        A row a treatment but the control: `name`, `p_value`, `p_holm`.
+        One row per treatment except the control: `name`, `p_value`, `p_holm`.
     """
     others = [name for name in blocks if name != control]
     p = [signed_rank_p_value(blocks[name], blocks[control]) for name in others]
@@ -82,17 +82,18 @@ def kendall(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Kendall:
-    """Measure how far two scores rank the same things alike.
+    """Measure how well two scores agree on the ranking of the same things.
 
     Pairs with a score that is not finite are left out. There is no interval where fewer than
-    `FEWEST_SPARE` pairs are left beyond one a group: so few that agree by chance seem certain.
+    `FEWEST_SPARE` pairs are left beyond one per group: so few that agree by chance seem certain.
 
     Args:
-        first: a score of each.
-        second: the other score of each.
-        groups: of each its group, if only things of one group may be compared.
-        resamples: of the bootstrap (percentile intervals, pairs drawn with replacement).
-        seed: of the bootstrap.
+        first: Score of each thing.
+        second: Other score of each thing.
+        groups: Group of each thing, if only things of one group may be compared.
+        resamples: Number of bootstrap resamples (percentile intervals, pairs drawn with
+            replacement).
+        seed: Seed of the bootstrap.
     """
     labels = np.zeros(len(first)) if groups is None else np.asarray(groups, dtype=float)
     rows = np.array([first, second, labels], dtype=float).reshape(3, -1)
@@ -126,13 +127,13 @@ def kendall(
 
 
 def pareto_front(cost: Sequence[float], value: Sequence[float]) -> NDArray[np.bool_]:
-    """Tell which points no other has beaten: none costs as little or less and is better.
+    """Return a mask of the points that no other dominates (Pareto front).
 
     Of points that are equal in both, all are on the front; a point that is not finite never is.
 
     Args:
-        cost: of each, lower is better.
-        value: of each, higher is better.
+        cost: Cost of each point, lower is better.
+        value: Value of each point, higher is better.
     """
     x, y = np.asarray(cost, dtype=float), np.asarray(value, dtype=float)
     cheaper = x[None, :] <= x[:, None]
