@@ -10,8 +10,10 @@ from pathlib import Path
 
 from harness import Row
 
+from sase_ray.execution.result_tables import ResultTables
 from sase_ray.results.folder import RunFolder
 from sase_ray.results.history import History, SearchOutcome
+from sase_ray.results.search_id import SearchId
 from search_spaces.space import SearchSpace
 
 EPOCHS = 3
@@ -47,7 +49,9 @@ def collect(trials: int) -> tuple[float, float]:
         "random", 0, history.ranked_trials(), "val_loss", history, history.samples, history.seconds
     )
     with tempfile.TemporaryDirectory() as folder:
-        RunFolder(Path(folder)).write_searches([outcome], {"random": "black-box"}, space)
+        search = SearchId("random", 0)
+        tables = ResultTables(RunFolder(Path(folder)), space, {"random": "black-box"}, [search])
+        tables.search_ended(search, outcome)
     seconds = time.perf_counter() - started
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from sase_ray.console import console_for_tables, print_wide, say
 from sase_ray.figures.block_text import draw
+from sase_ray.results.search_id import SearchId
 from trainables.metrics import find_metric
 
 if TYPE_CHECKING:  # so that a command that only lists needs not load torch
@@ -49,7 +50,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         table.add_row(*_cells(row))
     print_wide(table)
     for outcome in comparison.outcomes:
-        say(console, f"{outcome.strategy}/seed{outcome.seed} found {outcome.genotype}")
+        say(console, f"{SearchId.of(outcome.strategy, outcome.seed)} found {outcome.genotype}")
     for reason in comparison.failures.values():
         say(console, f"failed: {reason}", style="red")
     console.print()

@@ -16,7 +16,6 @@ from sase_ray.analysis.proxy_reliability import reliability_sentences, repeated_
 from sase_ray.analysis.search_verdict import early_stops
 from sase_ray.analysis.verdict import Verdict, judge
 from sase_ray.config import Config, load_config
-from sase_ray.console import say
 from sase_ray.execution.all_searches import (
     MAX_RESTARTS,
     POLL_SECONDS,
@@ -27,10 +26,13 @@ from sase_ray.execution.all_searches import (
 from sase_ray.execution.experiment import Setup
 from sase_ray.execution.failures import check_storage, reason
 from sase_ray.execution.final_trainings import FinalTrainings
+from sase_ray.execution.observer import Observer
+from sase_ray.monitoring.observers import Monitors
 from sase_ray.monitoring.tensorboard_summary import write_summaries
 from sase_ray.results.folder import check_new_run
 from sase_ray.results.history import SearchOutcome
 from sase_ray.results.rows import search_rows
+from sase_ray.results.search_id import SearchId
 from search_spaces.costs import count_cost, measure_latency
 from search_spaces.errors import UserError
 from trainables.final.training import FinalJob
@@ -89,10 +91,12 @@ def run_comparison(
     Raises:
         UserError: no search came to a result, or the results cannot be written.
     """
-    with started(setup, console, {"kind": "compare"}, interrupted) as searches:
+    monitors = Monitors.of(setup, console, finals=True)
+    with started(setup, console, {"kind": "compare"}, monitors, interrupted) as searches:
         run = _Run(searches)
-        with searches.display.shown():
-            searches.run_all(run.search_ended)
+        searches.observers.append(run)
+        with monitors.display.shown():
+            searches.run_all()
             run.train_finals()
         verdict = run.judge()
     return Comparison(
@@ -121,8 +125,8 @@ def _costs(jobs: dict[str, FinalJob], shape: tuple[int, int, int]) -> dict[str, 
 
 
 @dataclass
-class _Run:
-    """A comparison under way."""
+class _Run(Observer):
+    """A comparison under way, which begins the final trainings of each search that ends."""
 
     searches: Searches
     # Name, family and search seed of every final training that the table needs, and the job.
@@ -135,7 +139,6 @@ class _Run:
         self.setup = self.searches.setup
         self.slots = self.searches.slots
         self.folder = self.searches.folder
-        self.display = self.searches.display
         self.failures = self.searches.failures
         self.trainings = FinalTrainings(
             self.slots,
@@ -144,10 +147,10 @@ class _Run:
             self.folder.state.at("finals"),
         )
 
-    def search_ended(self, outcome: SearchOutcome) -> None:
+    def search_ended(self, search: SearchId, outcome: SearchOutcome) -> None:
         """Begin the final trainings of a search's answer."""
-        family = self.searches.families[outcome.strategy]
-        self._begin_finals(outcome.strategy, family, outcome.seed, str(outcome.genotype))
+        family = self.searches.families[search.label]
+        self._begin_finals(search.label, family, search.seed, str(outcome.genotype))
 
     def _begin_finals(self, name: str, family: str, replicate: int, module: str) -> None:
         for seed in self.setup.final_seeds(replicate):
@@ -168,27 +171,27 @@ class _Run:
         for name in self.setup.config.baselines:
             for replicate in replicates:
                 self._begin_finals(name, BASELINE, replicate, name)
-        self.display.finals_are(len(self.trained))
+        self.searches.notify("finals_known", len(self.trained))
         keys = {future: key for key, future in self.trained.items()}
         pending = list(keys)
         while pending:
             ended, pending = ray.wait(pending, timeout=POLL_SECONDS)
-            self.searches.log_progress(now=False)
+            self.searches.notify("tick", False)
             for future in ended:
                 module, seed = keys[future]
                 failed = False
                 try:
                     result = ray.get(future)
                     if note := result.pop(NOTE, ""):
-                        say(self.display.console, f"final training of {module}: {note}")
+                        self.searches.notify("noted", f"final training of {module}: {note}")
                     self.results[module, seed] = result
                 except ray.exceptions.RayError as error:
                     check_storage(error)
                     label = f"final training of {module} with seed {seed}"
                     self.failures[label] = f"{label}: {reason(error)}"
                     failed = True
-                self.display.final_ended(module, failed=failed)
-        self.searches.log_progress()
+                self.searches.notify("final_ended", module, failed)
+        self.searches.notify("tick", True)
 
     def judge(self) -> Verdict:
         """Measure the modules' costs, write the tables, and compare.

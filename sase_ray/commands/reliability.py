@@ -17,6 +17,7 @@ from sase_ray.analysis.reliability_table import read_table, reliability_table, s
 from sase_ray.config import Config, load_config, without_searches
 from sase_ray.execution.all_searches import Interrupted, Searches, started
 from sase_ray.execution.experiment import Setup
+from sase_ray.monitoring.observers import Monitors
 from sase_ray.results.folder import check_new_run
 from sase_ray.results.history import SearchOutcome
 from sase_ray.strategies.black_box.listed import ListedStudy
@@ -87,8 +88,9 @@ def run_study(
     study = setup.strategies["grid"]
     assert isinstance(study, ListedStudy)
     about = {"kind": "reliability", "genotypes": list(study.genotypes)}
-    with started(setup, console, about, interrupted) as searches:
-        with searches.display.shown():
+    monitors = Monitors.of(setup, console)
+    with started(setup, console, about, monitors, interrupted) as searches:
+        with monitors.display.shown():
             searches.run_all()
             if searches.failures:
                 raise UserError(next(iter(searches.failures.values())))

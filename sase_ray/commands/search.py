@@ -11,11 +11,9 @@ from rich.console import Console
 
 from sase_ray.analysis.search_verdict import early_stops, rank_confidence
 from sase_ray.config import Config, load_config
-from sase_ray.execution.all_searches import (
-    Interrupted,
-    started,
-)
+from sase_ray.execution.all_searches import Interrupted, started
 from sase_ray.execution.experiment import Setup
+from sase_ray.monitoring.observers import Monitors
 from sase_ray.monitoring.tensorboard_summary import write_summaries
 from sase_ray.results.folder import check_new_run
 from sase_ray.results.history import SearchOutcome
@@ -81,9 +79,10 @@ def run_single_search(
     Raises:
         UserError: the search came to no result.
     """
+    monitors = Monitors.of(setup, console)
     with (
-        started(setup, console, {"kind": "search"}, interrupted) as searches,
-        searches.display.shown(),
+        started(setup, console, {"kind": "search"}, monitors, interrupted) as searches,
+        monitors.display.shown(),
     ):
         searches.run_all()
         if searches.failures:

@@ -22,9 +22,11 @@ from sase_ray.cluster.connection import connected
 from sase_ray.cluster.slots import Slots
 from sase_ray.config import Config, load_config, without_searches
 from sase_ray.execution.experiment import Setup
+from sase_ray.execution.observer import Observer
 from sase_ray.execution.one_search import run_search, train_host_on
-from sase_ray.execution.recorder import Listener
 from sase_ray.results.environment import PACKAGES, hardware, package_version
+from sase_ray.results.history import Row
+from sase_ray.results.search_id import SearchId
 from sase_ray.strategies import Plan, SearchTask
 from sase_ray.strategies.black_box.listed import ListedStudy
 from sase_ray.tabular_benchmark.file_format import COLUMNS, read_benchmark, write_benchmark
@@ -137,15 +139,14 @@ def _about(setup: Setup) -> dict[str, Any]:
     }
 
 
-class _Hearing(Listener):
+class _Epochs(Observer):
     """Hands the evaluations of one seed to the sitting."""
 
-    def __init__(self, sitting: _Sitting, seed: int) -> None:
+    def __init__(self, sitting: _Sitting) -> None:
         self.sitting = sitting
-        self.seed = seed
 
-    def evaluated(self, row: Mapping[str, Any]) -> None:
-        self.sitting.hear(self.seed, row)
+    def evaluated(self, search: SearchId, row: Row) -> None:
+        self.sitting.hear(search.seed, row)
 
 
 class _Sitting:
@@ -196,7 +197,7 @@ class _Sitting:
                 storage=storage,
                 resources=self.slots.trial,
                 concurrency=self.slots.total,
-                listener=_Hearing(self, seed),
+                observers=[_Epochs(self)],
             )
         except UserError as error:  # none of these genotypes came to a result; others may
             self.console.print(f"seed {seed}: {error}", highlight=False, markup=False)

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from sase_ray.cluster.connection import connected
 from sase_ray.cluster.slots import Slots
 from sase_ray.console import say
-from sase_ray.execution.event_queue import Board, Note
 from sase_ray.execution.experiment import Setup
 from sase_ray.execution.failures import check_storage, reason
-from sase_ray.execution.journal import Journal, Past
+from sase_ray.execution.journal import Journal
+from sase_ray.execution.observer import Event, Observer, notify
 from sase_ray.execution.one_search import train_host_on
+from sase_ray.execution.result_tables import ResultTables
 from sase_ray.execution.search_actor import SearchProcess
-from sase_ray.monitoring.observers import PROGRESS_SECONDS
-from sase_ray.monitoring.tensorboard_live import TensorBoardLogs
-from sase_ray.monitoring.terminal import Display
 from sase_ray.results.folder import RunFolder
 from sase_ray.results.history import SearchOutcome
+from sase_ray.results.search_id import SearchId
 from sase_ray.strategies import Strategy
 from trainables.persistence.resumable import Memory
 from trainables.persistence.store import StorageError, Store
@@ -35,11 +35,6 @@ POLL_SECONDS = 0.5
 
 MAX_RESTARTS = 5
 """How often a search whose own process died, with its node perhaps, is begun again."""
-
-
-def label_of(strategy: str, seed: int) -> str:
-    """Return the name of one search of a run."""
-    return f"{strategy}/seed{seed}"
 
 
 @dataclass(frozen=True)
@@ -60,46 +55,75 @@ def started(
     setup: Setup,
     console: Console | None,
     about: Mapping[str, Any],
+    observers: Iterable[Observer] = (),
     interrupted: Interrupted | None = None,
 ) -> Iterator[Searches]:
-    """Join the cluster and begin a run, or go on with one.
+    """Join the cluster and begin a run, or resume one.
 
     A run that comes to its end leaves nothing but its results; of one that is interrupted,
-    everything that it needs to go on is kept.
+    everything that it needs to be resumed is kept.
 
     Args:
-        setup: what to search, and by which strategies.
-        console: where progress goes; standard output if None.
-        about: what the run is, for the record: its `kind`, and what else it was called with.
-        interrupted: the run to go on with; None begins one.
+        setup: What to search, and by which strategies.
+        console: Where the place of the results is printed; standard output if None.
+        about: What the run is, for the record: its `kind`, and what else it was called with.
+        observers: Observers of the run, besides its journal and its tables.
+        interrupted: The run to resume; None begins one.
 
     Raises:
-        UserError: there is no such cluster, it has no room for the workers of a final training,
-            the results folder exists, or somebody else is at it.
+        UserError: There is no such cluster, it has no room for the workers of a final training,
+            the results folder exists, or another process is at it.
     """
     console = console or Console()
     searches = None
 
-    def tell() -> None:
+    def print_how_to_resume() -> None:
         if searches is not None:
             folder = searches.folder
             run = folder.storage.place if folder.storage else folder.path
             say(console, f"what has been done is kept; to go on: sase-ray resume {run}")
 
     try:
-        with connected(setup.config.resources, tell, setup.footprints) as slots:
+        with connected(setup.config.resources, print_how_to_resume, setup.footprints) as slots:
             if about["kind"] == "compare":
                 slots.check_workers(setup.config.final.workers)
-            searches = Searches.start(setup, slots, console, about, interrupted)
+            folder, concurrency = _run_folder(setup, slots, about, interrupted)
+            say(console, f"results in {folder.path}")
+            searches = Searches(setup, slots, folder, concurrency, [*observers])
             yield searches
         searches.folder.finish()
     except (KeyboardInterrupt, StorageError, RayError):
-        tell()
+        print_how_to_resume()
         raise
     finally:
         if searches is not None:  # the workers, which wrote there, have ended
-            searches.logs.close()
+            searches.notify("run_ended")
             searches.folder.unlock()
+
+
+def _run_folder(
+    setup: Setup, slots: Slots, about: Mapping[str, Any], interrupted: Interrupted | None
+) -> tuple[RunFolder, int]:
+    """Return the locked folder of a run, and how many trials its searches run at once."""
+    if interrupted is not None:
+        folder = interrupted.folder
+        folder.lock()
+        shutil.rmtree(folder.tensorboard, ignore_errors=True)  # it is written again
+        Store(folder.tune_storage).remove()
+        return folder, interrupted.concurrency
+    concurrency = slots.share(len(setup.searches))
+    folder = RunFolder.create(setup.config)
+    folder.lock()
+    record = {
+        **about,
+        "splits": setup.search_data.splits,
+        "final_splits": setup.final_data.splits,
+        "searches": [str(search) for search in setup.searches],
+        "final_seeds": {s: list(setup.final_seeds(s)) for s in range(setup.config.seeds)},
+        "trials_at_once": concurrency,
+    }
+    folder.begin(setup.config, record)
+    return folder, concurrency
 
 
 @dataclass
@@ -107,117 +131,52 @@ class Searches:
     """The searches of one run under way.
 
     Attributes:
-        setup: what to search, and by which strategies.
-        slots: how the cluster is shared.
-        folder: where the tables are written.
-        display: where progress is shown.
-        logs: TensorBoard's.
-        journal: what a resume reads.
-        concurrency: trials that each search runs at once.
-        outcomes: the searches that ended well.
-        failures: label to reason, of the others.
+        setup: What to search, and by which strategies.
+        slots: How the cluster is shared.
+        folder: Where the tables are written.
+        concurrency: Trials that each search runs at once.
+        observers: Observers of the run; the journal and the tables come before those given.
+        outcomes: Searches that ended well.
+        failures: Reason of each failure, by the search or final training that failed.
     """
 
     setup: Setup
     slots: Slots
     folder: RunFolder
-    display: Display
-    logs: TensorBoardLogs
-    journal: Journal
     concurrency: int
+    observers: list[Observer] = field(default_factory=list)
     outcomes: list[SearchOutcome] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        seeds = range(self.setup.config.seeds)
-        self._tasks = {seed: self.setup.task(seed) for seed in seeds}
+        setup = self.setup
+        self._tasks = {seed: setup.task(seed) for seed in range(setup.config.seeds)}
         self._references = {seed: ray.put(task) for seed, task in self._tasks.items()}
         self._hosts: dict[int, Any] = {}
-        self._pasts: dict[str, Past] = {}
-        self._restarts: dict[str, int] = {}
-        self._actors: dict[str, Any] = {}
-        self._progress_logged = -PROGRESS_SECONDS
+        self._restarts: dict[SearchId, int] = {}
+        self._actors: dict[SearchId, Any] = {}
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        # With the driver: what it hears must not be lost with another node.
-        self._board: Any = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
+        # With the driver: what it is notified of must not be lost with another node.
+        self._events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        self.journal = Journal(self.folder.state)
+        tables = ResultTables(self.folder, setup.space, self.families, setup.searches)
+        self.observers[:0] = [self.journal, tables]
+        self.notify("run_began", self.folder.path)
 
-    @classmethod
-    def start(
-        cls,
-        setup: Setup,
-        slots: Slots,
-        console: Console,
-        about: Mapping[str, Any],
-        interrupted: Interrupted | None = None,
-    ) -> Searches:
-        """Make the results folder and write the configuration, or take up those of a run."""
-        config = setup.config
-        labels = [label_of(name, s) for s in range(config.seeds) for name in setup.strategies]
-        if interrupted is None:
-            concurrency = slots.share(len(labels))
-            folder = RunFolder.create(config)
-            folder.lock()
-            final_seeds = {seed: list(setup.final_seeds(seed)) for seed in range(config.seeds)}
-            folder.begin(
-                config,
-                {
-                    **about,
-                    "splits": setup.search_data.splits,
-                    "final_splits": setup.final_data.splits,
-                    "searches": labels,
-                    "final_seeds": final_seeds,
-                    "trials_at_once": concurrency,
-                },
-            )
-        else:
-            folder, concurrency = interrupted.folder, interrupted.concurrency
-            folder.lock()
-            shutil.rmtree(folder.tensorboard, ignore_errors=True)  # it is written again
-            Store(folder.tune_storage).remove()
-        say(console, f"results in {folder.path}")
-        return cls(
-            setup,
-            slots,
-            folder,
-            cls._display(setup, console, labels, about["kind"]),
-            TensorBoardLogs(folder.tensorboard, setup.space),
-            Journal(folder.state),
-            concurrency,
-        )
-
-    @staticmethod
-    def _display(setup: Setup, console: Console, labels: Sequence[str], kind: str) -> Display:
-        config = setup.config
-        modules = len(config.strategies) + len(config.baselines)
-        return Display(
-            console,
-            labels,
-            config.budget,
-            config.metric,
-            finals=modules * config.seeds * config.final.seeds if kind == "compare" else 0,
-            final_samples=config.final.epochs * len(setup.final_data.train),
-        )
-
-    def log_progress(self, *, now: bool = True) -> None:
-        """Tell TensorBoard how far the run is; without `now` only if that was a while ago."""
-        seconds = self.display.seconds
-        if now or seconds - self._progress_logged >= PROGRESS_SECONDS:
-            self._progress_logged = seconds
-            self.logs.log_progress(self.display.numbers(), round(seconds))
+    def notify(self, event: str, *values: Any) -> None:
+        """Notify all observers of an event, see `Observer`."""
+        notify(self.observers, event, *values)
 
     @property
     def families(self) -> dict[str, str]:
         """Each strategy's family."""
         return {name: strategy.family for name, strategy in self.setup.strategies.items()}
 
-    def run_all(self, on_outcome: Callable[[SearchOutcome], None] = lambda outcome: None) -> None:
+    def run_all(self) -> None:
         """Run every strategy with every seed.
 
-        Args:
-            on_outcome: called with each search that ends well, as it ends.
-
         Raises:
-            StorageError: what is seen cannot be kept.
+            StorageError: What is seen cannot be kept.
         """
         # One-shot searches cannot be spread over trials, so they begin first.
         order = sorted(self.setup.strategies.values(), key=lambda s: s.family != "one-shot")
@@ -227,31 +186,30 @@ class Searches:
             while waiting or running:
                 while waiting and self.slots.has_room_for(len(running) + 1, self.concurrency):
                     strategy, seed = waiting.pop(0)
-                    label = label_of(strategy.label, seed)
-                    self.display.search_began(label)
-                    outcome = self.journal.outcome(label)
+                    search = strategy.search_id(seed)
+                    self.notify("search_began", search)
+                    outcome = self.journal.outcome(search)
                     if outcome is None:
                         running[self._begin(strategy, seed)] = strategy, seed
                     else:  # it had ended before the run was interrupted
-                        for row in outcome.history.evaluations:
-                            self.logs.log_evaluation(strategy.label, seed, row)
-                        self.display.remembered(label, outcome.history.evaluations)
-                        self._keep(outcome, on_outcome)
+                        self.notify("search_recalled", search, outcome)
+                        self._keep(search, outcome)
                 ended, _ = ray.wait(list(running), timeout=POLL_SECONDS) if running else ([], [])
-                self._hear(ray.get(self._board.take.remote()))
-                self.log_progress(now=False)
+                for event, values in self._take_events():
+                    self.notify(event, *values)
+                self.notify("tick", False)
                 for future in ended:
                     strategy, seed = running.pop(future)
-                    if not self._ended(future, strategy.label, seed, on_outcome):
+                    if not self._ended(future, strategy.search_id(seed)):
                         waiting.insert(0, (strategy, seed))
         finally:
             self.journal.flush()
-        self.log_progress()
-        self.outcomes.sort(key=lambda o: (list(self.setup.strategies).index(o.strategy), o.seed))
-        self.folder.write_searches(self.outcomes, self.families, self.setup.space)
+        self.notify("tick", True)
+        searches = self.setup.searches
+        self.outcomes.sort(key=lambda o: searches.index(SearchId.of(o.strategy, o.seed)))
 
     def write_agreement(self) -> list[str]:
-        """Write how far one-shot searches rank as the truth does, if it is known; say it."""
+        """Write how well one-shot searches rank, if the ground truth is known; return sentences."""
         truth = self.setup.truth
         if truth is None:
             return []
@@ -260,7 +218,7 @@ class Searches:
         return list(truth.reading(rows))
 
     def _begin(self, strategy: Strategy, seed: int) -> Any:
-        label = label_of(strategy.label, seed)
+        search = strategy.search_id(seed)
         wants_host = strategy.wants_host(self._tasks[seed])
         if wants_host and seed not in self._hosts:
             # One for all strategies; each of them pays for it in full.
@@ -268,82 +226,50 @@ class Searches:
             kept = self.folder.state.at("hosts", str(seed))
             self._hosts[seed] = train.remote(self._tasks[seed].job, kept)
         self.journal.flush()
-        past = self.journal.past(label)
-        self._pasts[label] = past
+        past = self.journal.past(search)
+        minutes = self.setup.config.resources.minutes_per_trial
+        seconds = None if minutes is None else 60 * minutes
+        memory = Memory(self.journal.trials(search), past.results, past.failures, seconds=seconds)
         settings = {
             "storage": self.folder.tune_storage,
             "resources": (
                 self.slots.supernet if strategy.family == "one-shot" else self.slots.trial
             ),
             "concurrency": self.concurrency,
-            "memory": self._memory(label, past),
+            "memory": memory,
             "order": past.order,
         }
         actor: Any = ray.remote(num_cpus=0)(SearchProcess).remote()
-        self._actors[label] = actor
+        self._actors[search] = actor
         host = self._hosts[seed] if wants_host else None
         task, warm = self._references[seed], self.setup.warm_start(strategy, seed)
-        return actor.run.remote(label, strategy, task, warm, host, self._board, settings)
+        return actor.run.remote(strategy, task, warm, host, self._events, settings)
 
-    def _memory(self, label: str, past: Past) -> Memory:
-        minutes = self.setup.config.resources.minutes_per_trial
-        seconds = None if minutes is None else 60 * minutes
-        return Memory(self.journal.trials(label), past.results, past.failures, seconds=seconds)
+    def _take_events(self) -> list[Event]:
+        events: list[Event] = self._events.get_nowait_batch(self._events.qsize())
+        return events
 
-    def _hear(self, notes: list[Note]) -> None:
-        for label, what, said in notes:
-            if what == "evaluated":
-                self._evaluated(label, *said)
-            elif what == "noted":
-                say(self.display.console, f"search {label}: {said[0]}")
-            elif what == "trial_began":
-                self.display.trial_began(label, *said)
-            elif what == "trial_ended":
-                trial, why = said
-                self.display.trial_ended(label, trial, why)
-                known = why is not None and trial in self._pasts[label].failures
-                self.journal.trial_ended(label, trial, None if known else why)
-        self.journal.flush(now=False)
-
-    def _evaluated(self, label: str, row: dict[str, Any]) -> None:
-        strategy, _, seed = label.rpartition("/seed")
-        self.display.evaluated(label, row)
-        self.logs.log_evaluation(strategy, int(seed), row)
-        if not self._pasts[label].knows(row["trial"], row["epoch"]):
-            self.journal.evaluated(label, row)
-
-    def _ended(
-        self,
-        future: Any,
-        name: str,
-        seed: int,
-        on_outcome: Callable[[SearchOutcome], None],
-    ) -> bool:
-        """Take what a search ended with; return False if it must begin again."""
-        label = label_of(name, seed)
-        self._actors.pop(label, None)
+    def _ended(self, future: Any, search: SearchId) -> bool:
+        """Take the outcome of a search; return False if it must begin again."""
+        self._actors.pop(search, None)
         try:
             outcome = ray.get(future)
         except RayError as error:
             why = reason(error)
             check_storage(error)
             its_process_died = not isinstance(error, RayTaskError)
-            if its_process_died and self._restarts.setdefault(label, 0) < MAX_RESTARTS:
-                # Its process died, not its trials: it goes on where it was.
-                self._restarts[label] += 1
-                Store(self.folder.tune_storage).remove(f"{name}-seed{seed}")
-                say(self.display.console, f"search {label}: its process died ({why}); it goes on")
+            if its_process_died and self._restarts.setdefault(search, 0) < MAX_RESTARTS:
+                # Its process died, not its trials: it continues where it was.
+                self._restarts[search] += 1
+                Store(self.folder.tune_storage).remove(search.file_name)
+                self.notify("noted", f"search {search}: its process died ({why}); it goes on")
                 return False
-            self.failures[label] = f"search {label}: {why}"
-            self.display.search_ended(label, why, failed=True)
+            self.failures[str(search)] = f"search {search}: {why}"
+            self.notify("search_failed", search, why)
             return True
-        self.journal.search_ended(label, outcome)
-        self._keep(outcome, on_outcome)
+        self._keep(search, outcome)
         return True
 
-    def _keep(self, outcome: SearchOutcome, on_outcome: Callable[[SearchOutcome], None]) -> None:
+    def _keep(self, search: SearchId, outcome: SearchOutcome) -> None:
         self.outcomes.append(outcome)
-        self.folder.write_searches(self.outcomes, self.families, self.setup.space)
-        label = label_of(outcome.strategy, outcome.seed)
-        self.display.search_ended(label, str(outcome.genotype))
-        on_outcome(outcome)
+        self.notify("search_ended", search, outcome)

@@ -13,6 +13,7 @@ from sase_ray.analysis.one_shot_agreement import Truth
 from sase_ray.analysis.proxy_reliability import measured_reliability
 from sase_ray.config import Config
 from sase_ray.results.load import Run, load_run
+from sase_ray.results.search_id import SearchId
 from sase_ray.strategies import SearchTask, Strategy, WarmStart
 from sase_ray.strategies.catalogue import make_strategy
 from sase_ray.strategies.one_shot.base import OneShot
@@ -158,6 +159,12 @@ class Setup:
                 warm = setup.warm_start(strategy, seed)
                 strategy.check(replace(setup.task(seed), warm=warm))
         return setup
+
+    @cached_property
+    def searches(self) -> tuple[SearchId, ...]:
+        """All searches, every strategy with a seed before the next seed."""
+        seeds = range(self.config.seeds)
+        return tuple(s.search_id(seed) for seed in seeds for s in self.strategies.values())
 
     @cached_property
     def threads(self) -> int:

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sase_ray.execution.observer import Observer
 from sase_ray.results.history import History, SearchOutcome
+from sase_ray.results.search_id import SearchId
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
 from trainables.metrics import Mode, recorded
@@ -18,7 +20,7 @@ from trainables.persistence.store import StorageError, Store
 FLUSH_SECONDS = 2.0
 """What is older than this is on disk. What is younger is still in the trials' checkpoints."""
 
-Event = dict[str, Any]
+_Entry = dict[str, Any]
 
 
 @dataclass
@@ -40,7 +42,7 @@ class Past:
         return epoch <= len(self.results.get(trial, ()))
 
 
-class Journal:
+class Journal(Observer):
     """Everything that the searches of a run report, in files that are only added to.
 
     ``journal/<search>/<number>.jsonl`` holds events, a line each; ``outcomes/<search>.json`` a
@@ -52,26 +54,32 @@ class Journal:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._waiting: dict[str, list[Event]] = {}
-        self._ended: dict[str, list[str]] = {}
-        self._parts: dict[str, int] = {}
+        self._waiting: dict[SearchId, list[_Entry]] = {}
+        self._ended: dict[SearchId, list[str]] = {}
+        self._parts: dict[SearchId, int] = {}
+        self._pasts: dict[SearchId, Past] = {}
+        self._recalled: set[SearchId] = set()
         self._flushed = time.monotonic()
 
-    def trials(self, search: str) -> Store:
+    def trials(self, search: SearchId) -> Store:
         """Return where the trials of a search keep their checkpoints."""
-        return self.store.at("trials", _file(search))
+        return self.store.at("trials", search.file_name)
 
-    def evaluated(self, search: str, row: Mapping[str, Any]) -> None:
-        """Note an evaluation."""
+    def evaluated(self, search: SearchId, row: Mapping[str, Any]) -> None:
+        """Note an evaluation, unless the journal held it when the search began."""
+        past = self._pasts.get(search)
+        if past is not None and past.knows(row["trial"], row["epoch"]):
+            return
         self._note(search, {"trial": row["trial"], "result": recorded(row)})
 
-    def trial_ended(self, search: str, trial: str, reason: str | None) -> None:
+    def trial_ended(self, search: SearchId, trial: str, reason: str | None) -> None:
         """Note the end of a trial, and the reason if it failed."""
-        if reason is not None:
+        past = self._pasts.get(search)
+        if reason is not None and not (past is not None and trial in past.failures):
             self._note(search, {"trial": trial, "reason": reason})
         self._ended.setdefault(search, []).append(trial)
 
-    def _note(self, search: str, event: Event) -> None:
+    def _note(self, search: SearchId, event: _Entry) -> None:
         self._waiting.setdefault(search, []).append(event)
 
     def flush(self, *, now: bool = True) -> None:
@@ -83,7 +91,7 @@ class Journal:
         if not now and time.monotonic() - self._flushed < FLUSH_SECONDS:
             return
         for search, events in self._waiting.items():
-            folder = self.store.at("journal", _file(search))
+            folder = self.store.at("journal", search.file_name)
             if search not in self._parts:
                 self._parts[search] = len(folder.names())
             lines = "".join(json.dumps(event) + "\n" for event in events)
@@ -97,14 +105,14 @@ class Journal:
         self._ended.clear()
         self._flushed = time.monotonic()
 
-    def past(self, search: str) -> Past:
+    def past(self, search: SearchId) -> Past:
         """Read what a search had seen.
 
         Raises:
             StorageError: a file of the journal is damaged.
         """
         past = Past()
-        folder = self.store.at("journal", _file(search))
+        folder = self.store.at("journal", search.file_name)
         for name in folder.names():
             content = folder.read(name) or b""
             try:
@@ -113,34 +121,43 @@ class Journal:
                     _remember(past, event)
             except (ValueError, KeyError, TypeError) as error:
                 raise StorageError(f"{folder.place}/{name} is damaged: {error!r}") from None
+        self._pasts[search] = past
         return past
 
-    def search_ended(self, search: str, outcome: SearchOutcome) -> None:
+    def search_ended(self, search: SearchId, outcome: SearchOutcome) -> None:
         """Keep how a search ended, in the place of its journal and its checkpoints."""
+        if search in self._recalled:
+            return
         content = json.dumps(_to_plain(outcome)).encode()
-        self.store.write(f"outcomes/{_file(search)}.json", content)
+        self.store.write(f"outcomes/{search.file_name}.json", content)
         self._waiting.pop(search, None)
         self._ended.pop(search, None)
-        self.store.at("journal", _file(search)).remove()
+        self.store.at("journal", search.file_name).remove()
         self.trials(search).remove()
 
-    def outcome(self, search: str) -> SearchOutcome | None:
+    def outcome(self, search: SearchId) -> SearchOutcome | None:
         """Return how a search ended, or None if it has not.
 
         Raises:
             StorageError: the file is damaged.
         """
-        name = f"outcomes/{_file(search)}.json"
+        name = f"outcomes/{search.file_name}.json"
         content = self.store.read(name)
         if content is None:
             return None
         try:
-            return _from_plain(json.loads(content))
+            outcome = _from_plain(json.loads(content))
         except (ValueError, KeyError, TypeError, UserError) as error:
             raise StorageError(f"{self.store.place}/{name} is damaged: {error!r}") from None
+        self._recalled.add(search)
+        return outcome
+
+    def tick(self, last: bool) -> None:
+        """Write what is waiting, if that was a while ago, or nothing will follow for now."""
+        self.flush(now=last)
 
 
-def _remember(past: Past, event: Event) -> None:
+def _remember(past: Past, event: _Entry) -> None:
     trial = str(event["trial"])
     if "reason" in event:
         past.failures[trial] = event["reason"]
@@ -150,10 +167,6 @@ def _remember(past: Past, event: Event) -> None:
     if result["epoch"] == len(known) + 1:
         known.append(result | {"done": result["diverged"] or result["finished"]})
         past.order.append((trial, result["epoch"]))
-
-
-def _file(search: str) -> str:
-    return search.replace("/", "-")
 
 
 def _to_plain(outcome: SearchOutcome) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from ray import tune
 
 from sase_ray.cluster.slots import TrialResources
 from sase_ray.execution.budget import Budget, BudgetedSearcher, BudgetStopper, Once
-from sase_ray.execution.recorder import Listener, Recorder
+from sase_ray.execution.observer import Observer
+from sase_ray.execution.recorder import Recorder
 from sase_ray.execution.replay_order import Turn, keeper_of
 from sase_ray.results.history import History, Row, SearchOutcome
+from sase_ray.results.search_id import SearchId
 from sase_ray.strategies import SearchTask, Strategy
 from trainables.persistence.resumable import SHARE, Memory, ResumableTrainable
 from trainables.persistence.store import Store
@@ -38,7 +40,7 @@ def run_search(
     storage: str | Path,
     resources: TrialResources | None = None,
     concurrency: int = 1,
-    listener: Listener | None = None,
+    observers: Sequence[Observer] = (),
     memory: Memory | None = None,
     order: Sequence[Turn] = (),
 ) -> SearchOutcome:
@@ -51,7 +53,7 @@ def run_search(
         storage: folder or URI for Tune's own files; a subfolder is made, and removed at the end.
         resources: of one trial.
         concurrency: trials at a time.
-        listener: told of every evaluation as it comes.
+        observers: Observers notified of trials and evaluations, in this process.
         memory: where trials keep their checkpoints, and what is remembered of them; else they
             keep them in `storage` for as long as the search runs.
         order: in which the remembered results were reported.
@@ -72,17 +74,17 @@ def run_search(
         plan.max_trials,
     )
     history = History(task.metric, task.mode, plan.samples_before, plan.seconds_before)
-    name = f"{strategy.label}-seed{task.job.seed}"
+    search = strategy.search_id(task.job.seed)
+    name = search.file_name
     # Tune's own per-trial loggers cost more than a small trial, and our tables hold the same.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     # So do its snapshots of all trials, which grow with the search; our journal takes their place.
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"
     memory = memory or Memory(Store(storage).at(f"{name}-checkpoints"))
-    listener = listener or Listener()
     if order and concurrency > 1:
         keeper = keeper_of(order)
         memory = replace(memory, turns=keeper)
-        listener = _Ordered(listener, keeper)
+        observers = (*observers, _Turns(keeper))
     parameters = dict(plan.parameters)
     if issubclass(plan.trainable, ResumableTrainable):
         parameters["memory"] = memory
@@ -109,7 +111,7 @@ def run_search(
             name=name,
             storage_path=Store(storage).place,
             stop=BudgetStopper(budget),
-            callbacks=[Recorder(history, task.job.space, listener)],
+            callbacks=[Recorder(history, task.job.space, search, observers)],
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
             verbose=0,
@@ -131,22 +133,11 @@ def run_search(
     )
 
 
-class _Ordered(Listener):
-    """Tells the keeper of the order what the search has heard."""
+class _Turns(Observer):
+    """Reports to the keeper of the order what the search has seen."""
 
-    def __init__(self, inner: Listener, keeper: Any) -> None:
-        self.inner = inner
+    def __init__(self, keeper: Any) -> None:
         self.keeper = keeper
 
-    def trial_began(self, trial: str) -> None:
-        self.inner.trial_began(trial)
-
-    def evaluated(self, row: Row) -> None:
-        self.inner.evaluated(row)
+    def evaluated(self, search: SearchId, row: Row) -> None:
         self.keeper.hear.remote((row["trial"], row["epoch"]))
-
-    def trial_ended(self, trial: str, reason: str | None) -> None:
-        self.inner.trial_ended(trial, reason)
-
-    def noted(self, text: str) -> None:
-        self.inner.noted(text)

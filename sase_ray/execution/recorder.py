@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from sase_ray.execution.failures import reason_of
+from sase_ray.execution.observer import Observer, notify
 from sase_ray.results.history import History, Row
+from sase_ray.results.search_id import SearchId
 from search_spaces.space import SearchSpace
 from trainables.persistence.resumable import NOTE, OUT_OF_MEMORY, TRIAL
 from trainables.persistence.store import StorageError
@@ -21,22 +24,30 @@ _NO_STORAGE = [os.strerror(code) for code in (errno.ENOSPC, errno.EROFS, errno.E
 
 
 class Recorder(Callback):
-    """Tune's callback that keeps the history, and tells a listener of every evaluation.
+    """Tune's callback that keeps the history, and notifies observers of trials and evaluations.
 
     Args:
-        history: what to keep it in.
-        space: reads the genotype out of a trial's config.
-        listener: told of every row, and of the end of every trial.
+        history: History to which evaluations are added.
+        space: Search space, which reads the genotype out of a trial's config.
+        search: Name of the search.
+        observers: Observers of the search.
     """
 
-    def __init__(self, history: History, space: SearchSpace, listener: Listener) -> None:
+    def __init__(
+        self,
+        history: History,
+        space: SearchSpace,
+        search: SearchId,
+        observers: Sequence[Observer] = (),
+    ) -> None:
         self.history = history
         self.space = space
-        self.listener = listener
+        self.search = search
+        self.observers = observers
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the listener, which lives in this process: Tune saves its callbacks."""
-        return {**self.__dict__, "listener": None}
+        """Leave out the observers, which live in this process: Tune saves its callbacks."""
+        return {**self.__dict__, "observers": ()}
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -45,19 +56,23 @@ class Recorder(Callback):
         if trial.config.keys() >= {variable.name for variable in self.space.variables}:
             genotype = self.space.from_config(trial.config)
             self.history.genotypes[trial.config[TRIAL]] = str(genotype)
-        self.listener.trial_began(trial.config[TRIAL])
+        notify(self.observers, "trial_began", self.search, trial.config[TRIAL])
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: Row, **info: Any
     ) -> None:
         """Record an evaluation, and pass on what else the trial says."""
         if note := result.get(NOTE):
-            self.listener.noted(note)
+            self._note(note)
         if share := result.get(OUT_OF_MEMORY):
             which = f"trial {trial.config[TRIAL]}"
-            self.listener.noted(f"{which} ran out of memory on {share:g} GPU: again, with more")
+            self._note(f"{which} ran out of memory on {share:g} GPU: again, with more")
             return
-        self.listener.evaluated(self.history.add(trial.config[TRIAL], result))
+        row = self.history.add(trial.config[TRIAL], result)
+        notify(self.observers, "evaluated", self.search, row)
+
+    def _note(self, text: str) -> None:
+        notify(self.observers, "noted", f"search {self.search}: {text}")
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -71,7 +86,7 @@ class Recorder(Callback):
         trial.metric_n_steps.clear()
         if OUT_OF_MEMORY in trial.last_result:
             return
-        self.listener.trial_ended(trial.config[TRIAL], None)
+        notify(self.observers, "trial_ended", self.search, trial.config[TRIAL], None)
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -88,20 +103,4 @@ class Recorder(Callback):
         if any(told in text for told in (StorageError.__name__, *_NO_STORAGE)):
             raise StorageError(reason)
         self.history.failures[trial.config[TRIAL]] = reason
-        self.listener.trial_ended(trial.config[TRIAL], reason)
-
-
-class Listener:
-    """What is told of a search as it goes; this one does not listen."""
-
-    def trial_began(self, trial: str) -> None:
-        """Hear of a trial's beginning; it may begin again."""
-
-    def evaluated(self, row: Row) -> None:
-        """Hear of an evaluation."""
-
-    def trial_ended(self, trial: str, reason: str | None) -> None:
-        """Hear of a trial's end, and the reason if it failed."""
-
-    def noted(self, text: str) -> None:
-        """Hear of something that somebody should know, in a sentence."""
+        notify(self.observers, "trial_ended", self.search, trial.config[TRIAL], reason)

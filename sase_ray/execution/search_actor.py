@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import ray
+from ray.util.queue import Queue
 
+from sase_ray.execution.observer import Observer
 from sase_ray.execution.one_search import run_search
-from sase_ray.execution.recorder import Listener
-from sase_ray.results.history import SearchOutcome
+from sase_ray.results.history import Row, SearchOutcome
+from sase_ray.results.search_id import SearchId
 from sase_ray.strategies import SearchTask, Strategy, WarmStart
 from trainables.search_job import WarmHost
 
@@ -20,55 +21,46 @@ class SearchProcess:
 
     def run(
         self,
-        label: str,
         strategy: Strategy,
         task: SearchTask,
         warm: WarmStart,
         host: WarmHost | None,
-        board: Any,
+        events: Queue,
         settings: Mapping[str, Any],
     ) -> SearchOutcome:
         """Run it to its end.
 
         Args:
-            label: of the search.
-            strategy: that searches.
-            task: what it is to do.
-            warm: what it begins with.
-            host: what its candidates begin with, if they do.
-            board: handle of the run's `sase_ray.execution.event_queue.Board`.
-            settings: more of `run_search`.
+            strategy: Strategy that searches.
+            task: What it searches.
+            warm: What it begins with.
+            host: What its candidates begin with, if they do.
+            events: Queue of the run, which takes each `Event` of the search.
+            settings: Further arguments of `run_search`.
         """
         task = replace(task, warm=warm)
         if host is not None:
             task = task.with_host(host)
-        listener = _Pinning(label, board)
-        outcome = run_search(strategy, task, listener=listener, **settings)
-        listener.wait()
-        return outcome
+        return run_search(strategy, task, observers=[_Queued(events)], **settings)
 
 
-class _Pinning(Listener):
-    """Pins what a search sees."""
+class _Queued(Observer):
+    """Puts every event into a queue.
 
-    def __init__(self, label: str, board: Any) -> None:
-        self.label = label
-        self.board = board
-        self.last: Any = None
+    It is there once `put` returns, so the driver finds all of them once it knows of the end.
+    """
 
-    def trial_began(self, trial: str) -> None:
-        self.last = self.board.pin.remote((self.label, "trial_began", (trial,)))
+    def __init__(self, events: Queue) -> None:
+        self.events = events
 
-    def evaluated(self, row: dict[str, Any]) -> None:
-        self.last = self.board.pin.remote((self.label, "evaluated", (row,)))
+    def trial_began(self, search: SearchId, trial: str) -> None:
+        self.events.put(("trial_began", (search, trial)))
 
-    def trial_ended(self, trial: str, reason: str | None) -> None:
-        self.last = self.board.pin.remote((self.label, "trial_ended", (trial, reason)))
+    def evaluated(self, search: SearchId, row: Row) -> None:
+        self.events.put(("evaluated", (search, row)))
+
+    def trial_ended(self, search: SearchId, trial: str, reason: str | None) -> None:
+        self.events.put(("trial_ended", (search, trial, reason)))
 
     def noted(self, text: str) -> None:
-        self.last = self.board.pin.remote((self.label, "noted", (text,)))
-
-    def wait(self) -> None:
-        """Wait until all is pinned, so that the driver finds it once it knows of the end."""
-        if self.last is not None:
-            ray.get(self.last)
+        self.events.put(("noted", (text,)))

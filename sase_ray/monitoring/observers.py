@@ -1,6 +1,50 @@
-"""TODO."""
+"""The observers that a command hands to a run: the screen and TensorBoard."""
 
 from __future__ import annotations
 
-PROGRESS_SECONDS = 5.0
-"""How often TensorBoard is told how far the run is."""
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from sase_ray.execution.experiment import Setup
+from sase_ray.execution.observer import Observer
+from sase_ray.monitoring.tensorboard_live import TensorBoardLogs
+from sase_ray.monitoring.terminal import Display
+
+
+@dataclass(frozen=True)
+class Monitors:
+    """The screen and TensorBoard of a run.
+
+    Attributes:
+        display: Progress in the terminal.
+        logs: TensorBoard's logs, which also hold the numbers of the display.
+    """
+
+    display: Display
+    logs: TensorBoardLogs
+
+    @classmethod
+    def of(cls, setup: Setup, console: Console | None = None, *, finals: bool = False) -> Monitors:
+        """Return the monitors of a run.
+
+        Args:
+            setup: The run.
+            console: Where progress is shown; standard output if None.
+            finals: Whether final trainings follow the searches.
+        """
+        config = setup.config
+        modules = len(config.strategies) + len(config.baselines)
+        display = Display(
+            console or Console(),
+            setup.searches,
+            config.budget,
+            config.metric,
+            finals=modules * config.seeds * config.final.seeds if finals else 0,
+            final_samples=config.final.epochs * len(setup.final_data.train),
+        )
+        return cls(display, TensorBoardLogs(setup.space, display.progress))
+
+    def __iter__(self) -> Iterator[Observer]:
+        yield from (self.display, self.logs)

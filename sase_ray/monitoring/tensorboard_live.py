@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,16 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from sase_ray.execution.observer import Observer
 from sase_ray.figures.tensorboard_images import draw_alpha, pixels_of
+from sase_ray.results.history import Row, SearchOutcome
+from sase_ray.results.search_id import SearchId
 from search_spaces.space import SearchSpace
 from trainables.persistence.store import StorageError
 
-Row = dict[str, Any]
+PROGRESS_SECONDS = 5.0
+"""How often the progress of the run is logged."""
+
 INCUMBENT = {"incumbent_val_loss": "val_loss", "incumbent_val_accuracy": "val_accuracy"}
 COSTS = ("samples", "seconds", "trials")
 """What curves run over: training samples, device-seconds, trials that have reported."""
@@ -38,7 +43,7 @@ def band_tags(cost: str, metric: str) -> tuple[str, str, str]:
     return mean, low, high
 
 
-class TensorBoardLogs:
+class TensorBoardLogs(Observer):
     """Writes evaluations as they come.
 
     TensorBoard's first page shows tags by the alphabet: they are named so that it begins with the
@@ -53,33 +58,53 @@ class TensorBoardLogs:
     - ``operations/<edge>``, the probabilities as a histogram over epochs, and
       ``operations/probabilities``, the same as an image at epochs 1, 2, 4 and so on.
 
-    The folder `progress` has ``progress/<number>`` over seconds. What the run came to is written
+    The folder `progress` has ``progress/<number>`` over seconds. The result of the run is written
     by `sase_ray.monitoring.tensorboard_summary`.
 
     Args:
-        folder: the logs' folder.
-        space: names the operations of alpha.
+        space: Search space, which names the operations of alpha.
+        progress: Returns the seconds since the run began, and its progress as numbers by name.
     """
 
-    def __init__(self, folder: Path, space: SearchSpace) -> None:
-        self.folder = folder
+    def __init__(
+        self, space: SearchSpace, progress: Callable[[], tuple[float, Mapping[str, float]]]
+    ) -> None:
         self.choices = {variable.name: variable.choices for variable in space.variables}
+        self.progress = progress
+        self._progress_logged = -PROGRESS_SECONDS
         self._writers: dict[str, SummaryWriter] = {}
-        self._trials: dict[tuple[str, int], set[str]] = {}
-        with SummaryWriter(str(folder / COMPARISON)) as writer:
+        self._trials: dict[SearchId, set[str]] = {}
+
+    def run_began(self, folder: Path) -> None:
+        """Write the layout of the charts.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        self.folder = folder / "tensorboard"
+        with self._storage(), SummaryWriter(str(self.folder / COMPARISON)) as writer:
             writer.add_custom_scalars(_layout(list(self.choices)))
 
-    def log_evaluation(self, strategy: str, seed: int, row: Row) -> None:
+    def evaluated(self, search: SearchId, row: Row) -> None:
         """Log one evaluation of a search.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: It cannot be written.
         """
-        trials = self._trials.setdefault((strategy, seed), set())
+        trials = self._trials.setdefault(search, set())
         trials.add(row["trial"])
         steps = (row["search_samples"], round(row["search_seconds"]), len(trials))
-        with self._told():
-            self._log(self._writer(f"{strategy}/seed{seed}"), row, steps)
+        with self._storage():
+            self._log(self._writer(str(search)), row, steps)
+
+    def search_recalled(self, search: SearchId, outcome: SearchOutcome) -> None:
+        """Log all evaluations of a search.
+
+        Raises:
+            StorageError: They cannot be written.
+        """
+        for row in outcome.history.evaluations:
+            self.evaluated(search, row)
 
     def _log(self, writer: SummaryWriter, row: Row, steps: tuple[int, int, int]) -> None:
         for key, metric in INCUMBENT.items():
@@ -104,26 +129,30 @@ class TensorBoardLogs:
             picture = pixels_of(draw_alpha(alpha, self.choices))
             writer.add_image("operations/probabilities", picture, epoch, dataformats="HWC")
 
-    def log_progress(self, numbers: Mapping[str, float], seconds: int) -> None:
-        """Log how far the run is, so many seconds after it began.
+    def tick(self, last: bool) -> None:
+        """Log the progress of the run, if that was a while ago.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: It cannot be written.
         """
-        with self._told():
+        seconds, numbers = self.progress()
+        if not last and seconds - self._progress_logged < PROGRESS_SECONDS:
+            return
+        self._progress_logged = seconds
+        with self._storage():
             writer = self._writer(PROGRESS)
             for name, value in numbers.items():
-                writer.add_scalar(f"progress/{name}", value, seconds)
+                writer.add_scalar(f"progress/{name}", value, round(seconds))
             writer.flush()
 
-    def close(self) -> None:
+    def run_ended(self) -> None:
         """Finish all files; every evaluation is in them already."""
         for writer in self._writers.values():
             with suppress(OSError):
                 writer.close()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _storage(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

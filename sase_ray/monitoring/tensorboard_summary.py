@@ -32,6 +32,7 @@ from sase_ray.monitoring.tensorboard_live import (
     incumbent_tag,
 )
 from sase_ray.results.rows import edges_of
+from sase_ray.results.search_id import SearchId
 from search_spaces.genotype import Genotype
 from trainables.persistence.store import StorageError
 
@@ -76,7 +77,7 @@ def _write(folder: Path) -> None:
             _write_bands(writer, rows)
     rankings = tables["rankings"].query("rank == 1")
     for answer in rankings.itertuples():
-        with SummaryWriter(str(logs / answer.strategy / f"seed{answer.seed}")) as writer:
+        with SummaryWriter(str(logs / str(SearchId.of(answer.strategy, answer.seed)))) as writer:
             _write_answer(writer, answer, tables)
     _write_hparams(logs, tables)
     if "gradcam" in tables:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,9 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from sase_ray.console import say
+from sase_ray.execution.observer import Observer
+from sase_ray.results.history import Row, SearchOutcome
+from sase_ray.results.search_id import SearchId
 from trainables.metrics import find_metric
 
-Row = dict[str, Any]
 PLAIN_STEPS = 10
 """Without a terminal, a search is reported as it passes each of so many parts of its budget."""
 
@@ -44,14 +45,14 @@ class _Search:
     trials_failed: set[str] = field(default_factory=set)
 
 
-class Display:
+class Display(Observer):
     """A line a strategy: share of the budget used, trials, incumbent; and when all will be done.
 
     On a terminal the lines are drawn anew; elsewhere (a job's log) plain lines come now and then.
 
     Args:
         console: where.
-        searches: labels ``<strategy>/seed<seed>`` of all that will run.
+        searches: All searches that will run.
         budget: of each search, in samples.
         metric: of the incumbent; a loss is better small, an accuracy large.
         finals: final trainings to come, as far as known.
@@ -62,7 +63,7 @@ class Display:
     def __init__(
         self,
         console: Console,
-        searches: Sequence[str],
+        searches: Sequence[SearchId],
         budget: int,
         metric: str,
         finals: int = 0,
@@ -76,7 +77,7 @@ class Display:
         self.final_samples = final_samples
         self.clock = clock
         self._began = clock()
-        self._searches = {label: _Search() for label in searches}
+        self._searches = {search: _Search() for search in searches}
         self._finals_ended = self._finals_failed = 0
         self._work: deque[tuple[float, float]] = deque()  # times, and samples done
 
@@ -94,59 +95,67 @@ class Display:
         ):
             yield
 
-    def search_began(self, label: str) -> None:
-        """Hear of a search's beginning; it may begin again."""
-        search = self._searches[label]
-        search.running.clear()
-        if not search.begun:
-            search.begun = True
-            self._plain(f"search {label}: begins, budget {self.budget:,} samples")
+    def search_began(self, search: SearchId) -> None:
+        """Show that a search began; it may begin again."""
+        state = self._searches[search]
+        state.running.clear()
+        if not state.begun:
+            state.begun = True
+            self._plain(f"search {search}: begins, budget {self.budget:,} samples")
 
-    def trial_began(self, label: str, trial: str) -> None:
-        """Hear of a trial's beginning; it may begin again."""
-        self._searches[label].running.add(trial)
+    def trial_began(self, search: SearchId, trial: str) -> None:
+        """Count a trial as running; it may begin again."""
+        self._searches[search].running.add(trial)
 
-    def evaluated(self, label: str, row: Row) -> None:
-        """Hear of an evaluation."""
-        search = self._searches[label]
-        self._take(search, row)
-        share = search.samples / self.budget
-        step = search.samples * PLAIN_STEPS // self.budget
-        if step > search.reported:
-            search.reported = step
+    def evaluated(self, search: SearchId, row: Row) -> None:
+        """Show an evaluation."""
+        state = self._searches[search]
+        self._take(state, row)
+        share = state.samples / self.budget
+        step = state.samples * PLAIN_STEPS // self.budget
+        if step > state.reported:
+            state.reported = step
             value = f"{self.metric} {row[f'incumbent_{self.metric}']:.4f}"
-            line = f"search {label}: {share:.0%} of the budget, {value}  {row['incumbent']}"
+            line = f"search {search}: {share:.0%} of the budget, {value}  {row['incumbent']}"
             self._plain(f"{line}; {self._left()}")
 
-    def trial_ended(self, label: str, trial: str, reason: str | None) -> None:
-        """Hear of a trial's end, and the reason if it failed."""
-        search = self._searches[label]
-        search.running.discard(trial)
-        search.trials_ended.add(trial)
+    def trial_ended(self, search: SearchId, trial: str, reason: str | None) -> None:
+        """Count a trial as ended, or as failed if there is a reason."""
+        state = self._searches[search]
+        state.running.discard(trial)
+        state.trials_ended.add(trial)
         if reason is not None:
-            search.trials_failed.add(trial)
+            state.trials_failed.add(trial)
 
-    def remembered(self, label: str, rows: Iterable[Row]) -> None:
-        """Take in the evaluations of a search that had ended before the run was interrupted."""
-        for row in rows:
-            self._take(self._searches[label], row)
-            self._searches[label].trials_ended.add(row["trial"])
+    def search_recalled(self, search: SearchId, outcome: SearchOutcome) -> None:
+        """Take the evaluations of a search that had ended before the run was interrupted."""
+        for row in outcome.history.evaluations:
+            self._take(self._searches[search], row)
+            self._searches[search].trials_ended.add(row["trial"])
         self._work.clear()  # that was not done in this time
 
-    def search_ended(self, label: str, answer: str, *, failed: bool = False) -> None:
-        """Hear of a search's end: its answer, or why it failed."""
-        search = self._searches[label]
-        search.ended, search.failed = True, failed
-        search.running.clear()
-        self._advance()
-        self._plain(f"search {label}: {'failed: ' if failed else 'ended with '}{answer}")
+    def search_ended(self, search: SearchId, outcome: SearchOutcome) -> None:
+        """Show the answer of a search."""
+        self._end(search)
+        self._plain(f"search {search}: ended with {outcome.genotype}")
 
-    def finals_are(self, count: int) -> None:
-        """Hear how many final trainings there are, now that all are known."""
+    def search_failed(self, search: SearchId, reason: str) -> None:
+        """Show why a search failed."""
+        self._searches[search].failed = True
+        self._end(search)
+        self._plain(f"search {search}: failed: {reason}")
+
+    def _end(self, search: SearchId) -> None:
+        self._searches[search].ended = True
+        self._searches[search].running.clear()
+        self._advance()
+
+    def finals_known(self, count: int) -> None:
+        """Take the number of final trainings, now that all are known."""
         self.finals = count
         self._advance()
 
-    def final_ended(self, module: str, *, failed: bool = False) -> None:
+    def final_ended(self, module: str, failed: bool) -> None:
         """Count a final training. Its accuracy is shown in the table only, once all are done."""
         self._finals_ended += 1
         self._finals_failed += failed
@@ -155,10 +164,18 @@ class Display:
         count = f"{self._finals_ended} of {self.finals}"
         self._plain(f"final training {count}: {how}{module}; {self._left()}")
 
+    def noted(self, text: str) -> None:
+        """Print a sentence."""
+        say(self.console, text)
+
     @property
     def seconds(self) -> float:
         """Since this display began."""
         return self.clock() - self._began
+
+    def progress(self) -> tuple[float, Mapping[str, float]]:
+        """Return the seconds since this display began, and its numbers."""
+        return self.seconds, self.numbers()
 
     def numbers(self) -> Mapping[str, float]:
         """Return what is shown, as numbers by name; without an estimate, no minutes are left."""
@@ -223,8 +240,8 @@ class Display:
 
     def _by_strategy(self) -> dict[str, list[_Search]]:
         found: dict[str, list[_Search]] = {}
-        for label, search in self._searches.items():
-            found.setdefault(label.rpartition("/seed")[0], []).append(search)
+        for search, state in self._searches.items():
+            found.setdefault(search.label, []).append(state)
         return found
 
     def _used(self, searches: Iterable[_Search]) -> float:

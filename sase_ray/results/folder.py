@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,8 @@ from filelock import FileLock, Timeout
 
 from sase_ray.config import Config
 from sase_ray.results.environment import PACKAGES, git_commit, hardware, package_version
-from sase_ray.results.history import SearchOutcome
-from sase_ray.results.rows import (
-    Row,
-    alpha_rows,
-    curve_rows,
-    ranking_rows,
-    search_rows,
-    trial_rows,
-)
+from sase_ray.results.history import Row
 from search_spaces.errors import UserError, shorten
-from search_spaces.space import SearchSpace
 from trainables.persistence.store import StorageError, Store, write_whole
 
 UNDER_WAY = "under-way"
@@ -160,16 +151,6 @@ class RunFolder:
                     self.storage.write(path.relative_to(self.path).as_posix(), path.read_bytes())
         self.state.remove()
 
-    def write_searches(
-        self, outcomes: Sequence[SearchOutcome], families: Mapping[str, str], space: SearchSpace
-    ) -> None:
-        """Write searches, trials, curves, alpha and rankings of those that have ended so far."""
-        self.write_table("searches", search_rows(outcomes))
-        self.write_table("trials", trial_rows(outcomes, families))
-        self.write_table("curves", curve_rows(outcomes))
-        self.write_table("alpha", alpha_rows(outcomes, space))
-        self.write_table("rankings", ranking_rows(outcomes))
-
     def write_table(self, name: str, rows: Iterable[Row], *, csv: bool = False) -> pd.DataFrame:
         """Write rows as `<name>.parquet`, and as `<name>.csv` if asked; return them as a frame.
 
@@ -177,10 +158,18 @@ class RunFolder:
             StorageError: they cannot be written; an earlier table is as it was.
         """
         frame = pd.DataFrame(list(rows))
-        write_whole(self.path / f"{name}.parquet", lambda path: frame.to_parquet(path, index=False))
+        self.write_frame(name, frame)
         if csv:
             write_whole(self.path / f"{name}.csv", lambda path: frame.to_csv(path, index=False))
         return frame
+
+    def write_frame(self, name: str, frame: pd.DataFrame) -> None:
+        """Write a frame as `<name>.parquet`.
+
+        Raises:
+            StorageError: It cannot be written; an earlier table is as it was.
+        """
+        write_whole(self.path / f"{name}.parquet", lambda path: frame.to_parquet(path, index=False))
 
 
 def check_new(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sase_ray.results.search_id import split_label
 from sase_ray.strategies.contract import Strategy
 from sase_ray.strategies.registry import STRATEGIES
 from search_spaces.configurable import configure
@@ -26,11 +27,11 @@ def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strate
     Raises:
         UserError: no such strategy, or it does not take one of the options, or no warm start.
     """
-    own, plus, parent = name.partition("+")
+    own, parent = split_label(name)
     strategy: Strategy = configure(STRATEGIES, own, options)
-    if plus:
+    if parent is not None:
         STRATEGIES.find(parent)
         if not strategy.takes_warm_start:
             raise UserError(f"strategy {name!r}: {own} takes no genotypes to start from")
-    strategy._label = name
+    strategy._starts_from = parent
     return strategy

@@ -13,6 +13,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from sase_ray.results.history import History
+from sase_ray.results.search_id import SearchId, label_of
 from sase_ray.strategies.registry import STRATEGIES
 from search_spaces.catalogue import Catalogue
 from search_spaces.configurable import Configurable
@@ -121,17 +122,21 @@ class Strategy(Configurable, ABC):
     source: ClassVar[str]
     takes_warm_start: ClassVar[bool] = False
 
-    _label: str = PrivateAttr("")
+    _starts_from: str | None = PrivateAttr(None)
 
     @property
     def label(self) -> str:
         """What a run calls it: its name, or X+Y where it starts from what Y has found."""
-        return self._label or self.name
+        return label_of(self.name, self._starts_from)
 
     @property
     def starts_from(self) -> str | None:
         """The strategy whose findings it starts from."""
-        return self.label.partition("+")[2] or None
+        return self._starts_from
+
+    def search_id(self, seed: int) -> SearchId:
+        """Return the name of its search with a seed."""
+        return SearchId(self.name, seed, self._starts_from)
 
     @abstractmethod
     def check(self, task: SearchTask) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from sase_ray.execution.journal import Journal
 from sase_ray.results.history import History, SearchOutcome
+from sase_ray.results.search_id import SearchId
 from trainables.persistence.store import StorageError, Store
 
 GENOTYPES = [
@@ -45,17 +46,17 @@ def store(tmp_path):
 def test_what_was_noted_is_remembered_in_its_order(store):
     rows = [row(0, 1), row(1, 1, math.inf, diverged=True), row(0, 2, 0.1 + 0.2), row(0, 3)]
     first = Journal(store)
-    first.evaluated("random/seed0", rows[0])
+    first.evaluated(SearchId("random", 0), rows[0])
     first.flush()
-    first.evaluated("random/seed0", rows[1])
-    first.trial_ended("random/seed0", "00001", "it diverged")
+    first.evaluated(SearchId("random", 0), rows[1])
+    first.trial_ended(SearchId("random", 0), "00001", "it diverged")
     first.flush()
     second = Journal(store)  # of the process that resumes
-    second.evaluated("random/seed0", rows[2])
-    second.evaluated("random/seed0", rows[3] | {"search_samples": 7, "incumbent": "x"})
-    second.evaluated("tpe/seed0", rows[0])
+    second.evaluated(SearchId("random", 0), rows[2])
+    second.evaluated(SearchId("random", 0), rows[3] | {"search_samples": 7, "incumbent": "x"})
+    second.evaluated(SearchId("tpe", 0), rows[0])
     second.flush()
-    past = Journal(store).past("random/seed0")
+    past = Journal(store).past(SearchId("random", 0))
     assert past.order == [("00000", 1), ("00001", 1), ("00000", 2), ("00000", 3)]
     assert past.results["00000"] == [result(rows[i]) for i in (0, 2, 3)], "to the last bit"
     assert past.results["00001"] == [result(rows[1])]
@@ -67,30 +68,30 @@ def test_what_was_noted_is_remembered_in_its_order(store):
 
 def test_what_was_not_flushed_is_gone_and_nothing_else(store):
     journal = Journal(store)
-    journal.evaluated("random/seed0", row(0, 1))
+    journal.evaluated(SearchId("random", 0), row(0, 1))
     journal.flush(now=False)  # too early
-    assert Journal(store).past("random/seed0").order == []
+    assert Journal(store).past(SearchId("random", 0)).order == []
     journal.flush()
-    journal.evaluated("random/seed0", row(0, 2))
-    assert Journal(store).past("random/seed0").order == [("00000", 1)]
+    journal.evaluated(SearchId("random", 0), row(0, 2))
+    assert Journal(store).past(SearchId("random", 0)).order == [("00000", 1)]
 
 
 def test_an_epoch_that_was_reported_twice_counts_once(store):
     journal = Journal(store)
     for epoch in (1, 2, 2, 1, 3):
-        journal.evaluated("random/seed0", row(0, epoch))
+        journal.evaluated(SearchId("random", 0), row(0, epoch))
     journal.flush()
-    past = journal.past("random/seed0")
+    past = journal.past(SearchId("random", 0))
     assert [r["epoch"] for r in past.results["00000"]] == [1, 2, 3]
 
 
 def test_checkpoints_of_a_trial_go_only_once_its_results_are_written(store):
     journal = Journal(store)
-    kept = journal.trials("random/seed0")
+    kept = journal.trials(SearchId("random", 0))
     kept.write("00000/000003-x.pt", b"state")
     kept.write("00001/000001-x.pt", b"state")
-    journal.evaluated("random/seed0", row(0, 3))
-    journal.trial_ended("random/seed0", "00000", None)
+    journal.evaluated(SearchId("random", 0), row(0, 3))
+    journal.trial_ended(SearchId("random", 0), "00000", None)
     assert kept.at("00000").names()
     journal.flush()
     assert not kept.at("00000").names()
@@ -108,25 +109,46 @@ def test_how_a_search_ended_takes_the_place_of_its_journal(store):
         "random", 0, ranking, "val_loss (lower is better)", history, history.samples, 3.25
     )
     journal = Journal(store)
-    journal.evaluated("random/seed0", row(0, 1))
+    journal.evaluated(SearchId("random", 0), row(0, 1))
     journal.flush()
-    journal.trials("random/seed0").write("00000/x.pt", b"state")
-    journal.search_ended("random/seed0", outcome)
-    assert journal.outcome("random/seed1") is None
-    again = Journal(store).outcome("random/seed0")
+    journal.trials(SearchId("random", 0)).write("00000/x.pt", b"state")
+    journal.search_ended(SearchId("random", 0), outcome)
+    assert journal.outcome(SearchId("random", 1)) is None
+    resumed = Journal(store)
+    again = resumed.outcome(SearchId("random", 0))
     assert again.history.evaluations == history.evaluations
     assert again.history.trials() == history.trials()
     assert (again.ranking, again.score) == (outcome.ranking, outcome.score)
     assert (again.samples, again.strategy, again.seed) == (450, "random", 0)
-    assert Journal(store).past("random/seed0").order == []
+    assert Journal(store).past(SearchId("random", 0)).order == []
     assert store.at("trials").names() == []
+    store.at("outcomes").remove()
+    resumed.search_ended(SearchId("random", 0), again)
+    assert store.at("outcomes").names() == [], "what was read is not written again"
+
+
+def test_what_a_resumed_search_reports_again_is_not_written_again(store):
+    search = SearchId("random", 0)
+    first = Journal(store)
+    first.evaluated(search, row(0, 1))
+    first.trial_ended(search, "00001", "it diverged")
+    first.flush()
+    resumed = Journal(store)
+    resumed.past(search)
+    resumed.evaluated(search, row(0, 1))
+    resumed.trial_ended(search, "00001", "it diverged")
+    resumed.flush()
+    assert store.at("journal").at("random-seed0").names() == ["00000000.jsonl"]
+    resumed.evaluated(search, row(0, 2))
+    resumed.flush()
+    assert Journal(store).past(search).order == [("00000", 1), ("00000", 2)]
 
 
 @pytest.mark.parametrize("content", [b"\xff\x00", b'{"trial": ', b'{"trial": "0"}\n', b"[]\n"])
 def test_a_damaged_file_is_named(store, content):
     store.write("journal/random-seed0/00000000.jsonl", content)
     with pytest.raises(StorageError, match=r"journal/random-seed0/00000000.jsonl is damaged"):
-        Journal(store).past("random/seed0")
+        Journal(store).past(SearchId("random", 0))
     store.write("outcomes/random-seed0.json", content)
     with pytest.raises(StorageError, match=r"outcomes/random-seed0.json is damaged"):
-        Journal(store).outcome("random/seed0")
+        Journal(store).outcome(SearchId("random", 0))

@@ -11,8 +11,8 @@ from ray.util.placement_group import PlacementGroup
 
 from sase_ray.cluster.slots import TrialResources
 from sase_ray.execution.failures import check_storage
+from sase_ray.execution.observer import Observer
 from sase_ray.execution.one_search import run_search
-from sase_ray.execution.recorder import Listener
 from sase_ray.strategies import SearchTask
 from sase_ray.strategies.catalogue import make_strategy
 from search_spaces.errors import UserError
@@ -62,9 +62,9 @@ def learned(outcome):
 def test_random_trains_as_many_full_trials_as_the_budget_pays(make_job, search):
     job = make_job(epochs=2)
     heard = []
-    listener = Listener()
-    listener.evaluated = heard.append
-    outcome = search("random", SearchTask(job, 3 * 192 + 191), listener=listener)
+    observer = Observer()
+    observer.evaluated = lambda search, row: heard.append(row)
+    outcome = search("random", SearchTask(job, 3 * 192 + 191), observers=[observer])
     assert [epochs for _, epochs in tried(outcome)] == [[1, 2]] * 3
     assert outcome.samples == 3 * 192
     assert heard == outcome.history.evaluations
@@ -275,8 +275,8 @@ class Hungry(nn.Module):
 """
 
 
-class Heard(Listener):
-    """Keeps what it is told."""
+class Heard(Observer):
+    """Keeps notes, and trials that ended."""
 
     def __init__(self):
         self.notes, self.ended = [], []
@@ -284,7 +284,7 @@ class Heard(Listener):
     def noted(self, text):
         self.notes.append(text)
 
-    def trial_ended(self, trial, reason):
+    def trial_ended(self, search, trial, reason):
         self.ended.append((trial, reason))
 
 
@@ -297,7 +297,7 @@ def test_a_trial_without_room_on_its_gpu_goes_on_with_a_larger_share(
     task = SearchTask(make_job(path, epochs=3), budget=2 * 288)
     options = {"batch_size": 16} if name == "darts" else None
     heard = Heard()
-    disturbed = search(name, task, options, resources=TrialResources(gpus=0.25), listener=heard)
+    disturbed = search(name, task, options, resources=TrialResources(gpus=0.25), observers=[heard])
     assert heard.notes
     assert "ran out of memory on 0.25 GPU" in heard.notes[0]
     plenty = search(name, task, options, resources=TrialResources(gpus=0.5))
@@ -352,7 +352,7 @@ def test_a_storage_that_fails_ends_the_search_and_blames_no_genotype(make_job, s
             "random",
             SearchTask(make_job(epochs=2), budget=400),
             memory=Memory(Store(tmp_path / "kept")),
-            listener=heard,
+            observers=[heard],
         )
     with pytest.raises(StorageError, match=r"kept.*cannot be"):
         check_storage(raised.value)

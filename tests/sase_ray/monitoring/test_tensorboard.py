@@ -24,6 +24,7 @@ from sase_ray.analysis.outcomes import genotype_table
 from sase_ray.monitoring import tensorboard_summary
 from sase_ray.monitoring.tensorboard_live import TensorBoardLogs
 from sase_ray.monitoring.tensorboard_summary import write_summaries
+from sase_ray.results.search_id import SearchId
 from search_spaces.space import SearchSpace
 from tests.patience import PATIENCE
 from trainables.persistence.store import StorageError
@@ -146,15 +147,22 @@ def made_tables():
     }  # fmt: skip
 
 
+def logs_in(run, progress=lambda: (0, {})):
+    logs = TensorBoardLogs(SPACE, progress)
+    logs.run_began(run)
+    return logs
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     run = tmp_path_factory.mktemp("run")
-    logs = TensorBoardLogs(run / "tensorboard", SPACE)
+    clock = iter([0, 4, 5])
+    logs = logs_in(run, lambda: ((now := next(clock)), {"budget used": now / 10, "failures": 1}))
     for one in ROWS:
-        logs.log_evaluation(one["strategy"], one["seed"], one)
-    for seconds in (0, 5):
-        logs.log_progress({"budget used": seconds / 10, "failures": 1}, seconds)
-    logs.close()
+        logs.evaluated(SearchId(one["strategy"], one["seed"]), one)
+    for _ in range(3):
+        logs.tick(last=False)
+    logs.run_ended()
     for name, rows in made_tables().items():
         pd.DataFrame(rows).to_parquet(run / f"{name}.parquet")
     write_summaries(run)
@@ -200,10 +208,10 @@ def test_alpha_has_a_tag_an_operation_histograms_and_images(folder):
 
 
 def test_probabilities_that_are_not_numbers_do_no_harm(tmp_path):
-    logs = TensorBoardLogs(tmp_path / "tensorboard", SPACE)
+    logs = logs_in(tmp_path)
     alpha = {edge: [float("nan")] * 3 for edge in SIGNIFICANCE}
-    logs.log_evaluation("darts", 0, row("darts", 0, "1", 1, 150, float("inf"), alpha=alpha))
-    logs.close()
+    logs.evaluated(SearchId("darts", 0), row("darts", 0, "1", 1, 150, float("inf"), alpha=alpha))
+    logs.run_ended()
     tables = {name: pd.DataFrame(rows) for name, rows in made_tables().items()}
     tables["alpha"]["probability"] = float("nan")
     for name, table in tables.items():
@@ -420,16 +428,16 @@ def test_tensorboard_shows_blocks_alpha_and_panels(ask):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_full_disk_is_told_and_what_was_there_stays(small_disk):
     disk, _ = small_disk
-    logs = TensorBoardLogs(disk, SPACE)
-    logs.log_evaluation("random", 0, row("random", 0, "1", 1, 100, 2.0))
+    logs = logs_in(disk)
+    logs.evaluated(SearchId("random", 0), row("random", 0, "1", 1, 100, 2.0))
     (disk / "other").write_bytes(b"x" * (os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize))
 
     def log_more():
         for samples in range(101, 400):
-            logs.log_evaluation("random", 0, row("random", 0, "1", samples, samples, 1.0))
+            logs.evaluated(SearchId("random", 0), row("random", 0, "1", samples, samples, 1.0))
 
     with pytest.raises(StorageError, match=r"cannot be written: .*No space left on device"):
         log_more()
-    logs.close()
-    found = EventAccumulator(str(disk / "random" / "seed0")).Reload()
+    logs.run_ended()
+    found = EventAccumulator(str(disk / "tensorboard" / "random" / "seed0")).Reload()
     assert found.Scalars("incumbent over samples/val_loss")[0].value == 2.0

@@ -10,8 +10,12 @@ import pytest
 from rich.console import Console
 
 from sase_ray.monitoring.terminal import Display
+from sase_ray.results.history import History, SearchOutcome
+from sase_ray.results.search_id import SearchId
+from search_spaces.genotype import Genotype
 
-SEARCHES = ["random/seed0", "tpe-asha/seed0", "random/seed1", "tpe-asha/seed1"]
+SEARCHES = [SearchId(name, seed) for seed in (0, 1) for name in ("random", "tpe-asha")]
+GENOTYPE = "gap-fc-affine-pnorm-gap-conv3x3"
 
 
 class Clock:
@@ -51,21 +55,26 @@ def row(trial, samples, loss, incumbent="gap-fc-affine", **extra):
     return {"trial": trial, "search_samples": samples, "incumbent": incumbent, **values, **extra}
 
 
+def outcome(rows=()):
+    history = History("val_loss", "min", evaluations=list(rows))
+    return SearchOutcome("random", 0, [(Genotype.parse(GENOTYPE), 0.5)], "", history, 0, 0.0)
+
+
 def run_half(display, clock):
     """Two of four searches under way, one at its end, after 100 seconds."""
     for label in SEARCHES[:3]:
         display.search_began(label)
     for trial in "123":
-        display.trial_began("random/seed0", trial)
-    display.trial_began("tpe-asha/seed0", "1")
+        display.trial_began(SearchId("random", 0), trial)
+    display.trial_began(SearchId("tpe-asha", 0), "1")
     clock.now += 50
-    display.evaluated("random/seed0", row("1", 300, 0.5))
-    display.trial_ended("random/seed0", "1", None)
-    display.trial_ended("random/seed0", "2", "out of luck")
-    display.evaluated("tpe-asha/seed0", row("1", 500, 0.25, "pnorm-fc-fc"))
+    display.evaluated(SearchId("random", 0), row("1", 300, 0.5))
+    display.trial_ended(SearchId("random", 0), "1", None)
+    display.trial_ended(SearchId("random", 0), "2", "out of luck")
+    display.evaluated(SearchId("tpe-asha", 0), row("1", 500, 0.25, "pnorm-fc-fc"))
     clock.now += 50
-    display.evaluated("random/seed0", row("3", 500, 0.4, "cov-fc-fc"))
-    display.search_ended("random/seed1", "gap-gap")
+    display.evaluated(SearchId("random", 0), row("3", 500, 0.4, "cov-fc-fc"))
+    display.search_ended(SearchId("random", 1), outcome())
 
 
 def shown(display, width):
@@ -95,48 +104,48 @@ def test_a_terminal_has_a_line_a_strategy(make, clock, width):
 
 def test_a_long_genotype_takes_no_second_line(make, clock):
     display = make(terminal(80))
-    display.search_began("random/seed0")
+    display.search_began(SearchId("random", 0))
     genotype = "gap_gmp-conv3_x2-conv3_x3-gap_skew-l2norm-conv3x3_x2"
-    display.evaluated("random/seed0", row("1", 10, 1.0, genotype))
+    display.evaluated(SearchId("random", 0), row("1", 10, 1.0, genotype))
     lines = shown(display, 80)
     assert len(lines) == 4
     assert lines[1].endswith("…")
     wide = make(terminal(140))
-    wide.evaluated("random/seed0", row("1", 10, 1.0, genotype))
+    wide.evaluated(SearchId("random", 0), row("1", 10, 1.0, genotype))
     assert lines != shown(wide, 140)
     assert any(genotype in line for line in shown(wide, 140))
 
 
 def test_an_accuracy_is_better_large(clock):
     display = Display(terminal(100), SEARCHES, 1000, "val_accuracy", clock=clock)
-    display.evaluated("random/seed0", row("1", 100, 0.5, "worse"))
-    display.evaluated("random/seed1", row("1", 100, 0.3, "better"))
+    display.evaluated(SearchId("random", 0), row("1", 100, 0.5, "worse"))
+    display.evaluated(SearchId("random", 1), row("1", 100, 0.3, "better"))
     assert any("0.7000  better" in line for line in shown(display, 100))
 
 
 def test_the_time_left_is_that_of_the_work_left(make, clock):
     display = make(log(), finals=4, final_samples=500)
     assert "minutes left" not in display.numbers()
-    display.evaluated("random/seed0", row("1", 10, 1.0))
+    display.evaluated(SearchId("random", 0), row("1", 10, 1.0))
     # 10 samples a second; 4 searches of 1000 and 4 final trainings of 500 make 6000.
     for second in range(1, 100):
         clock.now += 1
-        display.evaluated("random/seed0", row("1", 10 * second, 1.0))
+        display.evaluated(SearchId("random", 0), row("1", 10 * second, 1.0))
     assert display.numbers()["minutes left"] == pytest.approx((6000 - 990) / 10 / 60, rel=0.05)
-    display.finals_are(2)
+    display.finals_known(2)
     assert display.numbers()["minutes left"] == pytest.approx((5000 - 990) / 10 / 60, rel=0.05)
     for label in SEARCHES:
-        display.search_ended(label, "gap")
-    display.final_ended("gap")
-    display.final_ended("se", failed=True)
+        display.search_ended(label, outcome())
+    display.final_ended("gap", False)
+    display.final_ended("se", True)
     assert display.numbers()["minutes left"] == 0
 
 
 def test_numbers_are_what_is_shown(make, clock):
     display = make(terminal(80), finals=2)
     run_half(display, clock)
-    display.search_ended("tpe-asha/seed1", "no room", failed=True)
-    display.final_ended("gap", failed=True)
+    display.search_failed(SearchId("tpe-asha", 1), "no room")
+    display.final_ended("gap", True)
     numbers = dict(display.numbers())
     assert numbers.pop("minutes left") > 0
     assert numbers == {
@@ -153,35 +162,36 @@ def test_numbers_are_what_is_shown(make, clock):
 
 def test_a_search_that_begins_again_has_no_running_trials(make):
     display = make(log())
-    display.search_began("random/seed0")
-    display.trial_began("random/seed0", "1")
-    display.search_began("random/seed0")
+    display.search_began(SearchId("random", 0))
+    display.trial_began(SearchId("random", 0), "1")
+    display.search_began(SearchId("random", 0))
     assert display.numbers()["trials running"] == 0
     assert display.console.file.getvalue().count("begins") == 1
 
 
 def test_a_search_of_before_an_interruption_is_known_at_once(make):
     display = make(log())
-    display.search_began("random/seed0")
-    display.remembered("random/seed0", [row("1", 400, 1.0), row("2", 900, 0.7)])
-    display.search_ended("random/seed0", "gap-fc-affine")
+    display.search_began(SearchId("random", 0))
+    rows = [row("1", 400, 1.0), row("2", 900, 0.7)]
+    display.search_recalled(SearchId("random", 0), outcome(rows))
+    display.search_ended(SearchId("random", 0), outcome(rows))
     assert display.numbers()["trials ended"] == 2
     assert display.console.file.getvalue().splitlines() == [
         "search random/seed0: begins, budget 1,000 samples",
-        "search random/seed0: ended with gap-fc-affine",
+        f"search random/seed0: ended with {GENOTYPE}",
     ]
 
 
 def test_a_log_has_plain_lines_now_and_then(make, clock):
     display = make(log(), finals=2, final_samples=100)
     with display.shown():
-        display.search_began("random/seed0")
+        display.search_began(SearchId("random", 0))
         for samples in range(20, 1001, 20):
             clock.now += 1
-            display.evaluated("random/seed0", row("1", samples, 0.5))
-        display.search_ended("random/seed0", "[bold]gap")
-        display.search_ended("random/seed1", "no room", failed=True)
-        display.final_ended("gap")
+            display.evaluated(SearchId("random", 0), row("1", samples, 0.5))
+        display.search_ended(SearchId("random", 0), outcome())
+        display.search_failed(SearchId("random", 1), "[bold]no room")
+        display.final_ended("gap", False)
     text = display.console.file.getvalue()
     lines = text.splitlines()
     assert "\x1b" not in text
@@ -190,8 +200,8 @@ def test_a_log_has_plain_lines_now_and_then(make, clock):
     assert lines[1].startswith("search random/seed0: 10% of the budget, val_loss 0.5000  gap-fc-")
     assert re.search(r"; about 0:0\d:\d\d left$", lines[1])
     assert lines[-3:-1] == [
-        "search random/seed0: ended with [bold]gap",
-        "search random/seed1: failed: no room",
+        f"search random/seed0: ended with {GENOTYPE}",
+        "search random/seed1: failed: [bold]no room",
     ]
     assert lines[-1].startswith("final training 1 of 2: gap; about ")
 

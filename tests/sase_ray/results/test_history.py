@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sase_ray.execution.failures import reason_of
-from sase_ray.execution.recorder import Listener, Recorder
+from sase_ray.execution.observer import Observer
+from sase_ray.execution.recorder import Recorder
 from sase_ray.results.history import History
+from sase_ray.results.search_id import SearchId
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
@@ -194,10 +196,10 @@ def test_the_last_ranking_is_that_before_a_divergence():
 def test_the_recorder_keeps_the_last_line_of_an_error(text, reason, tmp_path):
     history, heard = History("val_loss", "min"), []
     space = SearchSpace.load("sase")
-    listener = Listener()
-    listener.evaluated = heard.append
-    listener.trial_ended = lambda *end: heard.append(end)
-    recorder = Recorder(history, space, listener)
+    observer, search = Observer(), SearchId("random", 0)
+    observer.evaluated = lambda *event: heard.append(event)
+    observer.trial_ended = lambda *event: heard.append(event)
+    recorder = Recorder(history, space, search, [observer])
     (tmp_path / "error.txt").write_text(text)
     config = space.to_config(Genotype.parse(PLAIN))
     trial = SimpleNamespace(error_file=str(tmp_path / "error.txt"), config={**config, TRIAL: "a"})
@@ -207,7 +209,8 @@ def test_the_recorder_keeps_the_last_line_of_an_error(text, reason, tmp_path):
     recorder.on_trial_result(0, [], trial, result(0, 1, 0.5))
     recorder.on_trial_error(0, [], trial)
     recorder.on_trial_error(0, [], other)
-    assert heard == [*history.evaluations, ("a", reason), ("b", "unknown error")]
+    evaluated = [(search, row) for row in history.evaluations]
+    assert heard == [*evaluated, (search, "a", reason), (search, "b", "unknown error")]
     assert history.genotypes == {"a": PLAIN}
     assert history.failures == {"a": reason, "b": "unknown error"}
 
@@ -218,8 +221,9 @@ def test_a_disk_that_takes_nothing_is_no_fault_of_the_genotype(code, tmp_path):
     text.write_text(f"Traceback\nOSError: [Errno {code}] {os.strerror(code)}: '/there/pointer'")
     history = History("val_loss", "min")
     trial = SimpleNamespace(trial_id="x", config={TRIAL: "a"}, error_file=str(text))
+    recorder = Recorder(history, SearchSpace.load("sase"), SearchId("random", 0))
     with pytest.raises(StorageError, match=os.strerror(code)):
-        Recorder(history, SearchSpace.load("sase"), Listener()).on_trial_error(0, [], trial)
+        recorder.on_trial_error(0, [], trial)
     assert history.failures == {}
 
 
