@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from sase_ray.analysis.outcomes import metric_of
+from sase_ray.results.families import is_of_trained_genotypes
 from sase_ray.results.load import Run
 from sase_ray.statistics.paired_tests import mean_of_steps
 
@@ -32,9 +33,9 @@ def anytime(run: Run, against: str = "search_samples") -> pd.DataFrame:
         searches, `low` and `high` (NaN of one search).
     """
     value = f"incumbent_{metric_of(run)}"
-    one_shot = set(run.trials.loc[run.trials["family"] == "one-shot", "strategy"])
-    one_shot |= set(run.strategies.loc[run.strategies["family"] == "one-shot", "name"])
-    curves = run.curves[~run.curves["strategy"].isin(one_shot)]
+    others = set(run.trials.loc[~is_of_trained_genotypes(run.trials), "strategy"])
+    others |= set(run.strategies.loc[~is_of_trained_genotypes(run.strategies), "name"])
+    curves = run.curves[~run.curves["strategy"].isin(others)]
     begun = curves.groupby(["strategy", "seed"], sort=False)["trial"]
     curves = curves.assign(trials=begun.transform(lambda trial: (~trial.duplicated()).cumsum()))
     curves = curves[np.isfinite(curves[value]) & np.isfinite(curves[against])]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from statsmodels.stats.proportion import proportion_confint
 
 from sase_ray.analysis.outcomes import metric_of, ranking_metric
+from sase_ray.results.families import is_of_trained_genotypes
 from sase_ray.results.load import Run
 from sase_ray.statistics.paired_tests import SIGNIFICANCE, holm
 from search_spaces.genotype import EDGES
@@ -46,7 +47,7 @@ def trained_genotypes(run: Run) -> pd.DataFrame:
     trials = run.trials
     done = trials[
         (trials["status"] == "finished")
-        & (trials["family"] != "one-shot")
+        & is_of_trained_genotypes(trials)
         & np.isfinite(trials[metric])
         & trials["genotype"].ne("")
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from sase_ray.results.families import is_of_trained_genotypes
 from sase_ray.results.load import Run
 from sase_ray.statistics.rank_tests import FEWEST_BLOCKS, Kendall, against_control, kendall, overall
 from sase_ray.statistics.rank_tests import smallest_signed_rank_p_value as smallest_p
@@ -137,7 +138,7 @@ def proxy_and_final(run: Run) -> pd.DataFrame:
     results = final.mean().rename("final").reset_index()
     metric = metric_of(run)
     trials = run.trials[(run.trials["status"] == "finished") & np.isfinite(run.trials[metric])]
-    trials = trials[trials["family"] != "one-shot"]
+    trials = trials[is_of_trained_genotypes(trials)]
     scores = trials.groupby(["strategy", "seed", "genotype"])[metric].mean().rename("proxy")
     paired = results.merge(
         scores.reset_index(),
@@ -175,14 +176,14 @@ def genotype_table(trials: pd.DataFrame, finals: pd.DataFrame | None) -> pd.Data
     """Return what is known of every genotype that was trained on its own.
 
     Args:
-        trials: of `trials.parquet`; a one-shot search's are left out, which train a supernet.
+        trials: of `trials.parquet`; those that do not train a genotype each are left out.
         finals: of `final.parquet`, if there is one.
 
     Returns:
         Columns `OF_GENOTYPE` as far as known, means over trainings, by genotype: those with final
         trainings first, then by validation loss.
     """
-    alone = trials[(trials["family"] != "one-shot") & (trials["status"] == "finished")]
+    alone = trials[is_of_trained_genotypes(trials) & (trials["status"] == "finished")]
     known = [alone.groupby("genotype")[["val_loss", "val_accuracy"]].mean()]
     if finals is not None:
         found = finals[finals["family"] != "baseline"]

@@ -21,17 +21,21 @@ SMALLEST_LEAD = 5e-5
 
 
 def rank_confidence(
-    outcome: SearchOutcome, space: SearchSpace, family: str, measured: pd.Series | None
+    outcome: SearchOutcome,
+    space: SearchSpace,
+    measured: pd.Series | None,
+    *,
+    trains_genotypes: bool,
 ) -> Iterator[str]:
     """Say what the first rank of a search is worth, in sentences.
 
     Args:
         outcome: of the search.
         space: what it searched.
-        family: of its strategy.
         measured: the row of the proxy protocol's reliability, if that is known.
+        trains_genotypes: Whether its strategy trains each genotype on its own.
     """
-    if family == "black-box":
+    if trains_genotypes:
         yield from _of_trials(outcome, measured)
         return
     alpha = _alpha_of_answer(outcome)

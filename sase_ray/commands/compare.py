@@ -227,9 +227,9 @@ class _Run(Observer):
         return verdict
 
     def on_reliability(self) -> Iterable[str]:
-        """Say how far the searches could tell genotypes apart; nothing of one-shot searches."""
+        """Return sentences on how well the searches that train genotypes could rank them."""
         config = self.setup.config
-        if "black-box" not in self.searches.families.values():
+        if not any(s.trains_genotypes for s in self.setup.strategies.values()):
             return ()
         trials = [
             pd.DataFrame(outcome.history.trials()).assign(seed=outcome.seed)

@@ -92,7 +92,10 @@ def run_single_search(
         reading = [
             *early_stops(searches.outcomes, setup.config.budget),
             *rank_confidence(
-                outcome, setup.space, searches.families[outcome.strategy], setup.reliability
+                outcome,
+                setup.space,
+                setup.reliability,
+                trains_genotypes=setup.strategies[outcome.strategy].trains_genotypes,
             ),
             *searches.write_agreement(),
         ]

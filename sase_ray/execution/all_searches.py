@@ -178,8 +178,8 @@ class Searches:
         Raises:
             StorageError: What is seen cannot be kept.
         """
-        # One-shot searches cannot be spread over trials, so they begin first.
-        order = sorted(self.setup.strategies.values(), key=lambda s: s.family != "one-shot")
+        # A search inside one supernet cannot be spread over trials, so it begins first.
+        order = sorted(self.setup.strategies.values(), key=lambda s: not s.trains_supernet)
         waiting = [(strategy, seed) for seed in self._tasks for strategy in order]
         running: dict[Any, tuple[Strategy, int]] = {}
         try:
@@ -232,9 +232,7 @@ class Searches:
         memory = Memory(self.journal.trials(search), past.results, past.failures, seconds=seconds)
         settings = {
             "storage": self.folder.tune_storage,
-            "resources": (
-                self.slots.supernet if strategy.family == "one-shot" else self.slots.trial
-            ),
+            "resources": self.slots.supernet if strategy.trains_supernet else self.slots.trial,
             "concurrency": self.concurrency,
             "memory": memory,
             "order": past.order,

@@ -23,6 +23,7 @@ from sase_ray.figures import outcomes
 from sase_ray.report.combine import SAME, labels_of
 from sase_ray.report.document import Part, Table, Text
 from sase_ray.report.formatting import figure_parts, number, p_is, p_text, percent
+from sase_ray.results.families import is_of_trained_genotypes
 from sase_ray.results.load import Run
 from sase_ray.statistics.paired_tests import SIGNIFICANCE
 from sase_ray.statistics.rank_tests import FEWEST_BLOCKS, smallest_signed_rank_p_value
@@ -174,8 +175,7 @@ def _on_reliability(run: Run) -> Iterator[str]:
     except UserError:  # of another version, or a space or a study that is elsewhere
         return
     blind = run.trials[run.trials["strategy"].isin([RANDOM_SEARCH, "grid"])]
-    black_box = run.trials["family"].eq("black-box").any()
-    if black_box:
+    if is_of_trained_genotypes(run.trials).any():
         scores = repeated_scores(blind, config.metric) if len(blind) else None
         yield from reliability_sentences(config, measured, scores, rank_in(run))
 

@@ -12,6 +12,7 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from sase_ray.results.families import Family
 from sase_ray.results.history import History
 from sase_ray.results.search_id import SearchId, label_of
 from sase_ray.strategies.registry import STRATEGIES
@@ -21,8 +22,6 @@ from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype, Ranking
 from trainables.metrics import Mode, find_metric
 from trainables.search_job import SearchJob, WarmHost
-
-Family = Literal["black-box", "one-shot", "training-free"]
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,12 @@ class Strategy(Configurable, ABC):
     catalogue: ClassVar[Catalogue[Any]] = STRATEGIES
     family: ClassVar[Family]
     source: ClassVar[str]
+    trains_genotypes: ClassVar[bool] = False
+    """Whether a trial trains one genotype, so that metrics of trials compare genotypes."""
+    trains_supernet: ClassVar[bool] = False
+    """Whether its one trial trains a supernet, which takes a supernet's share of a GPU."""
     takes_warm_start: ClassVar[bool] = False
+    """Whether it can begin with genotypes that another search found."""
 
     _starts_from: str | None = PrivateAttr(None)
 

@@ -8,9 +8,10 @@ from typing import ClassVar
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from sase_ray.results.families import TRAINS_GENOTYPES, Family
 from sase_ray.results.history import History
 from sase_ray.strategies.black_box.encodings import to_param_space
-from sase_ray.strategies.contract import Family, Plan, SearchTask, Strategy, check_budget
+from sase_ray.strategies.contract import Plan, SearchTask, Strategy, check_budget
 from search_spaces.genotype import Ranking
 from trainables.proxy.trainable import ProxyTrainable
 
@@ -21,7 +22,8 @@ class BlackBox(Strategy):
     A subclass gives a `searcher`, and a `scheduler` if it stops trials early.
     """
 
-    family: ClassVar[Family] = "black-box"
+    family: ClassVar[Family] = TRAINS_GENOTYPES
+    trains_genotypes: ClassVar[bool] = True
     takes_warm_start: ClassVar[bool] = True
 
     @abstractmethod

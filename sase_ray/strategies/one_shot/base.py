@@ -10,8 +10,9 @@ from typing import ClassVar
 import torch
 from pydantic import Field, model_validator
 
+from sase_ray.results.families import Family
 from sase_ray.results.history import History
-from sase_ray.strategies.contract import Family, Plan, SearchTask, Strategy, check_budget
+from sase_ray.strategies.contract import Plan, SearchTask, Strategy, check_budget
 from search_spaces.errors import UserError
 from search_spaces.genotype import Ranking
 from trainables.one_shot.algorithm import OneShotAlgorithm
@@ -36,6 +37,7 @@ class OneShot(Strategy):
     clip: float = Field(default=5.0, gt=0, description="maximal gradient norm of the weights")
 
     family: ClassVar[Family] = "one-shot"
+    trains_supernet: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _rate_falls(self) -> OneShot:

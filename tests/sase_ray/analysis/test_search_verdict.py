@@ -23,7 +23,7 @@ def outcome(losses, score="val_loss (lower is better)", **row):
 
 def test_a_lead_is_held_against_the_noise_of_two_trials():
     (sentence,) = rank_confidence(
-        outcome([1.00, 1.01]), SPACE, "black-box", pd.Series({"sd_residual": 0.02})
+        outcome([1.00, 1.01]), SPACE, pd.Series({"sd_residual": 0.02}), trains_genotypes=True
     )
     luck = 2 * stats.norm.cdf(-0.01 / (0.02 * 2**0.5))
     assert f"in {luck:.0%} of all cases" in sentence
@@ -32,12 +32,12 @@ def test_a_lead_is_held_against_the_noise_of_two_trials():
 
 @pytest.mark.parametrize("measured", [None, pd.Series({"icc": 0.5})])
 def test_where_the_noise_is_unknown_it_says_so(measured):
-    (sentence,) = rank_confidence(outcome([1.0, 1.1]), SPACE, "black-box", measured)
+    (sentence,) = rank_confidence(outcome([1.0, 1.1]), SPACE, measured, trains_genotypes=True)
     assert "has not been measured" in sentence
 
 
 def test_one_trial_compares_nothing():
-    (sentence,) = rank_confidence(outcome([1.0]), SPACE, "black-box", None)
+    (sentence,) = rank_confidence(outcome([1.0]), SPACE, None, trains_genotypes=True)
     assert "nothing was compared" in sentence
 
 
@@ -45,7 +45,7 @@ def test_undecided_edges_are_named():
     sure, unsure = [0.8, 0.1, 0.1], [0.4, 0.35, 0.25]
     alpha = {v.name: sure if i else unsure for i, v in enumerate(SPACE.variables)}
     found = outcome([-1.0, -2.0], "log-probability (higher is better)", alpha=alpha)
-    shares, undecided = rank_confidence(found, SPACE, "one-shot", None)
+    shares, undecided = rank_confidence(found, SPACE, None, trains_genotypes=False)
     first = SPACE.variables[0].name
     assert f"{first} 0.40 of 3" in shares
     assert undecided.endswith(f": {first}.")
@@ -53,15 +53,15 @@ def test_undecided_edges_are_named():
 
 def test_shared_weights_tell_their_lead():
     found = outcome([0.5, 0.6], "val_loss with shared weights (lower is better)")
-    (sentence,) = rank_confidence(found, SPACE, "one-shot", None)
+    (sentence,) = rank_confidence(found, SPACE, None, trains_genotypes=False)
     assert "better than the second by 0.1000 nats" in sentence
 
 
 def test_equal_losses_and_a_lonely_candidate_are_told_as_what_they_are():
     score = "val_loss with shared weights (lower is better)"
-    (tie,) = rank_confidence(outcome([0.5, 0.50001], score), SPACE, "one-shot", None)
+    (tie,) = rank_confidence(outcome([0.5, 0.50001], score), SPACE, None, trains_genotypes=False)
     assert "the first is not better than the second" in tie
-    (alone,) = rank_confidence(outcome([0.5], score), SPACE, "one-shot", None)
+    (alone,) = rank_confidence(outcome([0.5], score), SPACE, None, trains_genotypes=False)
     assert "nothing was compared" in alone
 
 
@@ -76,7 +76,7 @@ def test_after_an_early_stop_the_probabilities_are_those_of_the_answer():
         {"genotype": other, "alpha": alpha(0.4)},
         {"genotype": first, "alpha": alpha(0.2), "reason": f"{STOPPED_EARLY}: sharp"},
     ]
-    assert "0.90 of 3" in next(iter(rank_confidence(found, SPACE, "one-shot", None)))
+    assert "0.90 of 3" in next(iter(rank_confidence(found, SPACE, None, trains_genotypes=False)))
 
 
 def test_a_search_that_stopped_early_says_so_and_others_do_not():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
+import pandas as pd
 import pytest
 
+from sase_ray.results.families import Family, is_of_trained_genotypes
 from sase_ray.strategies import BlackBox, SearchTask, Strategy
 from sase_ray.strategies.catalogue import make_strategy, strategies
 from search_spaces.errors import UserError
@@ -24,7 +27,10 @@ def test_each_row_says_what_it_is_and_where_it_is_from(name):
     strategy = strategies()[name]
     assert issubclass(strategy, Strategy)
     assert strategy.name == name
-    assert strategy.family in {"black-box", "one-shot", "training-free"}
+    assert strategy.family in get_args(Family)
+    assert not (strategy.trains_genotypes and strategy.trains_supernet)
+    table = pd.DataFrame({"family": [strategy.family, "baseline"]})
+    assert is_of_trained_genotypes(table).tolist() == [strategy.trains_genotypes, False]
     assert (
         any(character.isdigit() for character in strategy.source)
         or "enumeration" in strategy.source
