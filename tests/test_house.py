@@ -18,6 +18,7 @@ FLOORS = (
     ("sase_ray.strategies", "sase_ray.analysis"),
     ("sase_ray.results", "sase_ray.cluster", "sase_ray.tabular_benchmark"),
     ("sase_ray.config", "sase_ray.statistics", "sase_ray.console"),
+    ("sase_ray.protocols",),
     ("trainables",),
     ("search_spaces",),
 )
