@@ -137,7 +137,7 @@ def reading_of(
         yield "No genotype of this table has several seeds, so its noise is not known."
         return
     seen = (
-        "every search drew its trainings with the measured noise, around its own draw of the true scores"
+        "every search drew true scores of its own, and trainings with the measured noise"
         if noise
         else "every search saw the recorded trainings"
     )
