@@ -47,7 +47,7 @@ def accuracy_blocks(run: Run) -> pd.DataFrame:
     """
     final = run.final[(run.final["family"] != BASELINE) & ~run.final["diverged"]]
     order = list(dict.fromkeys(run.strategies["name"]))
-    blocks = final.pivot_table(index="seed", columns="name", values="test_accuracy")
+    blocks = final.pivot_table(index="seed", columns="name", values=task_of(run).final)
     return blocks[[name for name in order if name in blocks]].dropna()
 
 
@@ -108,13 +108,13 @@ class Winner:
 def winner_of(run: Run) -> Winner | None:
     """Return the strategy that won, whether or not that is real; None before the final results."""
     found = run.strategies[run.strategies["family"] != BASELINE]
-    found = found[found["test_accuracy"].notna()]
+    found = found[found[task_of(run).final].notna()]
     if found.empty:
         return None
-    row = found.sort_values("test_accuracy", ascending=False, kind="stable").iloc[0]
-    same = found[np.isclose(found["test_accuracy"], row["test_accuracy"], rtol=0, atol=1e-12)]
+    row = found.sort_values(task_of(run).final, ascending=False, kind="stable").iloc[0]
+    same = found[np.isclose(found[task_of(run).final], row[task_of(run).final], rtol=0, atol=1e-12)]
     own = run.final[run.final["name"] == row["name"]]
-    accuracy = own.groupby("module", sort=False)["test_accuracy"].mean()
+    accuracy = own.groupby("module", sort=False)[task_of(run).final].mean()
     genotypes = accuracy.sort_values(ascending=False, kind="stable").index.tolist()
     alike = tuple(name for name in same["name"] if name != row["name"])
     return Winner(row, tuple(genotypes or row["genotypes"].split()), alike)
@@ -134,7 +134,9 @@ def proxy_and_final(run: Run) -> pd.DataFrame:
         (mean test accuracy), and the two less their seed's mean, `proxy_centred` and
         `final_centred`.
     """
-    final = run.final[~run.final["diverged"]].groupby(["name", "seed", "module"])["test_accuracy"]
+    final = run.final[~run.final["diverged"]].groupby(["name", "seed", "module"])[
+        task_of(run).final
+    ]
     results = final.mean().rename("final").reset_index()
     metric = metric_of(run)
     trials = run.trials[(run.trials["status"] == "finished") & np.isfinite(run.trials[metric])]

@@ -23,12 +23,14 @@ class Verdict:
     """The table and what can be said about it.
 
     Attributes:
-        table: a row a strategy and a baseline, best mean test accuracy first.
+        table: a row a strategy and a baseline, best mean of the final metric first.
         reading: sentences, the most important first.
+        metric: name of the final metric.
     """
 
     table: pd.DataFrame
     reading: tuple[str, ...]
+    metric: str = "test_accuracy"
 
 
 def judge(
@@ -37,6 +39,7 @@ def judge(
     *,
     test_size: int,
     dataset: str,
+    metric: str = "test_accuracy",
 ) -> Verdict:
     """Compare strategies by their final trainings.
 
@@ -52,29 +55,36 @@ def judge(
             `peak_memory_mib`.
         test_size: number of test images.
         dataset: its name.
+        metric: column of `finals` that is compared, a share of test images.
     """
     # A training that diverged has no accuracy; the reading names it, and its pair is left out.
     diverged = finals[finals["diverged"]]
-    finals = finals.assign(test_accuracy=finals["test_accuracy"].mask(finals["diverged"]))
+    finals = finals.assign(**{metric: finals[metric].mask(finals["diverged"])})
     by_search = finals["seed"].nunique() > 1
     units = "seed" if by_search else "final_seed"
-    accuracy = finals.groupby(["name", units])["test_accuracy"].mean().unstack(units)
+    accuracy = finals.groupby(["name", units])[metric].mean().unstack(units)
     image = 1 / test_size
     rows = [
-        _row(name, accuracy.loc[name].dropna(), finals, searches, image) for name in accuracy.index
+        _row(name, accuracy.loc[name].dropna(), finals, searches, image, metric)
+        for name in accuracy.index
     ]
-    table = pd.DataFrame(rows).sort_values("test_accuracy", ascending=False, kind="stable")
+    table = pd.DataFrame(rows).sort_values(metric, ascending=False, kind="stable")
     table = _add_tests(table, accuracy, image).reset_index(drop=True)
-    reading = _reading(table, accuracy, by_search, test_size, dataset)
+    reading = _reading(table, accuracy, by_search, test_size, dataset, metric)
     reading += [
         f"{len(rows)} final training(s) of {name} diverged and are left out of its mean."
         for name, rows in diverged.groupby("name")
     ]
-    return Verdict(table, tuple(reading))
+    return Verdict(table, tuple(reading), metric)
 
 
 def _row(
-    name: str, accuracy: pd.Series, finals: pd.DataFrame, searches: pd.DataFrame, image: float
+    name: str,
+    accuracy: pd.Series,
+    finals: pd.DataFrame,
+    searches: pd.DataFrame,
+    image: float,
+    metric: str,
 ) -> dict[str, Any]:
     own = finals[finals["name"] == name]
     search = searches[searches["strategy"] == name] if len(searches) else searches
@@ -82,7 +92,7 @@ def _row(
     return {
         "name": name,
         "family": own["family"].iloc[0],
-        "test_accuracy": result.mean,
+        metric: result.mean,
         "ci_low": max(0.0, result.low) if len(accuracy) > 1 else result.low,
         "ci_high": min(1.0, result.high) if len(accuracy) > 1 else result.high,
         "units": len(accuracy),
@@ -126,6 +136,7 @@ def _reading(
     by_search: bool,
     test_size: int,
     dataset: str,
+    metric: str,
 ) -> list[str]:
     sentences = []
     strategies = table[(table["family"] != "baseline") & (table["name"] != RANDOM_SEARCH)]
@@ -135,7 +146,7 @@ def _reading(
         )
     elif len(strategies):
         sentences.append(_against_random(strategies, accuracy, by_search, 1 / test_size))
-    sentences.append(_resolution(table, test_size, dataset))
+    sentences.append(_resolution(table, test_size, dataset, metric))
     return sentences
 
 
@@ -169,12 +180,13 @@ def _against_random(
     return f"No strategy can be told apart from random search: {power}."
 
 
-def _resolution(table: pd.DataFrame, test_size: int, dataset: str) -> str:
-    best = min(0.999, float(table["test_accuracy"].max()))
+def _resolution(table: pd.DataFrame, test_size: int, dataset: str, metric: str) -> str:
+    share = metric.removeprefix("test_")
+    best = min(0.999, float(table[metric].max()))
     error = 100 * float(np.sqrt(best * (1 - best) / test_size))
     sentence = (
         f"One of the {test_size:,} test images of {dataset} is {100 / test_size:.2g} points, and "
-        f"an accuracy of {best:.1%} on so many has a sampling error of {error:.2g} points"
+        f"an {share} of {best:.1%} on so many has a sampling error of {error:.2g} points"
     )
     if test_size < 1000:
         return (

@@ -39,15 +39,19 @@ def print_report(console: Console, report: Comparison | SearchReport | Reliabili
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """Print a comparison's table, what was found, and the reading."""
-    table = Table(title="test accuracy in %, mean and 95% interval over independent searches")
+    metric = next(column for column in comparison.table if column.startswith("test_"))
+    table = Table(
+        title=f"{metric.replace('_', ' ')} in %, mean and 95% interval over independent searches"
+    )
+    share = metric.removeprefix("test_")
     columns = (
-        "module by", "accuracy", "interval", "vs\nrandom", "p\n(Holm)", "samples", "device\ns",
+        "module by", share, "interval", "vs\nrandom", "p\n(Holm)", "samples", "device\ns",
         "trials", "latency\nms", "parameters", "MACs",
     )  # fmt: skip
     for column in columns:
         table.add_column(column, justify="left" if column == "module by" else "right")
     for row in comparison.table.to_dict("records"):
-        table.add_row(*_cells(row))
+        table.add_row(*_cells(row, metric))
     print_wide(table)
     for outcome in comparison.outcomes:
         say(console, f"{SearchId.of(outcome.strategy, outcome.seed)} found {outcome.genotype}")
@@ -59,7 +63,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     print_places(console, comparison.folder)
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(row: dict[str, Any], metric: str) -> list[str]:
     def number(value: float, form: str) -> str:
         return "" if value != value else format(value, form)
 
@@ -68,7 +72,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         interval = f"{100 * max(0, row['ci_low']):.2f} – {100 * min(1, row['ci_high']):.2f}"
     return [
         row["name"],
-        f"{100 * row['test_accuracy']:.2f}",
+        f"{100 * row[metric]:.2f}",
         interval,
         number(100 * row["difference"], "+.2f"),
         number(row["p_holm"], ".3f") + ("*" if row["significant"] else ""),

@@ -218,6 +218,7 @@ class _Run(Observer):
             searches,
             test_size=len(self.setup.final_data.test),
             dataset=self.setup.config.dataset,
+            metric=self.setup.config.make_task().final,
         )
         stops = early_stops(self.searches.outcomes, self.setup.config.budget)
         agreement = self.searches.write_agreement()

@@ -27,8 +27,8 @@ class Trained:
 
     Attributes:
         path: of its weights, which `torch.load(path, weights_only=True)` reads.
-        test_accuracy: 0 to 1.
-        test_loss: in nats.
+        test_accuracy: share of test images, 0 to 1: of another task, its final metric.
+        test_loss: in nats, or the task's unit.
         seconds: of training and evaluation.
     """
 
@@ -81,4 +81,6 @@ def train(
         raise UserError(f"the training diverged: {result['reason']}")
     write_whole(path, lambda partial: torch.save(state["model"], partial))
     kept.remove()
-    return Trained(path, result["test_accuracy"], result["test_loss"], result["train_seconds"])
+    return Trained(
+        path, result[setup.config.make_task().final], result["test_loss"], result["train_seconds"]
+    )

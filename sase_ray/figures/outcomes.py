@@ -21,6 +21,7 @@ from sase_ray.analysis.outcomes import (
     proxy_and_final,
     rank_tests,
     ranking_metric,
+    task_of,
 )
 from sase_ray.figures.rank_diagram import draw_ranks
 from sase_ray.figures.style import (
@@ -63,12 +64,13 @@ def looks_of(run: Run) -> dict[str, Look]:
 
 def accuracy_figure(run: Run) -> Figure | None:
     """Draw mean test accuracies with their 95% intervals, and the single searches beside them."""
-    table = run.strategies[run.strategies["test_accuracy"].notna()].iloc[::-1]
+    metric = task_of(run).final
+    table = run.strategies[run.strategies[metric].notna()].iloc[::-1]
     if table.empty:
         return None
     look = looks_of(run)
     final = run.final[~run.final["diverged"]]
-    singles = final.groupby(["name", "seed"])["test_accuracy"].mean()
+    singles = final.groupby(["name", "seed"])[metric].mean()
     with styled():
         figure = new_figure(5.0, 0.75 + 0.27 * len(table))
         axes = figure.add_subplot()
@@ -83,11 +85,11 @@ def accuracy_figure(run: Run) -> Figure | None:
                 axes.plot(own, [place] * len(own), ".", color=colour, markersize=3.5, alpha=0.8)
             face = "none" if row["family"] == BASELINE else colour
             axes.plot(
-                100 * row["test_accuracy"], place, look[name].marker, color=colour,
+                100 * row[metric], place, look[name].marker, color=colour,
                 markerfacecolor=face, markersize=6,
             )  # fmt: skip
         axes.set_yticks(range(len(table)), table["name"].map(label_of))
-        axes.set(xlabel="test accuracy, %", ylim=(-0.6, len(table) - 0.4))
+        axes.set(xlabel=f"{metric.replace('_', ' ')}, %", ylim=(-0.6, len(table) - 0.4))
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
@@ -195,31 +197,32 @@ def tradeoff_figure(run: Run, cost: str = "parameters") -> Figure | None:
         run: with strategies.
         cost: search_seconds, parameters, macs or latency_ms.
     """
-    table = run.strategies[np.isfinite(run.strategies["test_accuracy"])]
+    metric = task_of(run).final
+    table = run.strategies[np.isfinite(run.strategies[metric])]
     table = table[np.isfinite(table[cost])]
     if cost == "search_seconds":
         table = table[table["family"] != BASELINE]
     if len(table) < 2:
         return None
     look = looks_of(run)
-    accuracy = 100 * table["test_accuracy"]
-    front = table[pareto_front(table[cost], table["test_accuracy"])].sort_values(cost)
+    accuracy = 100 * table[metric]
+    front = table[pareto_front(table[cost], table[metric])].sort_values(cost)
     with styled():
         figure = new_figure()
         axes = figure.add_subplot()
         axes.step(
-            front[cost], 100 * front["test_accuracy"], where="post", color=INK, linewidth=1,
+            front[cost], 100 * front[metric], where="post", color=INK, linewidth=1,
             alpha=0.6, zorder=1,
         )  # fmt: skip
         for row in table.to_dict("records"):
             style = look[row["name"]]
             face = style.color if style.filled else "none"
             axes.plot(
-                row[cost], 100 * row["test_accuracy"], style.marker, color=style.color,
+                row[cost], 100 * row[metric], style.marker, color=style.color,
                 markerfacecolor=face, markersize=6.5,
             )  # fmt: skip
         axes.margins(0.07, 0.1)
-        axes.set(xlabel=COSTS[cost], ylabel="test accuracy, %")
+        axes.set(xlabel=COSTS[cost], ylabel=f"{metric.replace('_', ' ')}, %")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(thousands)
         _lead_to_labels(

@@ -109,7 +109,7 @@ def _write_answer(writer: SummaryWriter, answer: Any, tables: Mapping[str, pd.Da
     finals = of_search("final", "name")
     if len(finals):
         end = of_search("curves").iloc[-1]
-        for metric in ("test_loss", "test_accuracy"):
+        for metric in [m for m in finals if str(m).startswith("test_") and finals[m].notna().any()]:
             for cost in COSTS:
                 step = round(end[f"search_{cost}"])
                 writer.add_scalar(incumbent_tag(cost, metric), finals[metric].mean(), step)

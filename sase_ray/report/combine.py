@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from sase_ray.analysis.outcomes import task_of
 from sase_ray.results.load import Run
 from sase_ray.results.schema import TABLES
 from search_spaces.errors import UserError
@@ -56,7 +57,7 @@ def combine(runs: Sequence[Run]) -> Run:
         filled = [part for part in parts if len(part)]
         tables[table] = pd.concat(filled, ignore_index=True) if filled else parts[0]
     tables["strategies"] = tables["strategies"].sort_values(
-        "test_accuracy", ascending=False, kind="stable", ignore_index=True
+        task_of(runs[0]).final, ascending=False, kind="stable", ignore_index=True
     )
     return replace(runs[0], **tables)
 

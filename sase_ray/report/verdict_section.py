@@ -10,6 +10,7 @@ import pandas as pd
 
 from sase_ray.analysis.outcomes import (
     rank_tests,
+    task_of,
     winner_of,
 )
 from sase_ray.analysis.proxy_reliability import (
@@ -52,7 +53,9 @@ def verdict_parts(runs: Sequence[Run], together: Run, alike: list[str]) -> list[
     table = together.strategies
     if table.empty:
         return parts
-    caption = "test accuracy, mean and 95% interval; dots are single searches"
+    metric = task_of(together).final
+    shown = metric.replace("_", " ")
+    caption = f"{shown}, mean and 95% interval; dots are single searches"
     if "dataset" in alike:
         parts += figure_parts(outcomes.accuracy_figure(together), "accuracy", caption)
     else:  # on one axis they would only show which data set is easier
@@ -68,7 +71,7 @@ def verdict_parts(runs: Sequence[Run], together: Run, alike: list[str]) -> list[
     rows = [
         [
             row["name"],
-            percent(row["test_accuracy"]),
+            percent(row[metric]),
             ""
             if np.isnan(row["ci_low"])
             else f"{percent(row['ci_low'])} – {percent(row['ci_high'])}",
@@ -78,7 +81,14 @@ def verdict_parts(runs: Sequence[Run], together: Run, alike: list[str]) -> list[
         ]
         for row in table.to_dict("records")
     ]
-    head = ["module by", "accuracy, %", "95% interval", "vs random", "p (Holm)", "searches"]
+    head = [
+        "module by",
+        f"{metric.removeprefix('test_')}, %",
+        "95% interval",
+        "vs random",
+        "p (Holm)",
+        "searches",
+    ]
     parts.append(
         Table(head, rows, "paired t-tests over searches against random search; * below 0.05")
     )
@@ -92,24 +102,31 @@ def _reading(run: Run) -> Iterator[str]:
         begun = f"{len(run.trials):,} trials so far" if len(run.trials) else "no trial so far"
         yield f"This run has no final results (yet): {begun}."
     else:
-        yield _who_won(winner.row, winner.alike)
+        yield _who_won(winner.row, winner.alike, task_of(run).final)
         test_size = _test_size(run)
         if test_size and len(run.final):
             dataset = str(run.config.get("dataset", "the data set"))
-            yield from judge(run.final, run.searches, test_size=test_size, dataset=dataset).reading
+            verdict = judge(
+                run.final,
+                run.searches,
+                test_size=test_size,
+                dataset=dataset,
+                metric=task_of(run).final,
+            )
+            yield from verdict.reading
         yield from _on_ranks(run)
     yield from _on_reliability(run)
 
 
-def _who_won(row: pd.Series, alike: Sequence[str]) -> str:
-    name = row["name"]
+def _who_won(row: pd.Series, alike: Sequence[str], metric: str) -> str:
+    name, shown = row["name"], metric.replace("_", " ")
     also = f" ({', '.join(alike)} the same)" if alike else ""
     interval = (
         f" (95% interval {percent(row['ci_low'])} to {percent(row['ci_high'])})"
         if np.isfinite(row["ci_low"])
         else ""
     )
-    first = f"{name}{also} has the best mean test accuracy, {percent(row['test_accuracy'])}%"
+    first = f"{name}{also} has the best mean {shown}, {percent(row[metric])}%"
     if name == RANDOM_SEARCH:
         return f"{first}{interval}: no other strategy beat random search."
     if np.isnan(row["difference"]):

@@ -71,7 +71,7 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
     "strategies": {
         "name": Column("text", "of the strategy or baseline"),
         "family": Column("text", "black-box, one-shot, baseline, ..."),
-        "test_accuracy": Column("number", "mean of the final trainings on test images, 0 to 1"),
+        "test_accuracy": _maybe("number", "mean of the final trainings on test images, 0 to 1"),
         "ci_low": _maybe("number", "lower end of its 95% interval over independent searches"),
         "ci_high": _maybe("number", "upper end"),
         "units": Column("count", "independent searches (or final trainings of one) behind it"),

@@ -29,7 +29,8 @@ class Task(Configurable, ABC):
     3. To evaluate, the sums that `tally` returns for each batch are added up, and `measure` turns
        them into the metrics.
 
-    `metrics` names these; the first one is the loss. They are reported as `val_<name>` on
+    `metrics` names these; the first one is the loss, the last one a share of images, 0 to 1, by
+    which final trainings are compared. They are reported as `val_<name>` on
     validation images and as `test_<name>` on test images.
     """
 
@@ -38,7 +39,12 @@ class Task(Configurable, ABC):
     @property
     @abstractmethod
     def metrics(self) -> tuple[Metric, ...]:
-        """The metrics of an evaluation, declared; the first one is named `loss`."""
+        """The declared metrics of an evaluation: first `loss`, last a share of images."""
+
+    @property
+    def final(self) -> str:
+        """The name of the metric by which final trainings are compared, such as `test_accuracy`."""
+        return self.reported("test")[-1]
 
     def prepare(
         self, search: SearchData, final: FinalData, build: Build
