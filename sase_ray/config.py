@@ -236,25 +236,6 @@ def load_config(
     return _validate(merged, "configuration")
 
 
-def without_searches(config: Config, seeds: int = 1) -> Config:
-    """Return the configuration without what only a comparison's searches use.
-
-    Its parts are checked as those of the grid with a budget that is enough for any protocol.
-    """
-    return config.model_copy(
-        update={
-            "strategies": ["grid"],
-            "strategy_options": {},
-            "baselines": [],
-            "budget": MAX_BUDGET,
-            "seeds": seeds,
-            "reliability": None,
-            "agreement": None,
-            "warm_start_from": None,
-        }
-    )
-
-
 def _validate(values: Mapping[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(values)

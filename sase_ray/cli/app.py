@@ -180,13 +180,12 @@ def latency(
     """Measure what every operation costs on this device, for fbnet and prunet."""
     console = Console()
     settings = load_settings(**given)
-    from sase_ray.config import without_searches
-    from sase_ray.execution.experiment import Setup
+    from sase_ray.execution.experiment import Problem
     from trainables.hardware.device import take_device
     from trainables.one_shot.latency_table import LatencyTable
 
-    setup = Setup.of(without_searches(settings))
-    measured = LatencyTable.measure(setup.network, setup.space, take_device(setup.threads))
+    problem = Problem.of(settings)
+    measured = LatencyTable.measure(problem.network, problem.space, take_device(problem.threads))
     measured.save(table)
     print_latencies(console, measured)
 

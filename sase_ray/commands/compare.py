@@ -23,7 +23,7 @@ from sase_ray.execution.all_searches import (
     Searches,
     started,
 )
-from sase_ray.execution.experiment import Setup
+from sase_ray.execution.experiment import Experiment
 from sase_ray.execution.failures import check_storage, reason
 from sase_ray.execution.final_trainings import FinalTrainings
 from sase_ray.execution.observer import Observer
@@ -78,21 +78,21 @@ def compare(
     Raises:
         UserError: what was asked for does not exist or does not fit; nothing has been written.
     """
-    setup = Setup.of(load_config(config, overrides))
-    check_new_run(setup.config)
-    return run_comparison(setup, console)
+    experiment = Experiment.of(load_config(config, overrides))
+    check_new_run(experiment.config)
+    return run_comparison(experiment, console)
 
 
 def run_comparison(
-    setup: Setup, console: Console | None = None, interrupted: Interrupted | None = None
+    experiment: Experiment, console: Console | None = None, interrupted: Interrupted | None = None
 ) -> Comparison:
     """Run a comparison whose parts are checked, or what is left of an interrupted one.
 
     Raises:
         UserError: no search came to a result, or the results cannot be written.
     """
-    monitors = Monitors.of(setup, console, finals=True)
-    with started(setup, console, {"kind": "compare"}, monitors, interrupted) as searches:
+    monitors = Monitors.of(experiment, console, finals=True)
+    with started(experiment, console, {"kind": "compare"}, monitors, interrupted) as searches:
         run = _Run(searches)
         searches.observers.append(run)
         with monitors.display.shown():
@@ -136,14 +136,14 @@ class _Run(Observer):
     results: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.setup = self.searches.setup
+        self.experiment = self.searches.experiment
         self.slots = self.searches.slots
         self.folder = self.searches.folder
         self.failures = self.searches.failures
         self.trainings = FinalTrainings(
             self.slots,
-            self.setup.config.final.workers,
-            self.setup.final_data,
+            self.experiment.config.final.workers,
+            self.experiment.final_data,
             self.folder.state.at("finals"),
         )
 
@@ -153,8 +153,8 @@ class _Run(Observer):
         self._begin_finals(search.label, family, search.seed, str(outcome.genotype))
 
     def _begin_finals(self, name: str, family: str, replicate: int, module: str) -> None:
-        for seed in self.setup.final_seeds(replicate):
-            job = self.setup.final_job(module, baseline=family == BASELINE, seed=seed)
+        for seed in self.experiment.final_seeds(replicate):
+            job = self.experiment.final_job(module, baseline=family == BASELINE, seed=seed)
             self.finals.append((name, family, replicate, job))
             if (module, seed) not in self.trained:
                 self.trained[module, seed] = self.trainings.begin(job)
@@ -167,8 +167,8 @@ class _Run(Observer):
         """
         if not self.searches.outcomes:
             raise UserError("; ".join(self.failures.values()))
-        replicates = range(self.setup.config.seeds)
-        for name in self.setup.config.baselines:
+        replicates = range(self.experiment.config.seeds)
+        for name in self.experiment.config.baselines:
             for replicate in replicates:
                 self._begin_finals(name, BASELINE, replicate, name)
         self.searches.notify("finals_known", len(self.trained))
@@ -206,7 +206,7 @@ class _Run(Observer):
         trial = self.slots.trial
         costs = ray.get(
             _costs.options(num_cpus=trial.cpus, num_gpus=trial.gpus).remote(
-                jobs, self.setup.final_data.shape
+                jobs, self.experiment.final_data.shape
             )
         )
         finals = self.folder.write_table("final", self._final_rows(costs))
@@ -216,11 +216,11 @@ class _Run(Observer):
         verdict = judge(
             finals,
             searches,
-            test_size=len(self.setup.final_data.test),
-            dataset=self.setup.config.dataset,
-            metric=self.setup.config.make_task().final,
+            test_size=len(self.experiment.final_data.test),
+            dataset=self.experiment.config.dataset,
+            metric=self.experiment.config.make_task().final,
         )
-        stops = early_stops(self.searches.outcomes, self.setup.config.budget)
+        stops = early_stops(self.searches.outcomes, self.experiment.config.budget)
         agreement = self.searches.write_agreement()
         verdict = replace(verdict, reading=(*verdict.reading, *stops, *agreement))
         self.folder.write_table("strategies", verdict.table.to_dict("records"), csv=True)
@@ -229,8 +229,8 @@ class _Run(Observer):
 
     def on_reliability(self) -> Iterable[str]:
         """Return sentences on how well the searches that train genotypes could rank them."""
-        config = self.setup.config
-        if not any(s.trains_genotypes for s in self.setup.strategies.values()):
+        config = self.experiment.config
+        if not any(s.trains_genotypes for s in self.experiment.strategies.values()):
             return ()
         trials = [
             pd.DataFrame(outcome.history.trials()).assign(seed=outcome.seed)
@@ -240,11 +240,11 @@ class _Run(Observer):
         ]
         scores = repeated_scores(pd.concat(trials), config.metric) if trials else None
         folder = os.path.relpath(self.folder.path)
-        return reliability_sentences(config, self.setup.reliability, scores, folder)
+        return reliability_sentences(config, self.experiment.reliability, scores, folder)
 
     def _finals_in_order(self) -> list[tuple[str, str, int, FinalJob]]:
         # The searches end in any order.
-        order = [*self.setup.strategies, *self.setup.config.baselines]
+        order = [*self.experiment.strategies, *self.experiment.config.baselines]
         return sorted(self.finals, key=lambda f: (order.index(f[0]), f[2], f[3].seed))
 
     def _final_rows(self, costs: dict[str, dict[str, float]]) -> Iterator[dict[str, Any]]:

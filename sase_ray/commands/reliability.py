@@ -14,9 +14,9 @@ from rich.console import Console
 
 from sase_ray.analysis.proxy_reliability import protocol_key
 from sase_ray.analysis.reliability_table import read_table, reliability_table, scores
-from sase_ray.config import Config, load_config, without_searches
+from sase_ray.config import Config, load_config
 from sase_ray.execution.all_searches import Interrupted, Searches, started
-from sase_ray.execution.experiment import Setup
+from sase_ray.execution.experiment import Experiment, Problem
 from sase_ray.monitoring.observers import Monitors
 from sase_ray.results.folder import check_new_run
 from sase_ray.results.history import SearchOutcome
@@ -72,44 +72,44 @@ def measure_reliability(
             raise UserError(f"{what} must be at least 2 to tell signal from noise, got {count}")
     rng = random.Random(draw)
     drawn = [str(g) for g in SearchSpace.load(settings.space).sample_distinct(genotypes, rng)]
-    setup = study_setup(settings, drawn, seeds)
-    check_new_run(setup.config)
-    return run_study(setup, console)
+    experiment = study_of(settings, drawn, seeds)
+    check_new_run(experiment.config)
+    return run_study(experiment, console)
 
 
 def run_study(
-    setup: Setup, console: Console | None = None, interrupted: Interrupted | None = None
+    experiment: Experiment, console: Console | None = None, interrupted: Interrupted | None = None
 ) -> ReliabilityReport:
     """Run a study whose parts are checked, or what is left of an interrupted one.
 
     Raises:
         UserError: fewer than two genotypes came through with every seed.
     """
-    study = setup.strategies["grid"]
+    study = experiment.strategies["grid"]
     assert isinstance(study, ListedStudy)
     about = {"kind": "reliability", "genotypes": list(study.genotypes)}
-    monitors = Monitors.of(setup, console)
-    with started(setup, console, about, monitors, interrupted) as searches:
+    monitors = Monitors.of(experiment, console)
+    with started(experiment, console, about, monitors, interrupted) as searches:
         with monitors.display.shown():
             searches.run_all()
             if searches.failures:
                 raise UserError(next(iter(searches.failures.values())))
         # Within the run: what a kill or a full disk interrupts here is gone on with, too.
-        return _conclude(setup, searches)
+        return _conclude(experiment, searches)
 
 
-def _conclude(setup: Setup, searches: Searches) -> ReliabilityReport:
+def _conclude(experiment: Experiment, searches: Searches) -> ReliabilityReport:
     """Write the table and the figure of a study whose trainings have ended."""
     curves = pd.concat(
         [pd.DataFrame(o.history.evaluations).assign(seed=o.seed) for o in searches.outcomes]
     )
     table, left_out = reliability_table(curves)
-    table.insert(0, "protocol", protocol_key(setup.config))
-    table["networks"] = setup.config.proxy.seeds
-    table["host_samples"] = setup.task(0).job.samples_of_host
+    table.insert(0, "protocol", protocol_key(experiment.config))
+    table["networks"] = experiment.config.proxy.seeds
+    table["host_samples"] = experiment.task(0).job.samples_of_host
     table["host_seconds"] = np.mean([_host_seconds(outcome) for outcome in searches.outcomes])
     searches.folder.write_table("reliability", table.to_dict("records"), csv=True)
-    metric = setup.config.metric
+    metric = experiment.config.metric
     reading = read_table(table, left_out, metric)
     from sase_ray.figures.reliability import plot_reliability
 
@@ -124,13 +124,19 @@ def _host_seconds(outcome: SearchOutcome) -> float:
     return max(0.0, outcome.seconds - float(of_trials))
 
 
-def study_setup(config: Config, genotypes: Sequence[str], seeds: int) -> Setup:
-    """Return the setup in which every listed genotype is trained to the end with every seed."""
-    plain = without_searches(config, seeds)
-    setup = Setup.of(plain)
-    job = setup.task(0).job
-    budget = job.samples_of_host + len(genotypes) * job.samples_per_trial
-    study = plain.model_copy(update={"budget": budget})
-    return replace(
-        setup, config=study, strategies={"grid": ListedStudy(genotypes=tuple(genotypes))}
-    )
+def study_of(config: Config, genotypes: Sequence[str], seeds: int) -> Experiment:
+    """Return the experiment that trains every listed genotype to the end with every seed."""
+    problem = Problem.of(config)
+    job = problem.job(0)
+    study = {
+        "strategies": ["grid"],
+        "strategy_options": {},
+        "baselines": [],
+        "budget": job.samples_of_host + len(genotypes) * job.samples_per_trial,
+        "seeds": seeds,
+        "reliability": None,
+        "agreement": None,
+        "warm_start_from": None,
+    }
+    problem = replace(problem, config=config.model_copy(update=study))
+    return Experiment.on(problem, strategies={"grid": ListedStudy(genotypes=tuple(genotypes))})

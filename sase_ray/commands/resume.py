@@ -10,12 +10,12 @@ from pydantic import BaseModel, PositiveInt
 from rich.console import Console
 
 from sase_ray.commands.compare import Comparison, run_comparison
-from sase_ray.commands.reliability import ReliabilityReport, run_study, study_setup
+from sase_ray.commands.reliability import ReliabilityReport, run_study, study_of
 from sase_ray.commands.search import SearchReport, run_single_search
 from sase_ray.config import Config, load_config
 from sase_ray.console import say
 from sase_ray.execution.all_searches import Interrupted
-from sase_ray.execution.experiment import Setup
+from sase_ray.execution.experiment import Experiment
 from sase_ray.results.environment import PACKAGES, package_version
 from sase_ray.results.folder import RunFolder
 from search_spaces.errors import UserError
@@ -64,23 +64,23 @@ def resume(run: str | Path, *, console: Console | None = None, **resources: Any)
         say(console, f"the run was begun with {', '.join(changed)}: its results may differ now")
     try:
         if about.kind == "reliability":
-            setup = study_setup(config, about.genotypes, config.seeds)
+            experiment = study_of(config, about.genotypes, config.seeds)
         else:
-            setup = Setup.of(config)
+            experiment = Experiment.of(config)
     except UserError as error:
         if not any(path in str(error) for path in _relative_paths(config.model_dump())):
             raise
         raise UserError(f"{error} (relative to the folder that the run was begun in)") from None
-    if setup.search_data.splits != about.splits:
+    if experiment.search_data.splits != about.splits:
         raise UserError(
             f"the images of data set {config.dataset!r} are not those that the run was begun with"
         )
     interrupted = Interrupted(folder, about.trials_at_once)
     if about.kind == "reliability":
-        return run_study(setup, console, interrupted)
+        return run_study(experiment, console, interrupted)
     if about.kind == "search":
-        return run_single_search(setup, console, interrupted)
-    return run_comparison(setup, console, interrupted)
+        return run_single_search(experiment, console, interrupted)
+    return run_comparison(experiment, console, interrupted)
 
 
 def _read(

@@ -12,7 +12,7 @@ from rich.console import Console
 from sase_ray.analysis.search_verdict import early_stops, rank_confidence
 from sase_ray.config import Config, load_config
 from sase_ray.execution.all_searches import Interrupted, started
-from sase_ray.execution.experiment import Setup
+from sase_ray.execution.experiment import Experiment
 from sase_ray.monitoring.observers import Monitors
 from sase_ray.monitoring.tensorboard_summary import write_summaries
 from sase_ray.results.folder import check_new_run
@@ -66,22 +66,22 @@ def search(
     for name, given in settings.strategy_options.items():
         make_strategy(name, given)  # those of others are not used, but a misspelt name is a mistake
     options = {name: given for name, given in settings.strategy_options.items() if name == strategy}
-    setup = Setup.of(settings.model_copy(update={"strategy_options": options}))
-    check_new_run(setup.config)
-    return run_single_search(setup, console)
+    experiment = Experiment.of(settings.model_copy(update={"strategy_options": options}))
+    check_new_run(experiment.config)
+    return run_single_search(experiment, console)
 
 
 def run_single_search(
-    setup: Setup, console: Console | None = None, interrupted: Interrupted | None = None
+    experiment: Experiment, console: Console | None = None, interrupted: Interrupted | None = None
 ) -> SearchReport:
-    """Run the one search of a setup, or what is left of an interrupted one.
+    """Run the one search of a experiment, or what is left of an interrupted one.
 
     Raises:
         UserError: the search came to no result.
     """
-    monitors = Monitors.of(setup, console)
+    monitors = Monitors.of(experiment, console)
     with (
-        started(setup, console, {"kind": "search"}, monitors, interrupted) as searches,
+        started(experiment, console, {"kind": "search"}, monitors, interrupted) as searches,
         monitors.display.shown(),
     ):
         searches.run_all()
@@ -90,12 +90,12 @@ def run_single_search(
         write_summaries(searches.folder.path)
         outcome = searches.outcomes[0]
         reading = [
-            *early_stops(searches.outcomes, setup.config.budget),
+            *early_stops(searches.outcomes, experiment.config.budget),
             *rank_confidence(
                 outcome,
-                setup.space,
-                setup.reliability,
-                trains_genotypes=setup.strategies[outcome.strategy].trains_genotypes,
+                experiment.space,
+                experiment.reliability,
+                trains_genotypes=experiment.strategies[outcome.strategy].trains_genotypes,
             ),
             *searches.write_agreement(),
         ]

@@ -20,8 +20,8 @@ from rich.console import Console
 from sase_ray.analysis.proxy_reliability import protocol_of
 from sase_ray.cluster.connection import connected
 from sase_ray.cluster.slots import Slots
-from sase_ray.config import Config, load_config, without_searches
-from sase_ray.execution.experiment import Setup
+from sase_ray.config import Config, load_config
+from sase_ray.execution.experiment import Problem
 from sase_ray.execution.observer import Observer
 from sase_ray.execution.one_search import run_search, train_host_on
 from sase_ray.results.environment import PACKAGES, hardware, package_version
@@ -79,15 +79,15 @@ def tabulate(
     console = console or Console()
     deadline = time.monotonic() + 60 * minutes if minutes is not None else None
     settings = load_config(config, overrides)
-    setup = Setup.of(without_searches(settings))
-    space = setup.space
+    problem = Problem.of(settings)
+    space = problem.space
     if not 0 <= repeated <= space.size:
         raise UserError(f"space {space.name!r} has {space.size:,} genotypes, not {repeated:,}")
     sampled = [str(g) for g in space.sample_distinct(repeated, random.Random(0))]
     wanted = [(0, str(genotype)) for genotype in space]
     wanted += [(seed, genotype) for seed in range(1, seeds) for genotype in sampled]
     with connected(settings.resources) as slots:
-        sitting = _Sitting(path, setup, slots, console)
+        sitting = _Sitting(path, problem, slots, console)
         order = sorted(wanted, key=lambda key: (key[1] not in sampled, key[0]))
         missing = [key for key in order if key not in sitting.done]
         console.print(
@@ -122,17 +122,17 @@ class _Tabulating(ListedStudy):
         )
 
 
-def _about(setup: Setup) -> dict[str, Any]:
-    job = setup.task(0).job
+def _about(problem: Problem) -> dict[str, Any]:
+    job = problem.job(0)
     return {
-        "config": protocol_of(setup.config),
-        "space": describe_space(setup.space),
+        "config": protocol_of(problem.config),
+        "space": describe_space(problem.space),
         "samples_per_epoch": job.samples_per_epoch,
         "samples_of_host": job.samples_of_host,
         "images": {
             "train": len(job.data.train),
             "validation": len(job.data.validation),
-            "test": len(setup.final_data.test),
+            "test": len(problem.final_data.test),
         },
         "versions": {package: package_version(package) for package in PACKAGES},
         "hardware": hardware(),
@@ -152,12 +152,12 @@ class _Epochs(Observer):
 class _Sitting:
     """One sitting at a table: what is there, and what is being added."""
 
-    def __init__(self, path: Path, setup: Setup, slots: Slots, console: Console) -> None:
+    def __init__(self, path: Path, problem: Problem, slots: Slots, console: Console) -> None:
         self.path = path
-        self.setup = setup
+        self.problem = problem
         self.slots = slots
         self.console = console
-        self.about = _about(setup)
+        self.about = _about(problem)
         self.rows: list[dict[str, Any]] = []
         self.hosts: dict[str, Any] = {}
         self.trained_hosts: dict[int, WarmHost] = {}
@@ -181,19 +181,20 @@ class _Sitting:
 
     def train(self, seed: int, genotypes: list[str]) -> None:
         """Train genotypes with one seed, and write what came of it."""
-        task = self.setup.task(seed)
-        strategy = _Tabulating(genotypes=tuple(genotypes), test=self.setup.final_data.test)
+        job = self.problem.job(seed)
+        budget = job.samples_of_host + len(genotypes) * job.samples_per_trial
+        task = SearchTask(job, budget, self.problem.config.metric)
+        strategy = _Tabulating(genotypes=tuple(genotypes), test=self.problem.final_data.test)
         if strategy.wants_host(task):
             if seed not in self.trained_hosts:
                 train = train_host_on(self.slots.trial)
                 self.trained_hosts[seed] = ray.get(train.remote(task.job))
             task = task.with_host(self._known_host(seed, self.trained_hosts[seed]))
-        budget = task.job.samples_of_host + len(genotypes) * task.job.samples_per_trial
         storage = self.path.parent / f".{self.path.name}.tune"
         try:
             run_search(
                 strategy,
-                replace(task, budget=budget),
+                task,
                 storage=storage,
                 resources=self.slots.trial,
                 concurrency=self.slots.total,

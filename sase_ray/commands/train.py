@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from sase_ray.config import Config, load_config, without_searches
+from sase_ray.config import Config, load_config
 from sase_ray.console import say
-from sase_ray.execution.experiment import FIRST_FINAL_SEED, Setup
+from sase_ray.execution.experiment import FIRST_FINAL_SEED, Problem
 from search_spaces.baselines import baselines
 from search_spaces.errors import UserError
 from trainables.final.training import train_final
@@ -63,19 +63,19 @@ def train(
         UserError: the module does not fit, the file exists, or the training diverged.
     """
     console = console or Console()
-    setup = Setup.of(without_searches(load_config(config, overrides)))
+    problem = Problem.of(load_config(config, overrides))
     baseline = module in {row.name for row in baselines()}
     if not baseline:
-        module = str(setup.space.parse(module))
+        module = str(problem.space.parse(module))
     path = Path(output or f"{module}.pt")
     if path.exists():
         raise UserError(f"{path} exists: choose another --output, or remove it")
-    job = replace(setup.final_job(module, baseline=baseline, seed=seed), shown=())
+    job = replace(problem.final_job(module, baseline=baseline, seed=seed), shown=())
     digest = hashlib.sha256(repr(job).encode()).hexdigest()[:8]
     kept = Store(path.absolute().parent / f".{path.name}.{digest}.checkpoints")
     checkpoints = Checkpoints(kept, lambda note: say(console, note))
     say(console, f"training {module} for {job.protocol.epochs} epochs, weights to {path}")
-    result = train_final(job, setup.final_data, checkpoints)
+    result = train_final(job, problem.final_data, checkpoints)
     state = checkpoints.latest()
     if result["diverged"] or state is None:
         raise UserError(f"the training diverged: {result['reason']}")

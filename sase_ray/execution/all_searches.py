@@ -17,7 +17,7 @@ from rich.console import Console
 from sase_ray.cluster.connection import connected
 from sase_ray.cluster.slots import Slots
 from sase_ray.console import say
-from sase_ray.execution.experiment import Setup
+from sase_ray.execution.experiment import Experiment
 from sase_ray.execution.failures import check_storage, reason
 from sase_ray.execution.journal import Journal
 from sase_ray.execution.observer import Event, Observer, notify
@@ -52,7 +52,7 @@ class Interrupted:
 
 @contextmanager
 def started(
-    setup: Setup,
+    experiment: Experiment,
     console: Console | None,
     about: Mapping[str, Any],
     observers: Iterable[Observer] = (),
@@ -64,7 +64,7 @@ def started(
     everything that it needs to be resumed is kept.
 
     Args:
-        setup: What to search, and by which strategies.
+        experiment: What to search, and by which strategies.
         console: Where the place of the results is printed; standard output if None.
         about: What the run is, for the record: its `kind`, and what else it was called with.
         observers: Observers of the run, besides its journal and its tables.
@@ -84,12 +84,14 @@ def started(
             say(console, f"what has been done is kept; to go on: sase-ray resume {run}")
 
     try:
-        with connected(setup.config.resources, print_how_to_resume, setup.footprints) as slots:
+        with connected(
+            experiment.config.resources, print_how_to_resume, experiment.footprints
+        ) as slots:
             if about["kind"] == "compare":
-                slots.check_workers(setup.config.final.workers)
-            folder, concurrency = _run_folder(setup, slots, about, interrupted)
+                slots.check_workers(experiment.config.final.workers)
+            folder, concurrency = _run_folder(experiment, slots, about, interrupted)
             say(console, f"results in {folder.path}")
-            searches = Searches(setup, slots, folder, concurrency, [*observers])
+            searches = Searches(experiment, slots, folder, concurrency, [*observers])
             yield searches
         searches.folder.finish()
     except (KeyboardInterrupt, StorageError, RayError):
@@ -102,7 +104,7 @@ def started(
 
 
 def _run_folder(
-    setup: Setup, slots: Slots, about: Mapping[str, Any], interrupted: Interrupted | None
+    experiment: Experiment, slots: Slots, about: Mapping[str, Any], interrupted: Interrupted | None
 ) -> tuple[RunFolder, int]:
     """Return the locked folder of a run, and how many trials its searches run at once."""
     if interrupted is not None:
@@ -111,18 +113,18 @@ def _run_folder(
         shutil.rmtree(folder.tensorboard, ignore_errors=True)  # it is written again
         Store(folder.tune_storage).remove()
         return folder, interrupted.concurrency
-    concurrency = slots.share(len(setup.searches))
-    folder = RunFolder.create(setup.config)
+    concurrency = slots.share(len(experiment.searches))
+    folder = RunFolder.create(experiment.config)
     folder.lock()
     record = {
         **about,
-        "splits": setup.search_data.splits,
-        "final_splits": setup.final_data.splits,
-        "searches": [str(search) for search in setup.searches],
-        "final_seeds": {s: list(setup.final_seeds(s)) for s in range(setup.config.seeds)},
+        "splits": experiment.search_data.splits,
+        "final_splits": experiment.final_data.splits,
+        "searches": [str(search) for search in experiment.searches],
+        "final_seeds": {s: list(experiment.final_seeds(s)) for s in range(experiment.config.seeds)},
         "trials_at_once": concurrency,
     }
-    folder.begin(setup.config, record)
+    folder.begin(experiment.config, record)
     return folder, concurrency
 
 
@@ -131,7 +133,7 @@ class Searches:
     """The searches of one run under way.
 
     Attributes:
-        setup: What to search, and by which strategies.
+        experiment: What to search, and by which strategies.
         slots: How the cluster is shared.
         folder: Where the tables are written.
         concurrency: Trials that each search runs at once.
@@ -140,7 +142,7 @@ class Searches:
         failures: Reason of each failure, by the search or final training that failed.
     """
 
-    setup: Setup
+    experiment: Experiment
     slots: Slots
     folder: RunFolder
     concurrency: int
@@ -149,8 +151,8 @@ class Searches:
     failures: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        setup = self.setup
-        self._tasks = {seed: setup.task(seed) for seed in range(setup.config.seeds)}
+        experiment = self.experiment
+        self._tasks = {seed: experiment.task(seed) for seed in range(experiment.config.seeds)}
         self._references = {seed: ray.put(task) for seed, task in self._tasks.items()}
         self._hosts: dict[int, Any] = {}
         self._restarts: dict[SearchId, int] = {}
@@ -159,7 +161,7 @@ class Searches:
         # With the driver: what it is notified of must not be lost with another node.
         self._events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         self.journal = Journal(self.folder.state)
-        tables = ResultTables(self.folder, setup.space, self.families, setup.searches)
+        tables = ResultTables(self.folder, experiment.space, self.families, experiment.searches)
         self.observers[:0] = [self.journal, tables]
         self.notify("run_began", self.folder.path)
 
@@ -170,7 +172,7 @@ class Searches:
     @property
     def families(self) -> dict[str, str]:
         """Each strategy's family."""
-        return {name: strategy.family for name, strategy in self.setup.strategies.items()}
+        return {name: strategy.family for name, strategy in self.experiment.strategies.items()}
 
     def run_all(self) -> None:
         """Run every strategy with every seed.
@@ -179,7 +181,7 @@ class Searches:
             StorageError: What is seen cannot be kept.
         """
         # A search inside one supernet cannot be spread over trials, so it begins first.
-        order = sorted(self.setup.strategies.values(), key=lambda s: not s.trains_supernet)
+        order = sorted(self.experiment.strategies.values(), key=lambda s: not s.trains_supernet)
         waiting = [(strategy, seed) for seed in self._tasks for strategy in order]
         running: dict[Any, tuple[Strategy, int]] = {}
         try:
@@ -205,12 +207,12 @@ class Searches:
         finally:
             self.journal.flush()
         self.notify("tick", True)
-        searches = self.setup.searches
+        searches = self.experiment.searches
         self.outcomes.sort(key=lambda o: searches.index(SearchId.of(o.strategy, o.seed)))
 
     def write_agreement(self) -> list[str]:
         """Write how well one-shot searches rank, if the ground truth is known; return sentences."""
-        truth = self.setup.truth
+        truth = self.experiment.truth
         if truth is None:
             return []
         rows = list(truth.rows(self.outcomes))
@@ -227,7 +229,7 @@ class Searches:
             self._hosts[seed] = train.remote(self._tasks[seed].job, kept)
         self.journal.flush()
         past = self.journal.past(search)
-        minutes = self.setup.config.resources.minutes_per_trial
+        minutes = self.experiment.config.resources.minutes_per_trial
         seconds = None if minutes is None else 60 * minutes
         memory = Memory(self.journal.trials(search), past.results, past.failures, seconds=seconds)
         settings = {
@@ -240,7 +242,7 @@ class Searches:
         actor: Any = ray.remote(num_cpus=0)(SearchProcess).remote()
         self._actors[search] = actor
         host = self._hosts[seed] if wants_host else None
-        task, warm = self._references[seed], self.setup.warm_start(strategy, seed)
+        task, warm = self._references[seed], self.experiment.warm_start(strategy, seed)
         return actor.run.remote(strategy, task, warm, host, self._events, settings)
 
     def _take_events(self) -> list[Event]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
+from typing import Any
 
 import pandas as pd
 import torch
@@ -50,51 +52,30 @@ SAMPLED = 3
 
 
 @dataclass(frozen=True)
-class Setup:
-    """The parts of a comparison, checked against each other.
+class Problem:
+    """What is searched: space, host, data, task and protocols, checked against each other.
 
     Attributes:
-        config: what it was made from.
-        space: the search space, its operations loaded.
-        network: the host.
-        strategies: by name, in the order asked for.
-        search_data: what searches may read.
-        final_data: what the final protocol reads.
-        reliability: the row of the proxy protocol's reliability, if it has been measured.
-        earlier: the run that strategies start from, if one is named.
-        truth: genotypes that one-shot searches are asked about, if a table is named.
+        config: Configuration that it was made from, which holds the task and the protocols.
+        space: Search space, its operations loaded.
+        network: Host network.
+        search_data: Data that searches may read.
+        final_data: Data that the final protocol reads.
     """
 
     config: Config
     space: SearchSpace
     network: NetworkSpec
-    strategies: dict[str, Strategy]
     search_data: SearchData
     final_data: FinalData
-    reliability: pd.Series | None = None
-    earlier: Run | None = None
-    truth: Truth | None = None
 
     @classmethod
-    def of(cls, config: Config) -> Setup:
+    def of(cls, config: Config) -> Problem:
         """Build and check all parts.
 
         Raises:
-            UserError: anything that is asked for does not exist or does not fit.
+            UserError: Anything that is asked for does not exist or does not fit.
         """
-        unused = [name for name in config.strategy_options if name not in config.strategies]
-        if unused:
-            raise unknown_name("strategy in strategy_options", unused[0], config.strategies)
-        for names, what in ((config.strategies, "strategy"), (config.baselines, "baseline")):
-            doubled = [name for name in names if names.count(name) > 1]
-            if doubled:
-                raise UserError(f"{what} {doubled[0]!r} is named twice")
-        strategies = {
-            name: make_strategy(name, config.strategy_options.get(name))
-            for name in config.strategies
-        }
-        for name in config.baselines:
-            baseline_attention(name)
         space = SearchSpace.load(config.space)
         load_operations(space)
         check_task(config.dataset, config.task)
@@ -143,22 +124,101 @@ class Setup:
         search_view, final_view = config.make_task().prepare(
             search_view, final_view, network.with_module
         )
-        setup = cls(
-            config,
-            space,
-            network,
-            strategies,
-            search_view,
-            final_view,
-            measured_reliability(config),
-            load_run(config.warm_start_from) if config.warm_start_from else None,
-            Truth.of(config, space),
+        return cls(config, space, network, search_view, final_view)
+
+    @cached_property
+    def threads(self) -> int:
+        """CPU threads of one trial."""
+        return max(1, int(self.config.resources.cpus_per_trial))
+
+    def job(self, seed: int) -> SearchJob:
+        """Return what a search with a seed trains."""
+        return SearchJob(
+            self.network,
+            self.space,
+            self.search_data,
+            self.config.proxy,
+            seed,
+            self.threads,
+            task=self.config.make_task(),
+        )
+
+    def final_job(self, module: str, *, baseline: bool, seed: int) -> FinalJob:
+        """Return the final training of a module with one seed."""
+        shows = seed == FIRST_FINAL_SEED and (not baseline or module in SHOWN_BASELINES)
+        return FinalJob(
+            self.network,
+            self.space,
+            module,
+            baseline,
+            self.config.final,
+            seed,
+            self.threads,
+            self.shown_images if shows else (),
+            self.config.make_task(),
+        )
+
+    @cached_property
+    def shown_images(self) -> tuple[int, ...]:
+        """Test images of which Grad-CAM is shown, the same for all modules."""
+        count, seed = self.config.final.gradcam_images, self.config.data.split_seed
+        return chosen_images(self.final_data.test.labels, count, seed)
+
+
+@dataclass(frozen=True)
+class Experiment(Problem):
+    """A problem, and the strategies that are compared on it at one budget with several seeds.
+
+    Attributes:
+        strategies: Strategies by label, in the order asked for.
+        reliability: Row of the proxy protocol's reliability, if it has been measured.
+        earlier: Run that strategies start from, if one is named.
+        truth: Genotypes that one-shot searches are asked about, if a table is named.
+    """
+
+    strategies: Mapping[str, Strategy] = field(default_factory=dict)
+    reliability: pd.Series | None = None
+    earlier: Run | None = None
+    truth: Truth | None = None
+
+    @classmethod
+    def of(cls, config: Config) -> Experiment:
+        """Build and check all parts.
+
+        Raises:
+            UserError: Anything that is asked for does not exist or does not fit.
+        """
+        unused = [name for name in config.strategy_options if name not in config.strategies]
+        if unused:
+            raise unknown_name("strategy in strategy_options", unused[0], config.strategies)
+        for names, what in ((config.strategies, "strategy"), (config.baselines, "baseline")):
+            doubled = [name for name in names if names.count(name) > 1]
+            if doubled:
+                raise UserError(f"{what} {doubled[0]!r} is named twice")
+        strategies = {
+            name: make_strategy(name, config.strategy_options.get(name))
+            for name in config.strategies
+        }
+        for name in config.baselines:
+            baseline_attention(name)
+        problem = Problem.of(config)
+        experiment = cls.on(
+            problem,
+            strategies=strategies,
+            reliability=measured_reliability(config),
+            earlier=load_run(config.warm_start_from) if config.warm_start_from else None,
+            truth=Truth.of(config, problem.space),
         )
         for strategy in strategies.values():
             for seed in range(config.seeds) if strategy.starts_from else (0,):
-                warm = setup.warm_start(strategy, seed)
-                strategy.check(replace(setup.task(seed), warm=warm))
-        return setup
+                warm = experiment.warm_start(strategy, seed)
+                strategy.check(replace(experiment.task(seed), warm=warm))
+        return experiment
+
+    @classmethod
+    def on(cls, problem: Problem, **parts: Any) -> Experiment:
+        """Return the experiment on a problem with the given further attributes, unchecked."""
+        return cls(**{f.name: getattr(problem, f.name) for f in fields(Problem)} | parts)
 
     @cached_property
     def searches(self) -> tuple[SearchId, ...]:
@@ -166,25 +226,11 @@ class Setup:
         seeds = range(self.config.seeds)
         return tuple(s.search_id(seed) for seed in seeds for s in self.strategies.values())
 
-    @cached_property
-    def threads(self) -> int:
-        """CPU threads of one trial."""
-        return max(1, int(self.config.resources.cpus_per_trial))
-
     def task(self, seed: int) -> SearchTask:
         """Return the search that every strategy gets with this seed."""
-        config = self.config
-        job = SearchJob(
-            self.network,
-            self.space,
-            self.search_data,
-            config.proxy,
-            seed,
-            self.threads,
-            judged=self.truth.genotypes if self.truth else (),
-            task=config.make_task(),
-        )
-        return SearchTask(job, config.budget, config.metric)
+        judged = self.truth.genotypes if self.truth else ()
+        job = replace(self.job(seed), judged=judged)
+        return SearchTask(job, self.config.budget, self.config.metric)
 
     def warm_start(self, strategy: Strategy, seed: int) -> WarmStart:
         """Return what a strategy starts from: the search of the same seed in the earlier run.
@@ -210,27 +256,6 @@ class Setup:
             raise UserError(f"{of_run} searched another space: {error}") from None
         samples, seconds = search["samples"].iloc[0], search["seconds"].iloc[0]
         return WarmStart(genotypes, int(samples), float(seconds))
-
-    def final_job(self, module: str, *, baseline: bool, seed: int) -> FinalJob:
-        """Return the final training of a module with one seed."""
-        shows = seed == FIRST_FINAL_SEED and (not baseline or module in SHOWN_BASELINES)
-        return FinalJob(
-            self.network,
-            self.space,
-            module,
-            baseline,
-            self.config.final,
-            seed,
-            self.threads,
-            self.shown_images if shows else (),
-            self.config.make_task(),
-        )
-
-    @cached_property
-    def shown_images(self) -> tuple[int, ...]:
-        """Test images of which Grad-CAM is shown, the same for all modules."""
-        count, seed = self.config.final.gradcam_images, self.config.data.split_seed
-        return chosen_images(self.final_data.test.labels, count, seed)
 
     def final_seeds(self, replicate: int) -> range:
         """Return the seeds of the final trainings that belong to one search seed.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from sase_ray.execution.experiment import Setup
+from sase_ray.execution.experiment import Experiment
 from sase_ray.execution.observer import Observer
 from sase_ray.monitoring.tensorboard_live import TensorBoardLogs
 from sase_ray.monitoring.terminal import Display
@@ -26,25 +26,27 @@ class Monitors:
     logs: TensorBoardLogs
 
     @classmethod
-    def of(cls, setup: Setup, console: Console | None = None, *, finals: bool = False) -> Monitors:
+    def of(
+        cls, experiment: Experiment, console: Console | None = None, *, finals: bool = False
+    ) -> Monitors:
         """Return the monitors of a run.
 
         Args:
-            setup: The run.
+            experiment: The run.
             console: Where progress is shown; standard output if None.
             finals: Whether final trainings follow the searches.
         """
-        config = setup.config
+        config = experiment.config
         modules = len(config.strategies) + len(config.baselines)
         display = Display(
             console or Console(),
-            setup.searches,
+            experiment.searches,
             config.budget,
             config.metric,
             finals=modules * config.seeds * config.final.seeds if finals else 0,
-            final_samples=config.final.epochs * len(setup.final_data.train),
+            final_samples=config.final.epochs * len(experiment.final_data.train),
         )
-        return cls(display, TensorBoardLogs(setup.space, display.progress))
+        return cls(display, TensorBoardLogs(experiment.space, display.progress))
 
     def __iter__(self) -> Iterator[Observer]:
         yield from (self.display, self.logs)

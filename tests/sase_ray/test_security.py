@@ -17,7 +17,7 @@ import yaml
 
 from sase_ray.commands.compare_on_table import compare_on_table
 from sase_ray.config import Config, load_config
-from sase_ray.execution.experiment import Setup
+from sase_ray.execution.experiment import Experiment
 from sase_ray.results.folder import RunFolder
 from sase_ray.strategies.catalogue import strategies
 from sase_ray.tabular_benchmark.benchmark import TabularBenchmark
@@ -46,7 +46,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
         load_state(tmp_path)
     options = {"weights": str(tmp_path / "state.pt")}
     with pytest.raises(UserError, match="no file of a state dict"):
-        Setup.of(load_config(overrides={"backbone": {"name": "resnet18", "options": options}}))
+        Experiment.of(load_config(overrides={"backbone": {"name": "resnet18", "options": options}}))
     assert not reached.exists()
 
 
@@ -63,7 +63,7 @@ def test_a_configuration_of_another_runs_no_code_when_it_is_read(tmp_path):
     assert SearchSpace.load(recorded.space).operation_files
     # Only who begins a run with it runs the operations that it names.
     with pytest.raises(UserError, match="ran"):
-        Setup.of(load_config(path))
+        Experiment.of(load_config(path))
 
 
 def test_a_table_whose_space_names_operations_of_its_own_runs_none(made_up_table, tmp_path):

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from sase_ray.analysis.proxy_reliability import measured_reliability, protocol_key
 from sase_ray.config import Config, load_config
-from sase_ray.execution.experiment import Setup
+from sase_ray.execution.experiment import Experiment
 from sase_ray.protocols import presets
 from sase_ray.tabular_benchmark.benchmark import TabularBenchmark
 from sase_ray.tabular_benchmark.file_format import SCHEMA
@@ -411,7 +411,7 @@ PARTS = {
 def test_the_parts_of_any_configuration(changes, tmp_path, monkeypatch):
     monkeypatch.delenv("SASE_DATA", raising=False)
     with value_or_sentence():
-        Setup.of(load_config({**SMALL, **changes}))
+        Experiment.of(load_config({**SMALL, **changes}))
 
 
 @pytest.mark.parametrize("dataset", ["imagefolder", "cluttered_fashion_mnist", "cifar10"])
@@ -422,7 +422,7 @@ def test_options_of_a_data_set_of_any_type(dataset, value, tmp_path):
         if option == "download" and value is True:
             continue
         with a_sentence():
-            Setup.of(load_config(SMALL, {"dataset": dataset, "data": data}))
+            Experiment.of(load_config(SMALL, {"dataset": dataset, "data": data}))
 
 
 # Tables

@@ -17,7 +17,7 @@ import yaml
 
 from sase_ray import compare, load_config, search
 from sase_ray.commands.compare import compare as compare_in_full
-from sase_ray.execution.experiment import Setup
+from sase_ray.execution.experiment import Experiment
 from search_spaces.errors import UserError
 from search_spaces.genotype import EDGES
 from tests.patience import PATIENCE, wait_until
@@ -113,7 +113,7 @@ def test_the_table_says_what_the_final_trainings_say(done):
 
 
 def test_final_accuracy_is_that_of_an_independent_training(done):
-    setup = Setup.of(load_config(done.folder / "config.yaml"))
+    setup = Experiment.of(load_config(done.folder / "config.yaml"))
     threads = torch.get_num_threads()
     try:
         final = tables(done.folder)["final"]
@@ -137,7 +137,7 @@ def test_the_modules_are_shown_on_the_same_test_images(done):
     assert list(shown["module"].unique()) == ["random", "asha", "darts", "none", "se"]
     assert (shown["seed"] == 0).all()
     answers = tables(done.folder)["searches"].query("seed == 0").set_index("strategy")["genotype"]
-    test = Setup.of(load_config(done.folder / "config.yaml")).final_data.test
+    test = Experiment.of(load_config(done.folder / "config.yaml")).final_data.test
     for name, rows in shown.groupby("module"):
         assert set(rows["genotype"].dropna()) == ({answers[name]} if name in answers else set())
         assert rows["label"].nunique() == len(rows) == 4

@@ -19,7 +19,7 @@ from sase_ray.analysis.reliability_table import read_table, reliability_table
 from sase_ray.commands.reliability import measure_reliability
 from sase_ray.commands.tabulate import tabulate
 from sase_ray.config import load_config
-from sase_ray.execution.experiment import Setup
+from sase_ray.execution.experiment import Experiment
 from sase_ray.tabular_benchmark.benchmark import TabularBenchmark
 from search_spaces.errors import UserError
 from tests.patience import PATIENCE, wait_until
@@ -145,7 +145,7 @@ def test_random_genotypes_are_trained_with_every_seed(tiny, ray_cluster, tmp_pat
         assert copy.read_bytes() == (report.folder / name).read_bytes()
     # Each search trained with its own seed, not with that of the search beside it.
     curves = pd.read_parquet(report.folder / "curves.parquet")
-    setup = Setup.of(load_config(tiny | {"proxy": proxy}))
+    setup = Experiment.of(load_config(tiny | {"proxy": proxy}))
     for seed in (0, 1):
         job = setup.task(seed).job
         job = replace(job, host=train_host(job))

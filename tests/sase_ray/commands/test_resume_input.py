@@ -7,7 +7,7 @@ import yaml
 
 from sase_ray.commands.resume import resume
 from sase_ray.config import load_config
-from sase_ray.execution.experiment import Setup
+from sase_ray.execution.experiment import Experiment
 from search_spaces.errors import UserError
 from trainables.persistence.store import Store
 
@@ -16,7 +16,7 @@ from trainables.persistence.store import Store
 def recorded(tiny):
     """What a run writes into its config.yaml."""
     config = load_config(tiny)
-    splits = Setup.of(config).search_data.splits
+    splits = Experiment.of(config).search_data.splits
     return {
         "config": config.model_dump(mode="json"),
         "run": {"kind": "compare", "splits": splits, "trials_at_once": 1},

@@ -8,7 +8,7 @@ import torch
 from sase_ray.commands import train as training
 from sase_ray.commands.train import train
 from sase_ray.config import load_config
-from sase_ray.execution.experiment import Setup
+from sase_ray.execution.experiment import Experiment
 from search_spaces.errors import UserError
 from trainables.final import training as final
 from trainables.one_shot.latency_table import LatencyTable
@@ -25,7 +25,7 @@ def settings(tiny):
 def test_the_weights_that_are_kept_are_those_that_were_judged(settings, tmp_path):
     path = tmp_path / "network.pt"
     trained = train(GENOTYPE, settings, output=path)
-    setup = Setup.of(load_config(settings))
+    setup = Experiment.of(load_config(settings))
     network = setup.network.with_genotype(GENOTYPE)
     network.load_state_dict(torch.load(path, weights_only=True))
     data = setup.final_data
@@ -70,7 +70,7 @@ def test_what_only_searches_need_is_not_asked_for(settings, tmp_path):
         "reliability": "nowhere",
     }
     with pytest.raises(UserError):
-        Setup.of(load_config(settings | one_shot))
+        Experiment.of(load_config(settings | one_shot))
     assert train(GENOTYPE, settings | one_shot, output=tmp_path / "network.pt").path.exists()
 
 

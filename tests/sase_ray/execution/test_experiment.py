@@ -7,12 +7,12 @@ import torch
 
 from sase_ray.commands.search import search
 from sase_ray.config import load_config
-from sase_ray.execution.experiment import Setup
+from sase_ray.execution.experiment import Experiment
 from search_spaces.errors import UserError
 
 
 def build(**overrides):
-    return Setup.of(load_config(overrides=overrides))
+    return Experiment.of(load_config(overrides=overrides))
 
 
 @pytest.mark.parametrize(

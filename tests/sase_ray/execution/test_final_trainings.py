@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from sase_ray import compare, load_config
-from sase_ray.execution.experiment import Setup
+from sase_ray.execution.experiment import Experiment
 from search_spaces.errors import UserError
 from trainables.final.training import train_final
 
@@ -37,7 +37,7 @@ def test_a_comparison_with_two_workers_says_what_one_worker_would(short):
     assert {p.name for p in done.folder.iterdir() if p.suffix not in {".parquet", ".csv"}} == {
         "config.yaml", "tensorboard",
     }  # fmt: skip
-    setup = Setup.of(load_config(overrides=short))
+    setup = Experiment.of(load_config(overrides=short))
     threads = torch.get_num_threads()
     try:
         for row in final.to_dict("records"):

@@ -10,7 +10,7 @@ import yaml
 
 from sase_ray import compare
 from sase_ray.config import load_config
-from sase_ray.execution.experiment import Setup
+from sase_ray.execution.experiment import Experiment
 from sase_ray.strategies import WarmStart
 from sase_ray.strategies.catalogue import make_strategy
 from search_spaces.errors import UserError
@@ -40,7 +40,7 @@ def earlier(tmp_path):
 
 def setup_of(tiny, earlier, **overrides):
     given = {"strategies": ["tpe+rsws"], "budget": 2000, "warm_start_from": str(earlier)}
-    return Setup.of(load_config(None, tiny | given | overrides))
+    return Experiment.of(load_config(None, tiny | given | overrides))
 
 
 def test_the_first_trials_are_the_best_of_the_other_search_and_its_cost_counts(tiny, earlier):
