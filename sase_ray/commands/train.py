@@ -82,5 +82,5 @@ def train(
     write_whole(path, lambda partial: torch.save(state["model"], partial))
     kept.remove()
     return Trained(
-        path, result[setup.config.make_task().final], result["test_loss"], result["train_seconds"]
+        path, result[problem.config.make_task().final], result["test_loss"], result["train_seconds"]
     )
