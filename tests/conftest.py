@@ -16,6 +16,15 @@ import yaml
 
 # A token is for clusters that others can reach; this one is our own.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+# Ray's own limits, which a machine with much else to do misses: a process that starts, an answer
+# to "are you alive", and memory, of which Ray kills workers when other programs take it.
+os.environ |= {
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_raylet_start_wait_time_s": "600",
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "600",
+    "RAY_health_check_timeout_ms": "60000",
+    "RAY_memory_monitor_refresh_ms": "0",
+}
 
 from sase_ray.strategies.registry import STRATEGIES
 from search_spaces.backbones.registry import BACKBONES

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from sase_ray import compare
 from sase_ray.results.folder import RunFolder
 from search_spaces.errors import UserError
 from tests.patience import PATIENCE, wait_until
@@ -36,7 +37,7 @@ def settings(tiny):
         "budget": 3000,
         "seeds": 1,
         "baselines": [],
-        "resources": {"trials_at_once": 1},
+        "resources": {"trials_at_once": 1, "gpus_per_trial": 0, "gpus_per_supernet": 0},
     }
 
 
@@ -106,9 +107,9 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny_settings, tmp_path_factory):
+def undisturbed(tiny_settings, tmp_path_factory, ray_cluster):
     runs = Runs(tmp_path_factory.mktemp("undisturbed"), settings(tiny_settings))
-    runs.end(runs.compare())
+    compare(runs.config, run="run")
     assert not (runs.run / "state").exists(), "nothing but results is left"
     assert not list(runs.run.glob(".*"))
     return runs.tables()
