@@ -137,16 +137,23 @@ def ray_cluster() -> Iterator[None]:
     }
     os.environ.update(quiet)
     started_here = not ray.is_initialized()
-    if started_here:
-        ray.init(
-            address="local",  # whatever else runs on this machine
-            num_cpus=2,
-            num_gpus=1,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env={"env_vars": quiet},
-        )
+    tries = 3  # Ray waits no longer than 30 s for a cluster to start
+    while started_here and not ray.is_initialized():
+        try:
+            ray.init(
+                address="local",  # whatever else runs on this machine
+                num_cpus=2,
+                num_gpus=1,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"env_vars": quiet},
+            )
+        except Exception as error:  # Ray has none of its own for this
+            tries -= 1
+            if not tries or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
     yield
     if started_here:
         ray.shutdown()

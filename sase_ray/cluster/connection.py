@@ -23,6 +23,9 @@ WATCH_SECONDS = 2.0
 LOST_SECONDS = 10.0
 """A head that has not answered for so long is gone."""
 
+MAX_STARTS = 6
+"""Number of times that a cluster of our own is started before a machine is called too busy."""
+
 QUIET = {
     # Tune would print a table of its own, and warn of snapshots that cost milliseconds here.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -116,14 +119,16 @@ def _connect(address: str | None) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
-        try:
-            _init(address)
-        except Exception as error:
-            # A busy machine may take longer to start a cluster than the 30 s that Ray waits.
-            if address != "local" or "timed out during startup" not in str(error):
-                raise
-            ray.shutdown()
-            _init(address)
+        for tries_left in reversed(range(MAX_STARTS)):
+            try:
+                _init(address)
+                break
+            except Exception as error:
+                # A busy machine may take longer to start a cluster than the 30 s that Ray waits.
+                slow = "timed out during startup" in str(error)
+                if address != "local" or not slow or not tries_left:
+                    raise
+                ray.shutdown()
     # Ray has no exception of its own for a cluster that does not come up.
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -64,13 +64,15 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def _comes_up(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Wait until a process listens (True) or ends (False)."""
 
+    def listens() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
 
-def _check_alive(process: subprocess.Popen[Any]) -> None:
-    assert process.poll() is None, f"it ended with code {process.returncode}"
+    wait_until(lambda: process.poll() is not None or listens())
+    return process.poll() is None
 
 
 def _free_ports(count: int) -> list[int]:
@@ -100,20 +102,25 @@ def head() -> Iterator[tuple[str, dict[str, str]]]:
     gcs, dashboard, agent, agent_grpc, metrics, client = _free_ports(6)
     # Ray's sockets need a short path.
     folder = Path("/tmp") / f"sase-head-{secrets.token_hex(3)}"
-    started = subprocess.Popen(
-        [
+
+    def start() -> subprocess.Popen[bytes]:
+        arguments = [
             *[str(installed / "ray"), "start", "--head", "--block"],
             *[f"--port={gcs}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"],
             *[f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"],
             *[f"--dashboard-agent-grpc-port={agent_grpc}", f"--metrics-export-port={metrics}"],
             *["--num-cpus=2", f"--temp-dir={folder}", "--disable-usage-stats"],
-        ],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+        ]
+        quiet: Mapping[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen(arguments, env=environment, **quiet)
+
+    started = start()
     try:
-        wait_until(lambda: _answers(dashboard), lambda: _check_alive(started))
+        for tries_left in (2, 1, 0):  # Ray waits no longer than 30 s for a head to start
+            if _comes_up(started, dashboard):
+                break
+            assert tries_left, f"the head ended with code {started.returncode}"
+            started = start()
         yield f"http://127.0.0.1:{dashboard}", environment
     finally:
         started.terminate()

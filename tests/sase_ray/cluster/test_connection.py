@@ -284,17 +284,22 @@ def test_ray_job_submit_runs_a_comparison_on_the_cluster(head, tiny, tmp_path):
 
 def test_a_cluster_of_our_own_that_is_slow_to_start_gets_another_chance(monkeypatch):
     slow = Exception("The current node timed out during startup. This could happen because")
-    tries = []
+    tries, needed = [], 3
 
     def init(address):
         tries.append(address)
-        if len(tries) < 2:
+        if len(tries) < needed:
             raise slow
 
     monkeypatch.setattr(connection, "_init", init)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     connection._connect(None)
-    assert tries == ["local", "local"]
+    assert tries == ["local"] * 3
+    tries.clear()
+    needed = 99
+    with pytest.raises(UserError, match=r"no Ray cluster at 'local': .*timed out during startup"):
+        connection._connect(None)
+    assert tries == ["local"] * connection.MAX_STARTS
     tries.clear()
     monkeypatch.setattr(connection, "_check_reachable", lambda address: None)
     with pytest.raises(UserError, match=r"no Ray cluster at .*timed out during startup"):
