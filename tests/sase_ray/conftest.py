@@ -64,14 +64,14 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-def _comes_up(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Wait until a process listens (True) or ends (False)."""
+def _comes_up(process: subprocess.Popen[bytes], *ports: int) -> bool:
+    """Wait until a process listens on all ports (True) or ends (False)."""
 
-    def listens() -> bool:
+    def listens(port: int) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
-    wait_until(lambda: process.poll() is not None or listens())
+    wait_until(lambda: process.poll() is not None or all(map(listens, ports)))
     return process.poll() is None
 
 
@@ -117,7 +117,7 @@ def head() -> Iterator[tuple[str, dict[str, str]]]:
     started = start()
     try:
         for tries_left in (2, 1, 0):  # Ray waits no longer than 30 s for a head to start
-            if _comes_up(started, dashboard):
+            if _comes_up(started, dashboard, agent):  # the agent runs the jobs
                 break
             assert tries_left, f"the head ended with code {started.returncode}"
             started = start()
