@@ -20,7 +20,6 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 # to "are you alive", and memory, of which Ray kills workers when other programs take it.
 os.environ |= {
     "RAY_worker_register_timeout_seconds": "600",
-    "RAY_raylet_start_wait_time_s": "600",
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "600",
     "RAY_health_check_timeout_ms": "60000",
     "RAY_memory_monitor_refresh_ms": "0",
