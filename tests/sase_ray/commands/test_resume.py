@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from sase_ray import compare
 from sase_ray.results.folder import RunFolder
 from search_spaces.errors import UserError
 from tests.patience import PATIENCE, wait_until
@@ -37,7 +36,7 @@ def settings(tiny):
         "budget": 3000,
         "seeds": 1,
         "baselines": [],
-        "resources": {"trials_at_once": 1, "gpus_per_trial": 0, "gpus_per_supernet": 0},
+        "resources": {"trials_at_once": 1},
     }
 
 
@@ -107,9 +106,9 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny_settings, tmp_path_factory, ray_cluster):
+def undisturbed(tiny_settings, tmp_path_factory):
     runs = Runs(tmp_path_factory.mktemp("undisturbed"), settings(tiny_settings))
-    compare(runs.config, run="run")
+    runs.end(runs.compare())
     assert not (runs.run / "state").exists(), "nothing but results is left"
     assert not list(runs.run.glob(".*"))
     return runs.tables()
