@@ -100,7 +100,7 @@ def search_step(
     )
     algorithm.start(supernet, trainer, torch.Generator().manual_seed(0))
     # In the middle of the search: where a schedule says how much is done, it is half of it.
-    algorithm.begin_epoch(0.5)
+    algorithm.begin_step(0.5)
 
     def run() -> None:
         algorithm.architecture_step((images, labels), (images, labels))

@@ -41,6 +41,7 @@ def rank_confidence(
     alpha = _alpha_of_answer(outcome)
     if alpha:
         yield from _of_alpha(outcome.genotype, alpha, space)
+        yield from _of_travel(outcome)
     if "loss" not in outcome.score:
         return
     if len(outcome.ranking) < 2:
@@ -106,6 +107,16 @@ def _of_trials(outcome: SearchOutcome, measured: pd.Series | None) -> Iterator[s
         f"noise of {noise:.4f}, so that two equal genotypes would differ by as much in "
         f"{luck:.0%} of all cases."
     )
+
+
+def _of_travel(outcome: SearchOutcome) -> Iterator[str]:
+    travel, largest = outcome.last("travel"), outcome.last("travel_max")
+    entropy = outcome.last("entropy")
+    if math.isfinite(travel) and math.isfinite(entropy):
+        yield (
+            f"Architecture parameters have moved by {travel:.2g} in the mean and {largest:.2g} at "
+            f"most; the entropy of the probabilities is {entropy:.2f} (1 is uniform)."
+        )
 
 
 def _of_alpha(

@@ -171,6 +171,11 @@ class SearchOutcome:
     samples: int
     seconds: float
 
+    def last(self, key: str) -> float:
+        """Return the last value that was reported under a key; NaN where none was."""
+        rows = reversed(self.history.evaluations)
+        return float(next((row[key] for row in rows if key in row), float("nan")))
+
     @property
     def peak_memory_mib(self) -> float:
         """The most memory that a trial took, in MiB; not a number where none told."""

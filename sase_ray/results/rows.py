@@ -27,6 +27,7 @@ def search_rows(outcomes: Iterable[SearchOutcome]) -> list[Row]:
             "trials": len(outcome.history.trials()),
             "peak_memory_mib": outcome.peak_memory_mib,
         }
+        | {key: outcome.last(key) for key in ("entropy", "travel", "travel_max")}
         for outcome in outcomes
     ]
 

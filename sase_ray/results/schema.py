@@ -108,6 +108,11 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
         "seconds": Column("number", "device-seconds that it has held"),
         "trials": Column("count", "that it has begun"),
         "peak_memory_mib": _MEMORY,
+        "entropy": _maybe("number", "of alpha at the end, mean over edges, 1 is uniform; one-shot"),
+        "travel": _maybe(
+            "number", "mean distance of architecture parameters from their start; one-shot"
+        ),
+        "travel_max": _maybe("number", "the largest of these distances; one-shot"),
     },
     "trials": {
         "strategy": _STRATEGY,
@@ -137,6 +142,8 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
             "number",
             "val_loss of the genotype with the supernet's weights less the supernet's; one-shot",
         ),
+        "travel": _maybe("number", "of architecture parameters by then, as in searches"),
+        "travel_max": _maybe("number", "the largest by then"),
     },
     "alpha": {
         "strategy": _STRATEGY,

@@ -14,9 +14,16 @@ from search_spaces.genotype import Genotype, Ranking
 from search_spaces.mixture import Mixture
 from search_spaces.network import NetworkSpec, Supernet
 from search_spaces.space import SearchSpace
+from trainables.metrics import Metric, declare
 from trainables.one_shot.shared_weights import SharedWeights
 from trainables.training.loop import Batch, Trainer
 from trainables.training.protocol import TrainingProtocol
+
+
+LARGEST_RATE = 0.1
+"""Bound of a learning rate of architecture parameters that follows from a travel."""
+
+declare(Metric("travel", None), Metric("travel_max", None))
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,8 @@ class OneShotAlgorithm(ABC):
     1. `protocol` says how the supernet's weights are trained, `step_cost` what a step costs.
     2. `build_supernet`; override to change the blocks (partial channels, say).
     3. `start`: make the architecture parameters and their optimiser.
-    4. each epoch `begin_epoch`, and for each step (after the warm-up) `architecture_step`, then
-       one weight step by the training loop on `weight_parameters` with the weights that
-       `mixture` gives.
+    4. each step `begin_step`, then (after the warm-up) `architecture_step`, then one weight step by
+       the training loop on `weight_parameters` with the weights that `mixture` gives.
     5. after each epoch `ranking` and `report`, for the curves.
     6. at the end `conclude`: the ranking that the search is judged by. A share `reserve` of the
        budget is kept back for it.
@@ -100,8 +106,12 @@ class OneShotAlgorithm(ABC):
         """Return the parameters that the weight step trains: all, unless overridden."""
         return list(supernet.parameters())
 
-    def begin_epoch(self, progress: float) -> None:  # noqa: B027
-        """Prepare an epoch; `progress` is the share of the budget used, 0 to 1."""
+    def begin_step(self, progress: float) -> None:  # noqa: B027
+        """Prepare a step; `progress` is the share of the steps that have been taken, 0 to 1.
+
+        Temperatures, dropout rates and pruning follow it, so that they depend on how far the
+        search is, and not on how many epochs its budget makes.
+        """
 
     @abstractmethod
     def mixture(self) -> Mixture:
@@ -139,7 +149,11 @@ class OneShotAlgorithm(ABC):
         return [-shared.judge(genotype).loss for genotype in genotypes]
 
     def report(self) -> dict[str, Any]:
-        """Return plain values to record after an epoch, e.g. `alpha`: variable to probabilities."""
+        """Return plain values to record after an epoch.
+
+        `alpha` holds for each variable the probabilities of its operations; `travel` and
+        `travel_max` say how far the architecture parameters have moved, see `distances`.
+        """
         return {}
 
     @abstractmethod
@@ -149,6 +163,33 @@ class OneShotAlgorithm(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave, after `start`."""
+
+
+def rate_of_travel(travel: float, trainer: Trainer, cost: StepCost) -> float:
+    """Return the learning rate of architecture parameters that makes rate times steps `travel`.
+
+    Adam moves a parameter by about its rate a step, so a rate without a number of steps says
+    nothing: at 3e-4, DARTS' rate, alpha can move by 5.9 in the paper's 19,550 steps, and by 0.1 in
+    300 steps. The rate is `LARGEST_RATE` at most: in a very short search, or where a paper's travel
+    is long, one noisy step would decide.
+
+    Args:
+        travel: distance that a parameter can move at most, in its own unit.
+        trainer: of the weights; it knows the steps of the search.
+        cost: says how many of them are warm-up, in which architecture parameters rest.
+    """
+    steps = trainer.total_steps - cost.warm_steps(trainer.total_steps)
+    return min(LARGEST_RATE, travel / max(1, steps))
+
+
+def distances(
+    parameters: Sequence[torch.Tensor], start: Sequence[torch.Tensor]
+) -> dict[str, float]:
+    """Return `travel` and `travel_max`: mean and largest |parameter - start|, over all entries."""
+    moved = torch.cat(
+        [(now.detach() - was).abs().flatten() for now, was in zip(parameters, start, strict=True)]
+    )
+    return {"travel": float(moved.mean()), "travel_max": float(moved.max())}
 
 
 def best_by_sum(space: SearchSpace, scores: Sequence[Sequence[float]], count: int) -> Ranking:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -151,7 +151,6 @@ class SupernetTrainable(ResumableTrainable):
         result: dict[str, Any] = {"diverged": False, "reason": ""}
         looks_before = int(LOOKS * self.steps / self.total_steps)
         try:
-            self.algorithm.begin_epoch(self.steps / self.total_steps)
             result["train_loss"] = self._train()
             result |= self._validate(self.algorithm.central_mixture()).reported("val")
         except Diverged as divergence:
@@ -192,14 +191,14 @@ class SupernetTrainable(ResumableTrainable):
     def _train(self) -> float:
         arch_batches = self.arch_batches.forever()
         steps = min(len(self.train_batches), self.total_steps - self.steps)
-        warm = max(0, self.algorithm.step_cost.warm_steps(self.total_steps) - self.steps)
+        warm = self.algorithm.step_cost.warm_steps(self.total_steps)
+        numbers = count(self.steps)
         self.steps += steps
 
         def search(batch: Batch) -> None:
-            nonlocal warm
-            if warm > 0:
-                warm -= 1
-            else:
+            number = next(numbers)
+            self.algorithm.begin_step(number / self.total_steps)
+            if number >= warm:
                 self.algorithm.architecture_step(batch, next(arch_batches))
 
         return train_epoch(self.trainer, islice(self._epoch(), steps), before_step=search)

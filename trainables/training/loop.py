@@ -120,6 +120,7 @@ class Trainer:
         self.forward = forward
         self.task = task
         self.protocol = protocol
+        self.total_steps = total_steps
         self.device = device
         self.optimizer = _make_optimizer(list(parameters), protocol, device)
         self.parameters = [

@@ -21,7 +21,14 @@ from search_spaces.mixture import Mixture
 from search_spaces.network import NetworkSpec, Supernet
 from search_spaces.space import SearchSpace
 from search_spaces.super_block import SuperSASE
-from trainables.one_shot.algorithm import OneShotAlgorithm, StepCost, best_by_sum, sums_of
+from trainables.one_shot.algorithm import (
+    OneShotAlgorithm,
+    StepCost,
+    best_by_sum,
+    distances,
+    rate_of_travel,
+    sums_of,
+)
 from trainables.one_shot.shared_weights import SharedWeights
 from trainables.training.loop import Batch, Trainer
 from trainables.training.protocol import TrainingProtocol
@@ -30,13 +37,22 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class DARTS(OneShot):
-    """First-order DARTS. The defaults are the paper's (section 3.1 and appendix A.1)."""
+    """First-order DARTS. The defaults are the paper's (section 3.1 and appendix A.1).
+
+    The paper's rate of alpha, 3e-4, belongs to its 50 epochs of 391 steps. Here the rate follows
+    from the length of the search, so that alpha can move as far as there (`travel`).
+    """
 
     name: ClassVar[str] = "darts"
     source: ClassVar[str] = "Liu et al. 2019, first order"
     summary: ClassVar[str] = "supernet with softmax weights; alpha by the validation gradient"
 
-    alpha_lr: float = Field(default=3e-4, gt=0, description="of alpha, Adam")
+    alpha_lr: float | None = Field(
+        default=None, gt=0, description="of alpha, Adam; default: travel / steps (paper: 3e-4)"
+    )
+    travel: float = Field(
+        default=5.9, gt=0, description="how far alpha can move: its rate times its steps"
+    )
     alpha_betas: tuple[Beta, Beta] = (0.5, 0.999)
     alpha_weight_decay: float = Field(default=1e-3, ge=0)
     stop_when_sharp: bool = Field(
@@ -78,10 +94,12 @@ class DARTSAlgorithm(OneShotAlgorithm):
             )
             for variable in self.space.variables
         ]
+        self.alpha_at_start = [alpha.detach().clone() for alpha in self.alpha]
         self.learned = [*self.alpha, *self.further_parameters()]
         self.optimizer = torch.optim.Adam(
             self.learned,
-            lr=self.settings.alpha_lr,
+            lr=self.settings.alpha_lr
+            or rate_of_travel(self.settings.travel, trainer, self.step_cost),
             betas=self.settings.alpha_betas,
             weight_decay=self.settings.alpha_weight_decay,
         )
@@ -123,13 +141,15 @@ class DARTSAlgorithm(OneShotAlgorithm):
         return [F.log_softmax(alpha.detach(), dim=0).tolist() for alpha in self.alpha]
 
     def report(self) -> dict[str, Any]:
-        """Record the probabilities of the operations."""
+        """Record the probabilities of the operations, and how far alpha has moved."""
+        return {"alpha": self.probabilities(), **distances(self.alpha, self.alpha_at_start)}
+
+    def probabilities(self) -> dict[str, list[float]]:
+        """Return the probabilities of every edge's operations under alpha."""
         names = (variable.name for variable in self.space.variables)
         return {
-            "alpha": {
-                name: F.softmax(alpha.detach(), dim=0).tolist()
-                for name, alpha in zip(names, self.alpha, strict=True)
-            }
+            name: F.softmax(alpha.detach(), dim=0).tolist()
+            for name, alpha in zip(names, self.alpha, strict=True)
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from sase_ray.strategies.one_shot.sampled import SharedWeightsSearch
 from search_spaces.genotype import Genotype, Ranking
 from search_spaces.mixture import Mixture
 from search_spaces.network import Supernet
-from trainables.one_shot.algorithm import OneShotAlgorithm, StepCost
+from trainables.one_shot.algorithm import OneShotAlgorithm, StepCost, distances, rate_of_travel
 from trainables.one_shot.shared_weights import SharedWeights
 from trainables.training.loop import Batch, Trainer
 from trainables.training.protocol import TrainingProtocol
@@ -27,7 +27,10 @@ from trainables.training.protocol import TrainingProtocol
 class ENAS(SharedWeightsSearch):
     """Policy gradient over shared weights. The controller's defaults are the paper's (section 3.2).
 
-    The paper steps the controller in phases, here it steps before each weight step.
+    The paper steps the controller in phases, here it steps before each weight step. Its rate
+    follows from the length of the search: in the authors' public search scripts the controller
+    takes 150 x 30 steps of 3.5e-3 (cells) or 310 x 50 of 1e-3 (whole networks), a travel of 15.7
+    and 15.5; the paper's text names a rate of 3.5e-4 (section 3.2).
     """
 
     name: ClassVar[str] = "enas"
@@ -35,7 +38,14 @@ class ENAS(SharedWeightsSearch):
     summary: ClassVar[str] = "an LSTM controller learns by policy gradient which paths to draw"
 
     hidden: int = Field(default=100, ge=1, description="units of the controller")
-    controller_lr: float = Field(default=3.5e-4, gt=0, description="Adam")
+    controller_lr: float | None = Field(
+        default=None,
+        gt=0,
+        description="of the controller, Adam; default: travel / steps (paper: 3.5e-4)",
+    )
+    travel: float = Field(
+        default=15.7, gt=0, description="how far the controller can move: its rate times its steps"
+    )
     baseline_decay: float = Field(default=0.99, ge=0, lt=1, description="of the moving baseline")
     entropy_weight: float = Field(default=0.1, ge=0, description="of the entropy in the reward")
     temperature: float = Field(default=5.0, gt=0, description="divides the logits")
@@ -136,8 +146,11 @@ class ENASAlgorithm(OneShotAlgorithm):
         with torch.random.fork_rng(devices=[]):
             self.controller = Controller(sizes, self.settings)
         self.controller.initialise(generator)
+        self.at_start = [parameter.detach().clone() for parameter in self.controller.parameters()]
         self.optimizer = torch.optim.Adam(
-            self.controller.parameters(), lr=self.settings.controller_lr
+            self.controller.parameters(),
+            lr=self.settings.controller_lr
+            or rate_of_travel(self.settings.travel, trainer, self.step_cost),
         )
         self.baseline: float | None = None
 
@@ -197,11 +210,12 @@ class ENASAlgorithm(OneShotAlgorithm):
 
     @torch.no_grad()
     def report(self) -> dict[str, Any]:
-        """Record the probabilities of the operations along the likeliest path."""
+        """Record the probabilities along the likeliest path, and how far the controller moved."""
         rows = self.controller(self.controller.likeliest(1)[0])
         names = [variable.name for variable in self.space.variables]
         return {
-            "alpha": {name: row[0].exp().tolist() for name, row in zip(names, rows, strict=True)}
+            "alpha": {name: row[0].exp().tolist() for name, row in zip(names, rows, strict=True)},
+            **distances(list(self.controller.parameters()), self.at_start),
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -25,6 +25,9 @@ from trainables.training.loop import Trainer
 PRUNED = -1e3
 """Added to the log-probability of an operation that was pruned."""
 
+PRUNINGS = 20
+"""How often a search prunes, at equal shares of its steps."""
+
 declare(Metric("operations_left", None, format=".0f"))
 
 
@@ -56,12 +59,19 @@ class PruNetAlgorithm(FBNetAlgorithm):
         """Begin with all operations."""
         super().start(supernet, trainer, generator)
         self.left = [list(range(len(alpha))) for alpha in self.alpha]
+        self.prunings = 0
 
-    def begin_epoch(self, progress: float) -> None:
-        """Prune; the most probable operation of an edge always stays."""
-        super().begin_epoch(progress)
-        if progress <= self.settings.warmup:
+    def begin_step(self, progress: float) -> None:
+        """Prune, at every 1/`PRUNINGS` of the steps that are not warm-up.
+
+        The most probable operation of an edge always stays.
+        """
+        super().begin_step(progress)
+        warmup = self.settings.warmup
+        due = int(PRUNINGS * (progress - warmup) / (1 - warmup))
+        if due <= self.prunings:
             return
+        self.prunings = due
         for variable, alpha in enumerate(self.alpha):
             left = self.left[variable]
             chances = F.softmax(alpha.detach()[left], dim=0).tolist()
@@ -92,13 +102,20 @@ class PruNetAlgorithm(FBNetAlgorithm):
             chances = torch.zeros(len(values))
             chances[left] = F.softmax(values.detach()[left], dim=0).cpu()
             alpha[variable.name] = chances.tolist()
-        return {"alpha": alpha, "operations_left": sum(len(left) for left in self.left)}
+        return super().report() | {
+            "alpha": alpha,
+            "operations_left": sum(len(left) for left in self.left),
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Return FBNet's state, and what is left."""
-        return super().state_dict() | {"left": [list(left) for left in self.left]}
+        return super().state_dict() | {
+            "left": [list(left) for left in self.left],
+            "prunings": self.prunings,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore it."""
         super().load_state_dict(state)
         self.left = [list(left) for left in state["left"]]
+        self.prunings = state["prunings"]

@@ -49,7 +49,7 @@ class SampledAlgorithm(OneShotAlgorithm):
         self.progress = 0.0
         self.first = self.space.sample(random.Random(generator.initial_seed()))
 
-    def begin_epoch(self, progress: float) -> None:
+    def begin_step(self, progress: float) -> None:
         """Note how far the search is."""
         self.progress = progress
 

@@ -191,7 +191,7 @@ def test_a_search_judges_what_it_is_asked_about(name, small_job, run_search, mon
 @pytest.mark.parametrize("name", ONE_SHOT)
 def test_a_mixture_covers_every_edge(name, small_job, start_search):
     trainable = start_search(small_job(), name, 250, **options_of(name))
-    trainable.algorithm.begin_epoch(0.0)
+    trainable.algorithm.begin_step(0.0)
     for mixture in (trainable.algorithm.mixture(), trainable.algorithm.central_mixture()):
         assert isinstance(mixture, Mixture)
         assert len(mixture.edges) == 6

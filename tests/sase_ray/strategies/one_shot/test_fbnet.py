@@ -86,7 +86,7 @@ def test_the_temperature_falls_as_in_the_paper(start_algorithm):
     """5 exp(-0.045 t) over 90 epochs (section 4.1)."""
     algorithm, _ = start_algorithm("fbnet")
     for epoch in (0, 1, 45, 90):
-        algorithm.begin_epoch(epoch / 90)
+        algorithm.begin_step(epoch / 90)
         assert algorithm.temperature == pytest.approx(5 * math.exp(-0.045 * epoch))
 
 
@@ -215,7 +215,7 @@ def test_a_table_of_another_network_is_refused_before_anything_starts(
 def test_however_cold_draws_and_gradients_stay_numbers(options, start_algorithm):
     algorithm, (_, validation, *_) = start_algorithm("fbnet", **options)
     for progress in (0.0, 0.5, 1.0):
-        algorithm.begin_epoch(progress)
+        algorithm.begin_step(progress)
         gradient = algorithm.gradient(validation, validation)
         assert all(edge.isfinite().all() for edge in algorithm.drawn.edges)
         assert all(part.isfinite().all() for part in gradient)

@@ -15,14 +15,14 @@ def test_the_rate_rises_linearly_to_the_papers(dropout, operations, start_algori
     algorithm, _ = start_algorithm("one-shot", dropout=dropout)
     assert algorithm.drop_probability(operations) == 0
     for progress in (0.0, 0.25, 0.5, 1.0):
-        algorithm.begin_epoch(progress)
+        algorithm.begin_step(progress)
         expected = progress * math.exp(math.log(dropout) / operations)
         assert algorithm.drop_probability(operations) == pytest.approx(expected)
 
 
 def test_at_the_end_all_operations_of_an_edge_are_dropped_with_rate_r(start_algorithm):
     algorithm, _ = start_algorithm("one-shot", dropout=0.2)
-    algorithm.begin_epoch(1.0)
+    algorithm.begin_step(1.0)
     for operations in (1, 3, 7):
         assert algorithm.drop_probability(operations) ** operations == pytest.approx(0.2)
 
@@ -30,7 +30,7 @@ def test_at_the_end_all_operations_of_an_edge_are_dropped_with_rate_r(start_algo
 @pytest.mark.parametrize("progress", [0.5, 1.0])
 def test_operations_are_kept_as_often_as_the_rate_says(progress, start_algorithm):
     algorithm, _ = start_algorithm("one-shot", dropout=0.3)
-    algorithm.begin_epoch(progress)
+    algorithm.begin_step(progress)
     count, kept, operations = 1500, [0] * 18, 3
     sizes = []
     for _ in range(count):
@@ -53,13 +53,13 @@ def test_operations_are_kept_as_often_as_the_rate_says(progress, start_algorithm
 
 def test_at_first_all_operations_are_averaged(start_algorithm):
     algorithm, _ = start_algorithm("one-shot")
-    algorithm.begin_epoch(0.0)
+    algorithm.begin_step(0.0)
     assert algorithm.mixture().edges == [dict.fromkeys(range(3), 1 / 3)] * 6
 
 
 def test_every_edge_keeps_one_operation_at_the_highest_rate(start_algorithm):
     algorithm, _ = start_algorithm("one-shot", dropout=0.999)
-    algorithm.begin_epoch(1.0)
+    algorithm.begin_step(1.0)
     assert all(all(algorithm.mixture().edges) for _ in range(100))
 
 

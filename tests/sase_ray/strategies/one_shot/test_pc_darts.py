@@ -43,7 +43,7 @@ def test_the_papers_settings_are_the_defaults(make_job):
     protocol = strategy.algorithm(SearchTask(make_job(), 10_000)).protocol
     assert (protocol.batch_size, protocol.lr, protocol.lr_min) == (256, 0.1, 0.0)
     assert (protocol.momentum, protocol.weight_decay) == (0.9, 3e-4)
-    assert (strategy.parts, strategy.alpha_lr, strategy.alpha_weight_decay) == (4, 6e-4, 1e-3)
+    assert (strategy.parts, strategy.alpha_weight_decay) == (4, 1e-3)
     assert strategy.alpha_betas == (0.5, 0.999)
 
 

@@ -52,13 +52,13 @@ def test_operations_below_their_share_of_an_even_chance_are_pruned(start_algorit
     algorithm, _ = start_algorithm("prunet", threshold=0.5, warmup=0.0)
     # Chances 0.6, 0.3, 0.1, and the limit is 0.5 / 3.
     set_alpha(algorithm, [[math.log(p) for p in (0.6, 0.3, 0.1)]] * 6)
-    algorithm.begin_epoch(0.1)
+    algorithm.begin_step(0.1)
     assert algorithm.left == [[0, 1]] * 6
     # Among those left 2/3 and 1/3, and the limit is 0.5 / 2.
-    algorithm.begin_epoch(0.2)
+    algorithm.begin_step(0.2)
     assert algorithm.left == [[0, 1]] * 6
     set_alpha(algorithm, [[math.log(p) for p in (0.2, 0.79, 5.0)]] * 6)
-    algorithm.begin_epoch(0.3)
+    algorithm.begin_step(0.3)
     assert algorithm.left == [[1]] * 6, "what was pruned does not come back"
 
 
@@ -66,7 +66,7 @@ def test_nothing_is_pruned_in_the_warm_up_or_without_a_threshold(start_algorithm
     for options, progress in [({"warmup": 0.5}, 0.5), ({"warmup": 0.0, "threshold": 0.0}, 0.9)]:
         algorithm, _ = start_algorithm("prunet", **options)
         set_alpha(algorithm, [[9.0, 0.0, -9.0]] * 6)
-        algorithm.begin_epoch(progress)
+        algorithm.begin_step(progress)
         assert algorithm.left == [[0, 1, 2]] * 6
 
 
@@ -76,11 +76,11 @@ def test_the_last_operation_always_stays(threshold, start_algorithm):
     generator = torch.Generator().manual_seed(0)
     for epoch in range(1, 30):
         set_alpha(algorithm, (9 * torch.randn(6, 3, generator=generator)).tolist())
-        algorithm.begin_epoch(epoch / 30)
+        algorithm.begin_step(epoch / 30)
         assert all(algorithm.left)
     assert algorithm.left != [[0, 1, 2]] * 6
     set_alpha(algorithm, [[0.0, 0.0, 0.0]] * 6)
-    algorithm.begin_epoch(1.0)
+    algorithm.begin_step(1.0)
     assert all(algorithm.left)
 
 
@@ -95,7 +95,7 @@ def test_pruned_operations_cost_nothing(start_algorithm):
         for variable in algorithm.space.variables
     ]
     set_alpha(algorithm, chances)
-    algorithm.begin_epoch(0.5)
+    algorithm.begin_step(0.5)
     assert sum(map(len, algorithm.left)) < 12
     after, after_seconds = cost(algorithm, images), seconds(algorithm, images)
     assert after[0] < before[0]
@@ -107,7 +107,7 @@ def test_with_one_operation_left_the_cost_is_that_of_the_network_alone(start_alg
     algorithm, (_, validation, *_) = start_algorithm("prunet", warmup=0.0)
     images = validation[0]
     set_alpha(algorithm, [[9.0, 0.0, -9.0]] * 6)
-    algorithm.begin_epoch(0.5)
+    algorithm.begin_step(0.5)
     genotype = algorithm.ranking(1)[0][0]
     network = algorithm.supernet.extract(genotype)
     with FlopCounterMode(display=False) as ours:
@@ -125,7 +125,7 @@ def test_a_pruned_operation_is_not_called(start_algorithm):
         for index, operation in enumerate(operations):
             operation.register_forward_hook(lambda *_, key=(edge, index): called.append(key))
     set_alpha(algorithm, [[9.0, -9.0, -9.0]] * 6)
-    algorithm.begin_epoch(0.5)
+    algorithm.begin_step(0.5)
     algorithm.architecture_step(train, validation)
     algorithm.trainer.step(train)
     algorithm.supernet(validation[0], algorithm.central_mixture())
@@ -135,7 +135,7 @@ def test_a_pruned_operation_is_not_called(start_algorithm):
 def test_the_expected_latency_is_that_of_what_is_left(start_algorithm):
     algorithm, _ = start_algorithm("prunet", warmup=0.0)
     set_alpha(algorithm, [[9.0, -9.0, -9.0]] * 6)
-    algorithm.begin_epoch(0.5)
+    algorithm.begin_step(0.5)
     genotype = algorithm.ranking(1)[0][0]
     expected = algorithm.latency.expected(algorithm.mixture(), algorithm.space)
     assert expected.item() == pytest.approx(
@@ -146,7 +146,7 @@ def test_the_expected_latency_is_that_of_what_is_left(start_algorithm):
 def test_no_genotype_with_a_pruned_operation_is_ranked_before_one_without(start_algorithm):
     algorithm, _ = start_algorithm("prunet", warmup=0.0)
     set_alpha(algorithm, [[2.0, 1.9, -3.0]] * 6)
-    algorithm.begin_epoch(0.5)
+    algorithm.begin_step(0.5)
     assert algorithm.left == [[0, 1]] * 6
     # Alpha of what was pruned may still drift; it must not matter.
     set_alpha(algorithm, [[0.0, -5.0, 9.0]] * 6)
@@ -161,7 +161,7 @@ def test_no_genotype_with_a_pruned_operation_is_ranked_before_one_without(start_
 def test_the_report_is_of_what_is_left(start_algorithm):
     algorithm, _ = start_algorithm("prunet", warmup=0.0)
     set_alpha(algorithm, [[math.log(p) for p in (0.6, 0.3, 0.1)]] * 6)
-    algorithm.begin_epoch(0.5)
+    algorithm.begin_step(0.5)
     report = algorithm.report()
     assert report["operations_left"] == 12
     for row in report["alpha"].values():
