@@ -19,7 +19,6 @@ from trainables.one_shot.shared_weights import SharedWeights
 from trainables.training.loop import Batch, Trainer
 from trainables.training.protocol import TrainingProtocol
 
-
 LARGEST_RATE = 0.1
 """Bound of a learning rate of architecture parameters that follows from a travel."""
 
