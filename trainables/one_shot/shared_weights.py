@@ -106,7 +106,7 @@ class SharedWeights:
 
         Half of the budget screens genotypes on one batch, the other half judges the best of them
         on all validation images (Li and Talwalkar 2019, section 3.2; ENAS, section 2.3). Where
-        there is one batch only, all are judged alike.
+        the budget pays for judging as many on all images, there is no screening.
 
         Args:
             propose: returns a genotype; one that it returned before is not judged again.
@@ -119,7 +119,7 @@ class SharedWeights:
         whole, screening = self.cost(), self.cost(screening=True)
         judged = max(1, self.budget // 2 // whole)
         screened = (self.budget - judged * whole) // screening
-        if screening == whole:
+        if self.budget // whole >= screened:
             judged = screened = self.budget // whole
         if self.budget < whole:
             return [(propose(), math.nan)]

@@ -207,6 +207,14 @@ def test_the_best_of_a_screening_are_judged_on_all_images(made_up):
     assert {genotype for genotype, _ in ranking} == set(best)
 
 
+@pytest.mark.parametrize(("validation_batch", "judged"), [(60, 5), (59, 5), (57, 5), (25, 2)])
+def test_nothing_is_screened_where_as_many_can_be_judged_on_all(validation_batch, judged, made_up):
+    # Five judgements, of 64 training and 60 validation images each. Screening on 57 images pays for
+    # 2 + (620 - 2 * 124) // 121 = 2 + 3: no more than five; on 25 images for 4 of 89 besides two.
+    shared = made_up(5 * 124, validation_batch)
+    assert len(shared.rank(proposer(shared.supernet.space), 20)) == judged
+
+
 def test_a_space_smaller_than_the_budget_comes_to_an_end(made_up):
     shared = made_up(10**9)
     one = shared.supernet.space[0]
