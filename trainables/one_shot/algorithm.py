@@ -143,9 +143,10 @@ class OneShotAlgorithm(ABC):
     def score(self, genotypes: Sequence[Genotype], shared: SharedWeights) -> list[float]:
         """Return this search's opinion of any genotypes, higher is better.
 
-        Unless overridden it is the negative loss that they have with the shared weights.
+        It is the negative loss that they have with the shared weights, unless overridden; of one
+        whose loss is not finite, minus infinity.
         """
-        return [-shared.judge(genotype).loss for genotype in genotypes]
+        return [-shared.loss(genotype) for genotype in genotypes]
 
     def report(self) -> dict[str, Any]:
         """Return plain values to record after an epoch.

@@ -80,6 +80,13 @@ class SharedWeights:
         """
         return self.evaluate(Mixture.of(genotype, self.supernet.space), screening=screening)
 
+    def loss(self, genotype: Genotype, *, screening: bool = False) -> float:
+        """Return the loss of a genotype as `judge` does; infinity where it is not finite."""
+        try:
+            return self.judge(genotype, screening=screening).loss
+        except Diverged:
+            return math.inf
+
     def evaluate(self, mixture: Mixture, *, screening: bool = False) -> Evaluation:
         """Return what `judge` returns, of any mixture."""
         self.samples += self.cost(screening=screening)
@@ -131,12 +138,7 @@ class SharedWeights:
     def _sorted(
         self, candidates: list[Genotype], *, screening: bool = False
     ) -> list[tuple[Genotype, float]]:
-        losses = []
-        for genotype in candidates:
-            try:
-                losses.append(self.judge(genotype, screening=screening).loss)
-            except Diverged:
-                losses.append(math.inf)
+        losses = [self.loss(genotype, screening=screening) for genotype in candidates]
         return sorted(zip(candidates, losses, strict=True), key=lambda pair: pair[1])
 
 

@@ -102,3 +102,22 @@ def test_a_budget_of_millions_is_no_slower():
     cost = StepCost(passes=2, warmup=0.3)
     steps = cost.steps(64, 10**15)
     assert cost.samples(64, steps, steps) <= 10**15 < cost.samples(64, steps + 1, steps + 1)
+
+
+def test_a_genotype_whose_loss_is_not_finite_is_scored_worst_and_the_others_as_they_are(make_job):
+    """The search must not fail at its end by one of the genotypes that it is asked about."""
+
+    class Judge(SharedWeights):
+        def __init__(self):
+            pass
+
+        def judge(self, genotype, *, screening=False):
+            index = space.index(genotype)
+            if index == 1:
+                raise Diverged("validation loss is not finite")
+            return Evaluation(index / 10, 0.5)
+
+    space = make_job().space
+    algorithm = make_strategy("rsws").algorithm(SearchTask(make_job(), 1000))
+    scores = algorithm.score([space[0], space[1], space[2]], Judge())
+    assert scores == [0.0, -math.inf, -0.2]
