@@ -14,6 +14,7 @@ from sase_ray.results.search_id import SearchId
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
 from trainables.metrics import Mode, recorded
+from trainables.one_shot.trainable import STOPPED_EARLY
 from trainables.persistence.resumable import Result
 from trainables.persistence.store import StorageError, Store
 
@@ -165,8 +166,13 @@ def _remember(past: Past, event: _Entry) -> None:
     result, known = event["result"], past.results.setdefault(trial, [])
     # An epoch that was reported again, by a process in place of one that died, changes nothing.
     if result["epoch"] == len(known) + 1:
-        known.append(result | {"done": result["diverged"] or result["finished"]})
+        done = result["diverged"] or result["finished"] or _stopped_early(result)
+        known.append(result | {"done": done})
         past.order.append((trial, result["epoch"]))
+
+
+def _stopped_early(result: Result) -> bool:
+    return str(result.get("reason") or "").startswith(STOPPED_EARLY)
 
 
 def _to_plain(outcome: SearchOutcome) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from sase_ray.execution.journal import Journal
 from sase_ray.results.history import History, SearchOutcome
 from sase_ray.results.search_id import SearchId
+from trainables.one_shot.trainable import STOPPED_EARLY
 from trainables.persistence.store import StorageError, Store
 
 GENOTYPES = [
@@ -152,3 +153,15 @@ def test_a_damaged_file_is_named(store, content):
     store.write("outcomes/random-seed0.json", content)
     with pytest.raises(StorageError, match=r"outcomes/random-seed0.json is damaged"):
         Journal(store).outcome(SearchId("random", 0))
+
+
+def test_a_search_that_stopped_early_has_ended_and_is_not_continued(store):
+    journal = Journal(store)
+    journal.evaluated(SearchId("darts", 0), row(0, 1))
+    journal.evaluated(
+        SearchId("darts", 0), row(0, 2, reason=f"{STOPPED_EARLY}: the loss became sharp")
+    )
+    journal.flush()
+    first, second = Journal(store).past(SearchId("darts", 0)).results["00000"]
+    assert not first["done"]
+    assert second["done"]
