@@ -73,8 +73,15 @@ def _stop(outcome: SearchOutcome) -> str:
     return reason if reason.startswith(STOPPED_EARLY) else ""
 
 
+def _divergence(outcome: SearchOutcome) -> str:
+    """Return why a one-shot search diverged; nothing if it did not."""
+    last = outcome.history.evaluations[-1] if outcome.history.evaluations else {}
+    is_one_shot = "ranking" in last  # of a search of trials, one that diverged is no matter
+    return str(last["reason"]) if is_one_shot and last["diverged"] else ""
+
+
 def early_stops(outcomes: Iterable[SearchOutcome], budget: int) -> Iterator[str]:
-    """Say which one-shot searches ended before their budget on a sign of collapse.
+    """Say which one-shot searches ended before their budget: on a sign of collapse, or diverged.
 
     Args:
         outcomes: of all searches.
@@ -85,6 +92,11 @@ def early_stops(outcomes: Iterable[SearchOutcome], budget: int) -> Iterator[str]
             yield (
                 f"{outcome.strategy} with seed {outcome.seed} {reason}, after {outcome.samples:,} "
                 f"of {budget:,} samples; its answer is what it ranked best before that."
+            )
+        elif reason := _divergence(outcome):
+            yield (
+                f"{outcome.strategy} with seed {outcome.seed} diverged after {outcome.samples:,} "
+                f"of {budget:,} samples ({reason}); its answer is what it ranked best before that."
             )
 
 

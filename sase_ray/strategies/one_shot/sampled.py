@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
 import torch
 from pydantic import Field
 
+from sase_ray.results.history import History
 from sase_ray.strategies.contract import SearchTask
 from sase_ray.strategies.one_shot.base import OneShot
+from search_spaces.errors import UserError
 from search_spaces.genotype import Ranking
 from search_spaces.mixture import Mixture
 from search_spaces.network import Supernet
@@ -20,7 +23,10 @@ from trainables.training.protocol import TrainingProtocol
 
 
 class SharedWeightsSearch(OneShot):
-    """A search that trains shared weights, and then ranks sampled candidates by them."""
+    """A search that trains shared weights, and then ranks sampled candidates by them.
+
+    It has no answer before the candidates are ranked: one that diverges has failed.
+    """
 
     reserve: float = Field(
         default=0.2, gt=0, lt=1, description="share of the budget that ranks the candidates"
@@ -29,6 +35,20 @@ class SharedWeightsSearch(OneShot):
     def score(self, task: SearchTask) -> str:
         """Candidates are ranked with shared weights."""
         return "val_loss with shared weights (lower is better)"
+
+    def conclude(self, history: History, task: SearchTask) -> Ranking:
+        """Return the candidates by their losses with the shared weights.
+
+        Raises:
+            UserError: the search diverged before it judged any, or all that it judged diverged.
+        """
+        ranking = history.last_ranking()
+        last = history.evaluations[-1]
+        if last["diverged"]:
+            raise UserError(f"the search diverged before it ranked candidates: {last['reason']}")
+        if not math.isfinite(ranking[0][1]):
+            raise UserError("no candidate has a finite loss with the shared weights")
+        return ranking
 
 
 class SampledAlgorithm(OneShotAlgorithm):

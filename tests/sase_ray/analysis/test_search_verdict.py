@@ -84,3 +84,10 @@ def test_a_search_that_stopped_early_says_so_and_others_do_not():
     others = outcome([0.5], reason=""), outcome([0.5], reason="training loss is not finite")
     (sentence,) = early_stops([*others, stopped], 9000)
     assert "stopped early: the loss has become sharp, after 0 of 9,000 samples" in sentence
+
+
+def test_a_one_shot_search_that_diverged_says_so_and_a_trial_that_diverged_does_not():
+    lost = {"diverged": True, "reason": "training loss is not finite"}
+    diverged = outcome([-1.0], ranking=[], **lost)
+    (sentence,) = early_stops([outcome([0.5], **lost), diverged], 9000)
+    assert "diverged after 0 of 9,000 samples (training loss is not finite)" in sentence
