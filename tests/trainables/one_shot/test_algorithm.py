@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import pytest
@@ -9,8 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sase_ray.strategies import SearchTask
+from sase_ray.strategies.catalogue import make_strategy
 from search_spaces.space import SearchSpace
 from trainables.one_shot.algorithm import StepCost, best_by_sum
+from trainables.one_shot.shared_weights import SharedWeights
+from trainables.training.loop import Diverged, Evaluation
 
 SIX = [f"set{i}" for i in range(6)]
 
