@@ -1,6 +1,12 @@
 """TPE with ASHA: model-based draws, and the worse trials stopped early.
 
-The combination of Falkner et al., "BOHB", ICML 2018, with ASHA in Hyperband's place.
+TPE: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011. ASHA: Li et al.,
+"A System for Massively Parallel Hyperparameter Tuning", MLSys 2020.
+
+The model learns from trials that were stopped early as Optuna's does from pruned ones: all of them
+are worse than any complete trial, the longer trained come before the others, and losses are
+compared within an epoch only. It is not BOHB (Falkner et al., ICML 2018), which has one model for
+each fidelity.
 """
 
 from typing import ClassVar
@@ -17,7 +23,7 @@ class TPEWithASHA(TPE):
     """TPE's draws under asynchronous successive halving."""
 
     name: ClassVar[str] = "tpe-asha"
-    source: ClassVar[str] = "Falkner et al. 2018; Li et al. 2020"
+    source: ClassVar[str] = "Bergstra et al. 2011; Li et al. 2020"
     summary: ClassVar[str] = "TPE's draws, the worse trials stopped early"
 
     grace_epochs: int = Field(default=1, ge=1, description="epochs before a trial may be stopped")

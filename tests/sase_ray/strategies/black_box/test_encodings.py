@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import optuna
 import pytest
-from optuna.samplers import RandomSampler
+from optuna.samplers import RandomSampler, TPESampler
 
 from sase_ray.strategies.black_box.encodings import optuna_search, to_distributions, to_param_space
 from search_spaces.errors import UserError
@@ -69,3 +71,56 @@ def test_choices_by_stage_come_back_under_their_names():
 def test_a_warm_start_from_outside_the_space_is_refused():
     with pytest.raises(UserError, match="conv3x3_x2"):
         optuna_search(RandomSampler(), [PUBLISHED], SearchSpace.load("sase_tiny"))
+
+
+def ended(epoch, loss, *, diverged=False):
+    """The last result of a trial of three epochs."""
+    return {
+        "val_loss": loss,
+        "epoch": epoch,
+        "training_iteration": epoch,
+        "finished": epoch == 3,
+        "diverged": diverged,
+    }
+
+
+def searcher_of(space, seed=0):
+    searcher = optuna_search(TPESampler(seed=seed, n_startup_trials=1), (), space)
+    searcher.set_search_properties("val_loss", "min", to_param_space(space))
+    return searcher
+
+
+def test_only_losses_of_the_last_epoch_are_told_as_those_of_complete_trials():
+    searcher = searcher_of(SearchSpace.load("sase_tiny"))
+    results = [
+        ended(3, 0.8),
+        ended(1, 0.5),
+        ended(2, 0.9),
+        ended(2, math.inf, diverged=True),
+        ended(3, math.inf, diverged=True),
+    ]
+    for index, result in enumerate(results):
+        searcher.suggest(str(index))
+        searcher.on_trial_complete(str(index), result)
+    states = [(trial.state.name, trial.intermediate_values) for trial in searcher._ot_study.trials]
+    assert states == [
+        ("COMPLETE", {}),
+        ("PRUNED", {1: 0.5}),
+        ("PRUNED", {2: 0.9}),
+        ("PRUNED", {}),
+        ("PRUNED", {}),
+    ]
+
+
+def test_the_model_prefers_what_finished_well_to_what_had_a_smaller_loss_when_it_was_stopped():
+    """Losses of the first epoch are smaller here than those of the last."""
+    space = SearchSpace.load("sase_tiny")
+    searcher = searcher_of(space)
+    first = space.variables[0]
+    good = first.choices[0]
+    for index in range(60):
+        config = searcher.suggest(str(index))
+        finishes = config[first.name] == good
+        searcher.on_trial_complete(str(index), ended(3, 1.0) if finishes else ended(1, 0.1))
+    drawn = [searcher.suggest(f"more{index}")[first.name] for index in range(20)]
+    assert drawn.count(good) > 12
