@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 
 import pandas as pd
@@ -97,6 +98,31 @@ def early_stops(outcomes: Iterable[SearchOutcome], budget: int) -> Iterator[str]
             yield (
                 f"{outcome.strategy} with seed {outcome.seed} diverged after {outcome.samples:,} "
                 f"of {budget:,} samples ({reason}); its answer is what it ranked best before that."
+            )
+
+
+def narrow_views(outcomes: Iterable[SearchOutcome], space: SearchSpace) -> Iterator[str]:
+    """Say which searches showed their operations so few channels that some are the same.
+
+    Along n channels, padded with zeros, a convolution reaches at most n - 1 to either side: one of
+    more than 2n - 1 taps is one of 2n - 1.
+
+    Args:
+        outcomes: of all searches.
+        space: what they searched.
+    """
+    names = sorted({op for variable in space.variables for op in variable.choices})
+    taps = {op: int(op.removeprefix("conv")) for op in names if re.fullmatch(r"conv\d+", op)}
+    seen = {outcome.strategy: outcome.last("shown_channels") for outcome in outcomes}
+    for strategy, shown in seen.items():
+        widest = 2 * shown - 1
+        cut = [op for op, size in taps.items() if size > widest]
+        if cut:
+            yield (
+                f"{strategy} showed its operations only {shown:.0f} channels of the narrowest "
+                f"block, where {', '.join(cut)} can use {widest:.0f} taps: what it thinks of "
+                f"convolutions of {widest:.0f} and more channels is no evidence. Set its `parts` "
+                f"lower, or take a wider backbone."
             )
 
 

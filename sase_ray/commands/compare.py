@@ -13,7 +13,7 @@ import ray
 from rich.console import Console
 
 from sase_ray.analysis.proxy_reliability import reliability_sentences, repeated_scores
-from sase_ray.analysis.search_verdict import early_stops
+from sase_ray.analysis.search_verdict import early_stops, narrow_views
 from sase_ray.analysis.verdict import Verdict, judge
 from sase_ray.config import Config, load_config
 from sase_ray.execution.all_searches import (
@@ -221,8 +221,9 @@ class _Run(Observer):
             metric=self.experiment.config.make_task().final,
         )
         stops = early_stops(self.searches.outcomes, self.experiment.config.budget)
+        narrow = narrow_views(self.searches.outcomes, self.experiment.problem.space)
         agreement = self.searches.write_agreement()
-        verdict = replace(verdict, reading=(*verdict.reading, *stops, *agreement))
+        verdict = replace(verdict, reading=(*verdict.reading, *stops, *narrow, *agreement))
         self.folder.write_table("strategies", verdict.table.to_dict("records"), csv=True)
         write_summaries(self.folder.path)
         return verdict

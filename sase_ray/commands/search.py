@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sase_ray.analysis.search_verdict import early_stops, rank_confidence
+from sase_ray.analysis.search_verdict import early_stops, narrow_views, rank_confidence
 from sase_ray.config import Config, load_config
 from sase_ray.execution.all_searches import Interrupted, started
 from sase_ray.execution.experiment import Experiment
@@ -91,6 +91,7 @@ def run_single_search(
         outcome = searches.outcomes[0]
         reading = [
             *early_stops(searches.outcomes, experiment.config.budget),
+            *narrow_views(searches.outcomes, experiment.problem.space),
             *rank_confidence(
                 outcome,
                 experiment.space,

@@ -144,6 +144,9 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
         ),
         "travel": _maybe("number", "of architecture parameters by then, as in searches"),
         "travel_max": _maybe("number", "the largest by then"),
+        "shown_channels": _maybe(
+            "number", "that operations see of the narrowest block; partial channels"
+        ),
     },
     "alpha": {
         "strategy": _STRATEGY,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -19,9 +19,14 @@ from torch.nn import functional as F
 from sase_ray.strategies.contract import SearchTask
 from sase_ray.strategies.one_shot.darts import DARTS, DARTSAlgorithm
 from search_spaces.mixture import Mixture
+from search_spaces.network import Supernet
 from search_spaces.partial_block import PartialSuperSASE
+from trainables.metrics import Metric, declare
 from trainables.one_shot.algorithm import OneShotAlgorithm, StepCost
+from trainables.training.loop import Trainer
 from trainables.training.protocol import TrainingProtocol
+
+declare(Metric("shown_channels", None, format=".0f"))
 
 
 class PCDARTS(DARTS):
@@ -66,6 +71,16 @@ class PCDARTSAlgorithm(DARTSAlgorithm):
     def block(self) -> Callable[..., nn.Module]:
         """Return the block of partial channels."""
         return partial(PartialSuperSASE, parts=self.settings.parts)
+
+    def start(self, supernet: Supernet, trainer: Trainer, generator: torch.Generator) -> None:
+        """Note how many channels the narrowest block shows its operations."""
+        super().start(supernet, trainer, generator)
+        blocks = [m for m in supernet.modules() if isinstance(m, PartialSuperSASE)]
+        self.shown = min(block.shown for block in blocks)
+
+    def report(self) -> dict[str, Any]:
+        """Record how many channels are shown, too."""
+        return super().report() | {"shown_channels": self.shown}
 
     def further_parameters(self) -> list[nn.Parameter]:
         """Return beta of both joins, at first equal."""

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sase_ray.analysis.search_verdict import early_stops, rank_confidence
+from sase_ray.analysis.search_verdict import early_stops, narrow_views, rank_confidence
 from sase_ray.results.history import History, SearchOutcome
 from search_spaces.space import SearchSpace
 from trainables.one_shot.trainable import STOPPED_EARLY
@@ -91,3 +91,17 @@ def test_a_one_shot_search_that_diverged_says_so_and_a_trial_that_diverged_does_
     diverged = outcome([-1.0], ranking=[], **lost)
     (sentence,) = early_stops([outcome([0.5], **lost), diverged], 9000)
     assert "diverged after 0 of 9,000 samples (training loss is not finite)" in sentence
+
+
+@pytest.mark.parametrize(
+    ("shown", "cut"), [(1, ["conv3", "conv5", "conv7"]), (2, ["conv5", "conv7"]), (3, ["conv7"])]
+)
+def test_convolutions_that_see_too_few_channels_are_named(shown, cut):
+    (sentence,) = narrow_views([outcome([-1.0], shown_channels=shown)], SearchSpace.load("sase"))
+    assert f"only {shown} channels" in sentence
+    assert f"where {', '.join(cut)} can use {2 * shown - 1} taps" in sentence
+
+
+def test_four_channels_are_enough_and_other_strategies_show_all():
+    whole = outcome([-1.0], shown_channels=4), outcome([-1.0])
+    assert not list(narrow_views(whole, SearchSpace.load("sase")))

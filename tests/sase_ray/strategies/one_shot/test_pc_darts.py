@@ -12,6 +12,7 @@ from sase_ray.strategies.catalogue import make_strategy
 from search_spaces.errors import UserError
 from search_spaces.mixture import Mixture
 from search_spaces.network import NetworkSpec, Supernet
+from search_spaces.ops.registry import build_op
 from search_spaces.partial_block import AttentivePartialSuperSASE, PartialSuperSASE
 from search_spaces.space import SearchSpace
 
@@ -163,3 +164,19 @@ def test_random_features_are_those_of_the_seed(make_job):
     images = torch.randn(4, 1, 8, 8)
     even = [F.softmax(torch.zeros(3), 0) for _ in job.space.variables]
     assert ours(images, Mixture(even)).shape == (4, 10)
+
+
+def test_it_reports_how_many_channels_the_operations_see(start_algorithm):
+    # The narrowest block of the test's network has four.
+    for parts in (4, 2, 1):
+        algorithm, _ = start_algorithm("pc-darts", parts=parts)
+        assert algorithm.report()["shown_channels"] == 4 // parts
+
+
+def test_on_two_channels_a_convolution_of_seven_taps_is_one_of_three():
+    """Why that matters: the outer taps meet nothing but padding."""
+    seven, three = (build_op("channel_excite", name, 2, (4, 4)) for name in ("conv7", "conv3"))
+    with torch.no_grad():
+        three.convs[0].weight.copy_(seven.convs[0].weight[:, :, 2:5])
+    z = torch.randn(5, 2, 1, 1, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(seven(z), three(z))
