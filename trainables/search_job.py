@@ -13,6 +13,7 @@ from search_spaces.space import SearchSpace
 from trainables.data import SearchData
 from trainables.tasks.classification import CLASSIFICATION
 from trainables.tasks.contract import Task
+from trainables.training.cost import samples_of_reading
 from trainables.training.protocol import ProxyProtocol, TrainingProtocol
 
 SEED_STEP = 1_000_000
@@ -68,12 +69,16 @@ class SearchJob:
 
     @property
     def samples_per_epoch(self) -> int:
-        """Samples that one epoch of a trial sees (the last, short batch is left out)."""
-        return self.protocol.seeds * self._samples_per_epoch(self.protocol)
+        """Samples that one epoch of a trial costs, its evaluation on validation images included.
+
+        The last, short batch of training images is left out.
+        """
+        judged = samples_of_reading(len(self.data.validation))
+        return self.protocol.seeds * (self._samples_per_epoch(self.protocol) + judged)
 
     @property
     def samples_per_trial(self) -> int:
-        """Samples that one trial sees when it is trained to the end."""
+        """Samples that one trial costs when it is trained to the end."""
         return self.samples_per_epoch * self.protocol.epochs
 
     @property

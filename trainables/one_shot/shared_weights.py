@@ -15,6 +15,7 @@ from search_spaces.network import Supernet
 from trainables.data import Batches
 from trainables.tasks.classification import CLASSIFICATION
 from trainables.tasks.contract import Task
+from trainables.training.cost import samples_of_reading
 from trainables.training.loop import Batch, Diverged, Evaluation, autocast, evaluate
 from trainables.training.protocol import TrainingProtocol
 
@@ -27,7 +28,7 @@ class SharedWeights:
 
     The running statistics of the batch norms belong to the mixture that was trained, so they are
     estimated anew for each genotype, from training images, and put back afterwards. Every image of
-    a pass is counted, though no pass has a backward one.
+    a pass is charged as one that is only read (`trainables.training.cost`).
 
     Args:
         supernet: on its device.
@@ -35,7 +36,7 @@ class SharedWeights:
         statistics: batches of training images that running statistics come from.
         validation: batches that genotypes are judged by.
         device: of the supernet.
-        budget: samples that may be seen; `judge` itself does not look at it.
+        budget: samples that may be spent; `judge` itself does not look at it.
         task: whose metrics genotypes are judged by.
     """
 
@@ -60,13 +61,13 @@ class SharedWeights:
         self._screening = validation.first()
 
     def cost(self, *, screening: bool = False) -> int:
-        """Return the samples that one `judge` sees."""
+        """Return the samples that one `judge` costs."""
         judged = (
             sum(len(labels) for _, labels in self._screening)
             if screening
             else self.validation.samples_per_epoch
         )
-        return judged + sum(len(labels) for _, labels in self.statistics)
+        return samples_of_reading(judged + sum(len(labels) for _, labels in self.statistics))
 
     def judge(self, genotype: Genotype, *, screening: bool = False) -> Evaluation:
         """Return the task's metrics of a genotype on the validation images.

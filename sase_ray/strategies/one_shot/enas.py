@@ -20,6 +20,7 @@ from search_spaces.mixture import Mixture
 from search_spaces.network import Supernet
 from trainables.one_shot.algorithm import OneShotAlgorithm, StepCost, distances, rate_of_travel
 from trainables.one_shot.shared_weights import SharedWeights
+from trainables.training.cost import FORWARD_SHARE
 from trainables.training.loop import Batch, Trainer
 from trainables.training.protocol import TrainingProtocol
 
@@ -130,7 +131,8 @@ class ENASAlgorithm(OneShotAlgorithm):
     The controller is small and lives on the CPU.
     """
 
-    step_cost = StepCost(passes=2)  # the weights' step; the pass that rewards the controller
+    # The weights' step; the pass that rewards the controller has no backward one.
+    step_cost = StepCost(passes=1 + FORWARD_SHARE)
     is_stochastic = True
 
     def __init__(self, settings: ENAS, protocol: TrainingProtocol) -> None:

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from sase_ray.results.history import History
-from sase_ray.strategies.contract import SearchTask
+from sase_ray.strategies.contract import SearchTask, check_budget
 from sase_ray.strategies.one_shot.base import OneShot
 from search_spaces.errors import UserError
 from search_spaces.genotype import Ranking
@@ -18,6 +18,8 @@ from search_spaces.mixture import Mixture
 from search_spaces.network import Supernet
 from trainables.one_shot.algorithm import OneShotAlgorithm, StepCost
 from trainables.one_shot.shared_weights import SharedWeights
+from trainables.one_shot.trainable import STATISTICS_BATCHES
+from trainables.training.cost import samples_of_reading
 from trainables.training.loop import Batch, Trainer
 from trainables.training.protocol import TrainingProtocol
 
@@ -35,6 +37,14 @@ class SharedWeightsSearch(OneShot):
     def score(self, task: SearchTask) -> str:
         """Candidates are ranked with shared weights."""
         return "val_loss with shared weights (lower is better)"
+
+    def check(self, task: SearchTask) -> None:
+        """Refuse a budget whose reserve does not pay for judging one candidate, too."""
+        super().check(task)
+        data = task.job.data
+        read = STATISTICS_BATCHES * min(self.batch_size, len(data.train)) + len(data.validation)
+        needed = math.ceil(samples_of_reading(read) / self.reserve)
+        check_budget(task, needed, f"a search that keeps {self.reserve:g} of it for one candidate")
 
     def conclude(self, history: History, task: SearchTask) -> Ranking:
         """Return the candidates by their losses with the shared weights.

@@ -203,7 +203,7 @@ reports = []
 
 def run():
     reports.append(search(
-        "random", dataset="digits", space=str(space), budget=4 * 96,
+        "random", dataset="digits", space=str(space), budget=4 * 116,
         backbone={"name": "resnet8", "options": {"width": 4}},
         data={"train_size": 96, "validation_size": 60},
         proxy={"epochs": 1, "batch_size": 32, "averaging": 0, "seeds": 1, "warm_host": None},

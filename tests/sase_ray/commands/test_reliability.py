@@ -154,8 +154,8 @@ def test_random_genotypes_are_trained_with_every_seed(tiny, ray_cluster, tmp_pat
         trial.setup(job.space.to_config(job.space.parse(row["genotype"])), job=job)
         assert trial.step()["val_loss"] == pytest.approx(row["val_loss"], rel=1e-5)
     recorded = yaml.safe_load((report.folder / "config.yaml").read_text())
-    # The host's 96 samples, and three genotypes of two epochs of 96.
-    assert recorded["config"]["budget"] == 96 + 3 * 192
+    # The host's 96 samples, and three genotypes of two epochs of 96, with 60 validation images.
+    assert recorded["config"]["budget"] == 96 + 3 * 232
 
 
 @pytest.mark.parametrize(

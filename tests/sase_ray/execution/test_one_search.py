@@ -64,11 +64,11 @@ def test_random_trains_as_many_full_trials_as_the_budget_pays(make_job, search):
     heard = []
     observer = Observer()
     observer.evaluated = lambda search, row: heard.append(row)
-    outcome = search("random", SearchTask(job, 3 * 192 + 191), observers=[observer])
+    outcome = search("random", SearchTask(job, 3 * 232 + 231), observers=[observer])
     assert [epochs for _, epochs in tried(outcome)] == [[1, 2]] * 3
-    assert outcome.samples == 3 * 192
+    assert outcome.samples == 3 * 232
     assert heard == outcome.history.evaluations
-    assert heard[-1]["search_samples"] == 576
+    assert heard[-1]["search_samples"] == 3 * 232
     assert outcome.seconds == pytest.approx(heard[-1]["search_seconds"])
     # The answer is the trial with the smallest validation loss.
     final = [row for row in heard if row["epoch"] == 2]
@@ -96,7 +96,7 @@ def test_asha_stops_trials_early_and_so_begins_more_in_the_same_budget(make_job,
 
 @pytest.mark.parametrize("name", [pytest.param("tpe", marks=pytest.mark.full), "tpe-asha"])
 def test_tpe_is_reproduced_by_its_seed(name, make_job, search):
-    task = SearchTask(make_job(epochs=2, train=48), budget=6 * 96)
+    task = SearchTask(make_job(epochs=2, train=48), budget=6 * 136)
     options = {"startup_trials": 3}
     first, second = (search(name, task, options) for _ in range(2))
     assert len(tried(first)) >= 6
@@ -105,7 +105,7 @@ def test_tpe_is_reproduced_by_its_seed(name, make_job, search):
 
 
 def test_another_seed_tries_other_genotypes(make_job, search):
-    task = SearchTask(make_job(epochs=1, train=48), budget=4 * 48)
+    task = SearchTask(make_job(epochs=1, train=48), budget=4 * 68)
     for name in ("tpe", "random"):
         plans = [
             make_strategy(name).plan(replace(task, job=replace(task.job, seed=seed)))
@@ -124,7 +124,7 @@ def test_grid_visits_every_genotype_once_and_ends(make_job, search, write_space)
     outcome = search("grid", SearchTask(job, budget=100_000, metric="val_accuracy"))
     genotypes = [genotype for genotype, _ in tried(outcome)]
     assert sorted(genotypes) == sorted(str(genotype) for genotype in job.space)
-    assert outcome.samples == 4 * 96
+    assert outcome.samples == 4 * 116
     scores = [score for _, score in outcome.ranking]
     assert scores == sorted(scores, reverse=True)
 
@@ -154,11 +154,11 @@ def test_two_trials_at_a_time_keep_within_the_budget(make_job, search, write_spa
     choices = {"refine_excite": ["meeting"], "spatial_excite": ["affine", "conv3x3"]}
     choices |= {"channel_squeeze": ["gap", "gap_std"]}
     path = write_space(choices, MEETING.format(markers=str(markers)))
-    budget = 3 * 288 + 100
+    budget = 3 * 348 + 100
     outcome = search("random", SearchTask(make_job(path, epochs=3), budget), concurrency=2)
     assert outcome.history.failures == {}
     assert [len(epochs) for _, epochs in tried(outcome)] == [3] * 3
-    assert outcome.samples == 3 * 288
+    assert outcome.samples == 3 * 348
 
 
 @pytest.mark.parametrize(("name", "passes"), [("darts", 2), ("darts-2nd", 5)])
@@ -209,14 +209,14 @@ def test_a_killed_process_is_replaced_and_the_search_ends_as_if_undisturbed(
     # Six steps an epoch of a trial, so the ninth pass is in the second; DARTS makes two passes
     # in each of three steps.
     options = {"batch_size": 16} if name == "darts" else None
-    task = SearchTask(job, budget=2 * 288)
+    task = SearchTask(job, budget=2 * 348)
     killed = search(name, task, options)
     assert marker.exists(), "the process was killed"
     undisturbed = search(name, task, options)
     assert learned(killed) == learned(undisturbed)
     assert killed.ranking == undisturbed.ranking
     assert killed.history.failures == {}
-    assert killed.samples == undisturbed.samples <= 576
+    assert killed.samples == undisturbed.samples <= 2 * 348
 
 
 BROKEN = """
@@ -251,7 +251,7 @@ def test_a_search_whose_every_trial_fails_ends_and_says_why(
     monkeypatch.setattr("sase_ray.execution.one_search.MAX_FAILURES", 0)
     job = make_job(write_space({"refine_excite": ["broken"]}, BROKEN), epochs=1)
     with pytest.raises(UserError, match="this operation is broken"):
-        search("random", SearchTask(job, budget=96))
+        search("random", SearchTask(job, budget=116))
 
 
 FORGETFUL = """
@@ -294,7 +294,7 @@ def test_a_trial_without_room_on_its_gpu_goes_on_with_a_larger_share(
 ):
     choices = {"refine_excite": ["affine", "hungry"], "spatial_excite": ["affine", "conv3x3"]}
     path = write_space(choices, FORGETFUL.format(room=0.25))
-    task = SearchTask(make_job(path, epochs=3), budget=2 * 288)
+    task = SearchTask(make_job(path, epochs=3), budget=2 * 348)
     options = {"batch_size": 16} if name == "darts" else None
     heard = Heard()
     disturbed = search(name, task, options, resources=TrialResources(gpus=0.25), observers=[heard])
@@ -316,7 +316,7 @@ def test_a_trial_that_fits_no_share_fails_with_that_reason(
 ):
     monkeypatch.setattr("sase_ray.execution.one_search.MAX_FAILURES", 0)
     path = write_space({"refine_excite": ["hungry", "affine"]}, FORGETFUL.format(room=1))
-    task = SearchTask(make_job(path, epochs=2), budget=2 * 192)
+    task = SearchTask(make_job(path, epochs=2), budget=2 * 232)
     outcome = search("grid", task, resources=TrialResources(gpus=gpus))
     assert list(outcome.history.failures.values()) == [f"out of memory on {told:g} GPU"]
     assert "hungry" not in str(outcome.genotype)
@@ -337,7 +337,7 @@ def test_a_trial_that_hangs_fails_at_its_time_limit_and_the_others_go_on(
     make_job, search, write_space, tmp_path
 ):
     path = write_space({"refine_excite": ["hanging", "affine"]}, HANGING)
-    task = SearchTask(make_job(path, epochs=2), budget=2 * 192)
+    task = SearchTask(make_job(path, epochs=2), budget=2 * 232)
     memory = Memory(Store(tmp_path / "kept"), seconds=3)
     outcome = search("grid", task, memory=memory)
     assert list(outcome.history.failures.values()) == ["time limit: more than 3 s, in epoch 1"]
@@ -350,7 +350,7 @@ def test_a_storage_that_fails_ends_the_search_and_blames_no_genotype(make_job, s
     with pytest.raises(Exception, match=r"kept.*cannot be") as raised:
         search(
             "random",
-            SearchTask(make_job(epochs=2), budget=400),
+            SearchTask(make_job(epochs=2), budget=464),
             memory=Memory(Store(tmp_path / "kept")),
             observers=[heard],
         )
@@ -378,10 +378,10 @@ def test_a_genotype_that_diverges_is_ranked_last(make_job, search, write_space):
     (row,) = (row for row in outcome.history.trials() if row["status"] == "diverged")
     assert "not finite" in row["reason"]
     assert row["epoch"] == 1, "it ended at once"
-    assert outcome.samples == 5 * 96
+    assert outcome.samples == 5 * 116
 
 
 def test_a_budget_that_is_too_small_starts_nothing(make_job, search, tmp_path):
-    with pytest.raises(UserError, match="192"):
-        search("random", SearchTask(make_job(epochs=2), budget=191))
+    with pytest.raises(UserError, match="232"):
+        search("random", SearchTask(make_job(epochs=2), budget=231))
     assert not (tmp_path / "storage").exists()

@@ -76,9 +76,9 @@ def test_options_are_kept():
 @pytest.mark.parametrize("name", BLACK_BOX)
 def test_a_budget_below_one_trial_is_refused_with_the_number_that_is_needed(name, make_job):
     job = make_job(train=90, epochs=3, batch_size=16)
-    make_strategy(name).check(SearchTask(job, 240))
-    with pytest.raises(UserError, match=r"239.*240"):
-        make_strategy(name).check(SearchTask(job, 239))
+    make_strategy(name).check(SearchTask(job, 300))
+    with pytest.raises(UserError, match=r"299.*300"):
+        make_strategy(name).check(SearchTask(job, 299))
 
 
 @pytest.mark.parametrize(("name", "needed"), [("darts", 96), ("darts-2nd", 240)])
@@ -93,7 +93,7 @@ def test_a_budget_below_one_step_is_refused_with_the_number_that_is_needed(name,
 def test_a_plan_is_fresh_each_time(name, make_job):
     task = SearchTask(make_job(), 10_000)
     first, second = make_strategy(name).plan(task), make_strategy(name).plan(task)
-    assert first.samples_per_epoch == (96 if name in BLACK_BOX else 0)
+    assert first.samples_per_epoch == (96 + 20 if name in BLACK_BOX else 0)
     for part in ("searcher", "scheduler"):
         one, other = getattr(first, part), getattr(second, part)
         assert (one is None and other is None) or one is not other

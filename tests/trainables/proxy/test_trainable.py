@@ -143,10 +143,10 @@ def test_an_epoch_is_a_plain_training_epoch(make_job, assert_same):
     assert_same(dict(trainable.candidates[0].model.state_dict()), dict(model.state_dict()))
 
 
-def test_samples_are_counted_without_the_short_last_batch(make_job):
+def test_samples_are_counted_without_the_short_last_batch_and_with_validation(make_job):
     job = make_job(train=90, epochs=3, batch_size=16)
-    assert job.samples_per_epoch == 80
-    assert job.samples_per_trial == 240
+    assert job.samples_per_epoch == 80 + 60 // 3
+    assert job.samples_per_trial == 300
     trainable = start(job)
     seen = []
     step = trainable.candidates[0].trainer.step
@@ -154,7 +154,7 @@ def test_samples_are_counted_without_the_short_last_batch(make_job):
         1
     ]
     results = [trainable.train() for _ in range(3)]
-    assert [result["samples"] for result in results] == [80, 160, 240]
+    assert [result["samples"] for result in results] == [100, 200, 300]
     assert sum(seen) == 240
     assert [result["done"] for result in results] == [False, False, True]
     assert results[0]["train_seconds"] < results[2]["train_seconds"]
@@ -162,8 +162,8 @@ def test_samples_are_counted_without_the_short_last_batch(make_job):
 
 def test_a_batch_larger_than_the_set_is_the_whole_set(make_job):
     job = make_job(train=50, batch_size=128, epochs=1)
-    assert job.samples_per_epoch == 50
-    assert start(job).train()["samples"] == 50
+    assert job.samples_per_epoch == 50 + 20
+    assert start(job).train()["samples"] == 70
 
 
 def assert_diverged(result, reason):
@@ -172,7 +172,7 @@ def assert_diverged(result, reason):
     assert reason in result["reason"]
     assert result["val_loss"] == float("inf")
     assert result["val_accuracy"] == 0.0
-    assert result["samples"] == 96
+    assert result["samples"] == 96 + 20
 
 
 def test_a_learning_rate_beyond_reason_ends_the_trial_with_a_reason(make_job):

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from sase_ray.results.history import History
+from sase_ray.strategies import SearchTask
 from sase_ray.strategies.catalogue import make_strategy
 from search_spaces.errors import UserError
 
@@ -60,3 +61,11 @@ def test_a_search_that_ended_answers_with_what_it_judged_best():
         (SECOND, 0.5),
         (FIRST, math.inf),
     ]
+
+
+def test_a_budget_that_does_not_pay_for_one_judgement_is_refused(make_job):
+    # 60 validation images and four batches of 16, at a third, out of a fifth of the budget.
+    strategy, job = make_strategy("rsws", {"batch_size": 16, "reserve": 0.2}), make_job()
+    strategy.check(SearchTask(job, 5 * 42))
+    with pytest.raises(UserError, match=r"209 is too small.* 210 samples"):
+        strategy.check(SearchTask(job, 5 * 42 - 1))
