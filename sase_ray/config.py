@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from sase_ray.protocols import FOLDER, presets
+from sase_ray.protocols import FOLDER, bundled_or_own, presets
 from search_spaces.errors import UserError, explain_validation_error, shorten, unknown_name
 from search_spaces.user_files import parse_yaml, read_yaml_mapping
 from trainables.data import Shift
@@ -195,8 +195,9 @@ def load_config(
     """Build a configuration; later sources win: preset of the data set, file, overrides, `--set`.
 
     Args:
-        path: a YAML file with the keys of `Config`, or the config.yaml of a run, which is taken
-            whole, without the preset; or a configuration or a mapping in place of a file.
+        path: a YAML file with the keys of `Config`, or the name of a bundled experiment, or the
+            config.yaml of a run, which is taken whole, without the preset; or a configuration or a
+            mapping in place of a file.
         overrides: nested values, e.g. ``{"proxy": {"epochs": 5}}``.
         assignments: texts such as ``proxy.epochs=5``; the right side is read as YAML.
 
@@ -210,7 +211,9 @@ def load_config(
     elif path is not None:
         where = "configuration" if isinstance(path, Mapping) else str(path)
         values: Mapping[str, Any] = (
-            path if isinstance(path, Mapping) else read_yaml_mapping(Path(path), "configuration")
+            path
+            if isinstance(path, Mapping)
+            else read_yaml_mapping(bundled_or_own(Path(path)), "configuration")
         )
         if values.keys() >= {"config", "versions"}:  # written by a run: do the same again
             recorded = values["config"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from sase_ray.config import Config, load_config
 from sase_ray.protocols import presets
+from sase_ray.strategies.catalogue import make_strategy
+from sase_ray.strategies.one_shot.darts_2nd import SecondOrderAlgorithm
 from search_spaces.errors import UserError
 
 
@@ -244,3 +247,28 @@ def test_any_values_give_a_configuration_or_a_user_error(values, through_file, t
 def test_any_assignment_gives_a_configuration_or_a_user_error(text):
     with contextlib.suppress(UserError):
         load_config(assignments=[text])
+
+
+def test_the_published_search_has_the_numbers_of_its_public_code():
+    config = load_config("published")
+    (name,) = config.strategies
+    strategy = make_strategy(name, config.strategy_options[name])
+    protocol = strategy.model_dump()
+    assert protocol["batch_size"] == 128
+    assert (protocol["lr"], protocol["lr_min"]) == (0.025, 1e-4)
+    assert (protocol["momentum"], protocol["weight_decay"], protocol["clip"]) == (0.9, 5e-4, 5)
+    assert (protocol["alpha_lr"], protocol["alpha_weight_decay"]) == (3e-4, 1e-3)
+    assert protocol["alpha_betas"] == (0.5, 0.999)
+    assert (config.dataset, config.space) == ("cifar10", "sase_published")
+    assert config.backbone.name == "resnet20"
+    assert config.backbone.options == {"width": 16}
+    steps = SecondOrderAlgorithm.step_cost.steps(128, config.budget)
+    batches = (50_000 - config.data.validation_size) // 2 // 128
+    assert (batches, steps) == (195, 100 * 195)
+
+
+def test_a_file_comes_before_a_bundled_configuration_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("published").budget == 12_480_000
+    Path("published").write_text("budget: 7")
+    assert load_config(Path("published")).budget == 7
