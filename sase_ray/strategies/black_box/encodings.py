@@ -44,9 +44,11 @@ class _OptunaSearch(OptunaSearch):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Report a trial's end, as complete, pruned or failed."""
-        ended_well = result is not None and self.metric in result and not error
-        lost = ended_well and result["diverged"]
-        if not ended_well or (result["finished"] and not lost):
+        if result is None or error or self.metric not in result or self._ot_study is None:
+            super().on_trial_complete(trial_id, result, error)
+            return
+        lost = result["diverged"]
+        if result["finished"] and not lost:
             super().on_trial_complete(trial_id, result, error)
             return
         trial = self._ot_trials[trial_id]
