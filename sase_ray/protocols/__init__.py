@@ -1,4 +1,4 @@
-"""Preset protocols, one YAML file per data set, the reliability of their proxies, and experiments."""
+"""Preset protocols, one YAML file per data set, their reliability, and whole experiments."""
 
 from pathlib import Path
 

@@ -36,9 +36,9 @@ class ProxyTrainable(ResumableTrainable):
 
     The trial's config holds the genotype's variables (`SearchSpace.variables`). Each iteration
     reports the task's metrics (`val_loss`, `val_accuracy`), `train_loss`, `samples` (what
-    this trial has cost so far, validation images included), `train_seconds`, `peak_memory_mib`, `genotype`, and, if it
-    diverged, the `reason`; with several seeds also `val_loss_sd` and so on, the standard deviation
-    over them.
+    this trial has cost so far, validation images included), `train_seconds`, `peak_memory_mib`,
+    `genotype`, and, if it diverged, the `reason`; with several seeds also `val_loss_sd` and so on,
+    the standard deviation over them.
     """
 
     def prepare(self, job: SearchJob | None = None) -> None:
