@@ -124,7 +124,7 @@ def test_a_genotype_whose_loss_is_not_finite_is_scored_worst_and_the_others_as_t
             index = space.index(genotype)
             if index == 1:
                 raise Diverged("validation loss is not finite")
-            return Evaluation(index / 10, 0.5)
+            return Evaluation({"loss": index / 10})
 
     space = make_job().space
     algorithm = make_strategy("rsws").algorithm(SearchTask(make_job(), 1000))
