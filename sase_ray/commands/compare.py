@@ -221,7 +221,7 @@ class _Run(Observer):
             metric=self.experiment.config.make_task().final,
         )
         stops = early_stops(self.searches.outcomes, self.experiment.config.budget)
-        narrow = narrow_views(self.searches.outcomes, self.experiment.problem.space)
+        narrow = narrow_views(self.searches.outcomes, self.experiment.space)
         agreement = self.searches.write_agreement()
         verdict = replace(verdict, reading=(*verdict.reading, *stops, *narrow, *agreement))
         self.folder.write_table("strategies", verdict.table.to_dict("records"), csv=True)

@@ -91,7 +91,7 @@ def run_single_search(
         outcome = searches.outcomes[0]
         reading = [
             *early_stops(searches.outcomes, experiment.config.budget),
-            *narrow_views(searches.outcomes, experiment.problem.space),
+            *narrow_views(searches.outcomes, experiment.space),
             *rank_confidence(
                 outcome,
                 experiment.space,
