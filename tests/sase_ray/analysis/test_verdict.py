@@ -196,3 +196,15 @@ def test_a_final_training_that_diverged_is_named_and_left_out():
     assert row["units"] == 2
     assert row["difference"] == pytest.approx((0.01 - 0.005) / 2)
     assert "1 final training(s) of darts diverged" in reading
+
+
+def test_another_tasks_final_metric_is_compared_alike():
+    rows = finals(random=[[0.50, 0.52], [0.60, 0.62]], darts=[[0.55, 0.57], [0.66, 0.68]])
+    options = {"test_size": 10_000, "dataset": "made_up"}
+    accuracy = judge(rows, SEARCHES, **options)
+    renamed = rows.rename(columns={"test_accuracy": "test_agreement"})
+    agreement = judge(renamed, SEARCHES, **options, metric="test_agreement")
+    pd.testing.assert_frame_equal(
+        agreement.table.rename(columns={"test_agreement": "test_accuracy"}), accuracy.table
+    )
+    assert "an agreement of" in " ".join(agreement.reading)
