@@ -8,7 +8,7 @@ from typing import ClassVar
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from sase_ray.results.families import TRAINS_GENOTYPES, Family
+from sase_ray.results.families import Family
 from sase_ray.results.history import History
 from sase_ray.strategies.black_box.encodings import to_param_space
 from sase_ray.strategies.contract import Plan, SearchTask, Strategy, check_budget
@@ -22,7 +22,7 @@ class BlackBox(Strategy):
     A subclass gives a `searcher`, and a `scheduler` if it stops trials early.
     """
 
-    family: ClassVar[Family] = TRAINS_GENOTYPES
+    family: ClassVar[Family] = "black-box"
     trains_genotypes: ClassVar[bool] = True
     takes_warm_start: ClassVar[bool] = True
 
