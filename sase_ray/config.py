@@ -20,7 +20,7 @@ from sase_ray.protocols import FOLDER, bundled_or_own, presets
 from search_spaces.errors import UserError, explain_validation_error, shorten, unknown_name
 from search_spaces.user_files import parse_yaml, read_yaml_mapping
 from trainables.data import Shift
-from trainables.training.protocol import ProxyProtocol, TrainingProtocol, WholeNumber
+from trainables.training.protocol import HostProtocol, ProxyProtocol, TrainingProtocol, WholeNumber
 
 if TYPE_CHECKING:
     from trainables.tasks.contract import Task
@@ -132,6 +132,12 @@ class Config(_Section):
     task_options: Options = Field(default_factory=dict)
     metric: str = Field(
         default="val_loss", description="what searches rank by: val_ and a metric of the task"
+    )
+    host: HostProtocol | None = Field(
+        default=None,
+        description="train the host once, before data.shift, and insert all candidates, "
+        "supernets and final modules into it, in place of proxy.warm_host; by default they train "
+        "from scratch",
     )
     proxy: ProxyProtocol = ProxyProtocol()
     final: FinalConfig = FinalConfig()

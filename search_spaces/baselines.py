@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from search_spaces.catalogue import Catalogue
 from search_spaces.declarations import Decorated
@@ -14,15 +14,22 @@ if TYPE_CHECKING:
 
     from search_spaces.backbones.attention import AttentionFactory
 
+Tunes = Literal["modules", "norms", "all"]
+"""What is trained where the host is frozen: modules alone, the host's batch norms too, or all."""
+
 
 @dataclass(frozen=True)
 class Baseline:
-    """A catalogue row. `module` makes the module for a number of channels; None for no module."""
+    """A catalogue row. `module` makes the module for a number of channels; None for no module.
+
+    A baseline that `tunes` more than modules needs a trained host.
+    """
 
     name: str
     module: Callable[[int], nn.Module | None]
     summary: str
     source: str
+    tunes: Tunes = "modules"
 
 
 BASELINES: Catalogue[Baseline] = Catalogue("baseline", __name__, Decorated("register_baseline"))
@@ -30,7 +37,9 @@ BASELINES: Catalogue[Baseline] = Catalogue("baseline", __name__, Decorated("regi
 Maker = Callable[[int], "nn.Module | None"]
 
 
-def register_baseline(name: str, *, summary: str, source: str) -> Callable[[Maker], Maker]:
+def register_baseline(
+    name: str, *, summary: str, source: str, tunes: Tunes = "modules"
+) -> Callable[[Maker], Maker]:
     """Enter a function from a number of channels to a module, or to None for the plain host.
 
     Raises:
@@ -38,7 +47,7 @@ def register_baseline(name: str, *, summary: str, source: str) -> Callable[[Make
     """
 
     def enter(module: Maker) -> Maker:
-        BASELINES.enter(name, Baseline(name, module, summary, source), module)
+        BASELINES.enter(name, Baseline(name, module, summary, source, tunes), module)
         return module
 
     return enter
@@ -81,6 +90,45 @@ def _cbam(channels: int) -> nn.Module:
     from timm.layers.cbam import CbamModule
 
     return CbamModule(channels)
+
+
+@register_baseline(
+    "gc",
+    summary="global context: attention pooling, then a gate per channel",
+    source="Cao et al., GCNet, ICCVW 2019, arXiv:1904.11492",
+)
+def _gc(channels: int) -> nn.Module:
+    from timm.layers import GlobalContext
+
+    return GlobalContext(channels)
+
+
+@register_baseline(
+    "ese",
+    summary="effective squeeze and excitation: one fully connected layer, hard sigmoid",
+    source="Lee and Park, CenterMask, CVPR 2020, arXiv:1911.06667",
+)
+def _ese(channels: int) -> nn.Module:
+    from timm.layers import EffectiveSEModule
+
+    return EffectiveSEModule(channels)
+
+
+@register_baseline(
+    "bn",
+    summary="scales and shifts of a frozen host's batch norms are tuned",
+    source="Frankle et al., Training BatchNorm and Only BatchNorm, ICLR 2021, arXiv:2003.00152",
+    tunes="norms",
+)
+def _bn(channels: int) -> None:
+    return None
+
+
+@register_baseline(
+    "full", summary="the whole of a frozen host is tuned, as a ceiling", source="", tunes="all"
+)
+def _full(channels: int) -> None:
+    return None
 
 
 def baselines() -> list[Baseline]:

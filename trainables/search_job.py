@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from search_spaces.genotype import Genotype
 from search_spaces.network import NetworkSpec
@@ -14,25 +11,11 @@ from trainables.data import SearchData
 from trainables.tasks.classification import CLASSIFICATION
 from trainables.tasks.contract import Task
 from trainables.training.cost import samples_of_reading
+from trainables.training.frozen_host import HostJob, TrainedHost
 from trainables.training.protocol import ProxyProtocol, TrainingProtocol
 
 SEED_STEP = 1_000_000
 """Between the seeds of one trial; those of searches and final trainings lie below it."""
-
-
-@dataclass(frozen=True)
-class WarmHost:
-    """A host that was trained without attention, to insert candidates into.
-
-    Attributes:
-        state: its parameters and buffers by name.
-        samples: training samples it has seen.
-        seconds: device-seconds of its training.
-    """
-
-    state: Mapping[str, Tensor]
-    samples: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -47,7 +30,8 @@ class SearchJob:
         seed: of initial weights, batch order and augmentation: the same for every genotype.
             Where the protocol asks for several networks a trial, the others' seeds follow from it.
         threads: CPU threads of one trial.
-        host: the trained host, where the protocol asks for a warm one.
+        host: the trained host, where the protocol asks for a warm one, or the run has one for all.
+        host_job: how the host is trained that all searches and final trainings of a run share.
         judged: genotypes that a one-shot search is asked for its opinion of, at its end.
         task: what networks are trained for.
     """
@@ -58,7 +42,8 @@ class SearchJob:
     protocol: ProxyProtocol
     seed: int
     threads: int = 1
-    host: WarmHost | None = None
+    host: TrainedHost | None = None
+    host_job: HostJob | None = None
     judged: tuple[Genotype, ...] = ()
     task: Task = CLASSIFICATION
 
@@ -66,6 +51,11 @@ class SearchJob:
     def seeds(self) -> range:
         """The seeds of a trial's networks."""
         return range(self.seed, self.seed + SEED_STEP * self.protocol.seeds, SEED_STEP)
+
+    @property
+    def starts_in_host(self) -> bool:
+        """Whether candidates need a trained host."""
+        return self.host_job is not None or self.protocol.warm_host is not None
 
     @property
     def samples_per_epoch(self) -> int:
@@ -83,8 +73,8 @@ class SearchJob:
 
     @property
     def samples_of_host(self) -> int:
-        """Samples that the host sees before candidates are inserted; 0 where it is not trained."""
-        protocol = self.protocol.warm_host
+        """Samples that each search pays for its warm host; 0 where it has none of its own."""
+        protocol = None if self.host_job else self.protocol.warm_host
         return self._samples_per_epoch(protocol) * protocol.epochs if protocol else 0
 
     def _samples_per_epoch(self, protocol: TrainingProtocol) -> int:

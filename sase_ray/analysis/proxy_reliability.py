@@ -33,6 +33,8 @@ def protocol_of(config: Config) -> dict[str, Any]:
     del what["data"]["root"]  # the same images, wherever they lie
     if config.data.shift is None:  # so that keys of earlier versions stay valid
         del what["data"]["shift"]
+    if config.host is not None:
+        what["host"] = config.host.model_dump(mode="json")
     return what
 
 

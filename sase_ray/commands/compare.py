@@ -145,6 +145,7 @@ class _Run(Observer):
             self.experiment.config.final.workers,
             self.experiment.final_data,
             self.folder.state.at("finals"),
+            self.searches.shared_host,
         )
 
     def search_ended(self, search: SearchId, outcome: SearchOutcome) -> None:
@@ -223,7 +224,9 @@ class _Run(Observer):
         stops = early_stops(self.searches.outcomes, self.experiment.config.budget)
         narrow = narrow_views(self.searches.outcomes, self.experiment.space)
         agreement = self.searches.write_agreement()
-        verdict = replace(verdict, reading=(*verdict.reading, *stops, *narrow, *agreement))
+        host = self.searches.on_shared_host()
+        notes = (*host, *stops, *narrow, *agreement)
+        verdict = replace(verdict, reading=(*verdict.reading, *notes))
         self.folder.write_table("strategies", verdict.table.to_dict("records"), csv=True)
         write_summaries(self.folder.path)
         return verdict

@@ -33,7 +33,7 @@ from sase_ray.tabular_benchmark.file_format import COLUMNS, read_benchmark, writ
 from search_spaces.errors import UserError
 from search_spaces.space import describe_space
 from trainables.data import LabelledImages
-from trainables.search_job import WarmHost
+from trainables.training.frozen_host import TrainedHost
 
 CHUNK = 100
 """Trainings that a run of the grid strategy is given at a time."""
@@ -160,7 +160,7 @@ class _Sitting:
         self.about = _about(problem)
         self.rows: list[dict[str, Any]] = []
         self.hosts: dict[str, Any] = {}
-        self.trained_hosts: dict[int, WarmHost] = {}
+        self.trained_hosts: dict[int, TrainedHost] = {}
         if path.exists():
             self._read()
         # A trial's epochs become rows together, at its end.
@@ -206,7 +206,7 @@ class _Sitting:
             shutil.rmtree(storage, ignore_errors=True)
             self.save()
 
-    def _known_host(self, seed: int, host: WarmHost) -> WarmHost:
+    def _known_host(self, seed: int, host: TrainedHost) -> TrainedHost:
         """Return the host, if it is the one that the table's trainings of this seed began in."""
         content = b"".join(host.state[name].numpy().tobytes() for name in sorted(host.state))
         digest = hashlib.sha256(content).hexdigest()

@@ -19,6 +19,7 @@ from search_spaces.errors import UserError
 from trainables.final.training import train_final
 from trainables.persistence.checkpoint import Checkpoints
 from trainables.persistence.store import Store, write_whole
+from trainables.training.frozen_host import train_frozen_host
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,13 @@ def train(
     if path.exists():
         raise UserError(f"{path} exists: choose another --output, or remove it")
     job = replace(problem.final_job(module, baseline=baseline, seed=seed), shown=())
-    digest = hashlib.sha256(repr(job).encode()).hexdigest()[:8]
+    identity = repr((job, problem.config.data, problem.config.host))
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     kept = Store(path.absolute().parent / f".{path.name}.{digest}.checkpoints")
     checkpoints = Checkpoints(kept, lambda note: say(console, note))
     say(console, f"training {module} for {job.protocol.epochs} epochs, weights to {path}")
+    if problem.host_job is not None:
+        job = replace(job, host=train_frozen_host(problem.host_job, kept.at("host")))
     result = train_final(job, problem.final_data, checkpoints)
     state = checkpoints.latest()
     if result["diverged"] or state is None:

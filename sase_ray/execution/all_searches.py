@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import ray
@@ -30,6 +31,7 @@ from sase_ray.results.search_id import SearchId
 from sase_ray.strategies import Strategy
 from trainables.persistence.resumable import Memory
 from trainables.persistence.store import StorageError, Store
+from trainables.training.frozen_host import TrainedHost
 
 POLL_SECONDS = 0.5
 
@@ -222,11 +224,7 @@ class Searches:
     def _begin(self, strategy: Strategy, seed: int) -> Any:
         search = strategy.search_id(seed)
         wants_host = strategy.wants_host(self._tasks[seed])
-        if wants_host and seed not in self._hosts:
-            # One for all strategies; each of them pays for it in full.
-            train = train_host_on(self.slots.trial)
-            kept = self.folder.state.at("hosts", str(seed))
-            self._hosts[seed] = train.remote(self._tasks[seed].job, kept)
+        host = self._host(seed) if wants_host else None
         self.journal.flush()
         past = self.journal.past(search)
         minutes = self.experiment.config.resources.minutes_per_trial
@@ -241,13 +239,44 @@ class Searches:
         }
         actor: Any = ray.remote(num_cpus=0)(SearchProcess).remote()
         self._actors[search] = actor
-        host = self._hosts[seed] if wants_host else None
         task, warm = self._references[seed], self.experiment.warm_start(strategy, seed)
         return actor.run.remote(strategy, task, warm, host, self._events, settings)
 
     def _take_events(self) -> list[Event]:
         events: list[Event] = self._events.get_nowait_batch(self._events.qsize())
         return events
+
+    def _host(self, seed: int) -> Any:
+        """Return the reference of the host that the searches of a seed begin with."""
+        if self.experiment.host_job is not None:
+            return self.shared_host
+        if seed not in self._hosts:
+            # One for all strategies; each of them pays for it in full.
+            train = train_host_on(self.slots.trial)
+            kept = self.folder.state.at("hosts", str(seed))
+            self._hosts[seed] = train.remote(self._tasks[seed].job, kept)
+        return self._hosts[seed]
+
+    @cached_property
+    def shared_host(self) -> Any:
+        """Reference of the host that all searches and final trainings share; None without one."""
+        if self.experiment.host_job is None:
+            return None
+        train = train_host_on(self.slots.trial)
+        return train.remote(self._tasks[0].job, self.folder.state.at("hosts", "shared"))
+
+    def on_shared_host(self) -> list[str]:
+        """Say what the host that all share was, and what it cost."""
+        if self.experiment.host_job is None:
+            return []
+        host: TrainedHost = ray.get(self.shared_host)
+        kind = "frozen" if host.frozen else "trained"
+        return [
+            f"All modules are in one {kind} host, which has an accuracy of "
+            f"{100 * (host.accuracy or 0):.2f}% on validation images before the shift. It was "
+            f"trained once, before all searches, and is in no strategy's cost: "
+            f"{host.samples:,} samples, {host.seconds:.0f} device-seconds."
+        ]
 
     def _ended(self, future: Any, search: SearchId) -> bool:
         """Take the outcome of a search; return False if it must begin again."""

@@ -19,7 +19,7 @@ from sase_ray.results.search_id import SearchId
 from sase_ray.strategies import SearchTask, Strategy, WarmStart
 from sase_ray.strategies.catalogue import make_strategy
 from sase_ray.strategies.one_shot.base import OneShot
-from search_spaces.baselines import baseline_attention
+from search_spaces.baselines import BASELINES, baseline_attention
 from search_spaces.errors import UserError, unknown_name
 from search_spaces.mixture import Mixture
 from search_spaces.network import NetworkSpec
@@ -40,6 +40,7 @@ from trainables.final.gradcam import chosen_images
 from trainables.final.training import FinalJob
 from trainables.hardware.memory_estimate import training_footprint
 from trainables.search_job import SearchJob
+from trainables.training.frozen_host import HostJob
 
 FIRST_FINAL_SEED = 10_000
 """Seeds of searches count from 0, those of final trainings from here."""
@@ -49,6 +50,10 @@ SHOWN_BASELINES = {"none", "se", "cbam"}
 
 SAMPLED = 3
 """Genotypes of which the memory is estimated."""
+
+
+def _threads(config: Config) -> int:
+    return max(1, int(config.resources.cpus_per_trial))
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Problem:
         network: Host network.
         search_data: Data that searches may read.
         final_data: Data that the final protocol reads.
+        host_job: Training of the host that all trainings share, if there is one.
     """
 
     config: Config
@@ -68,6 +74,7 @@ class Problem:
     network: NetworkSpec
     search_data: SearchData
     final_data: FinalData
+    host_job: HostJob | None
 
     @classmethod
     def of(cls, config: Config) -> Problem:
@@ -83,6 +90,7 @@ class Problem:
         splits = make_splits(
             data, config.data.split_seed, config.data.train_size, config.data.validation_size
         )
+        unshifted = data
         if config.data.shift is not None:
             data = shift_data(data, config.data.shift)
         validation = len(splits.validation)
@@ -118,18 +126,24 @@ class Problem:
                 f"backbone {config.backbone.name!r} cannot be built with options {options} for "
                 f"images of {height}x{width}: {error}"
             ) from error
+        host_job = None
+        if config.host is not None:
+            unshifted_view = search_data(unshifted, splits)
+            threads = _threads(config)
+            host_job = HostJob(network, unshifted_view, search_view, config.host, threads)
+            host_job.check(config.backbone.options, config.final.workers)
         final_view = final_data(data, everything)
         batch_size = min(config.final.batch_size, len(final_view.train))
         check_workers(config.final.workers, batch_size, host)
         search_view, final_view = config.make_task().prepare(
             search_view, final_view, network.with_module
         )
-        return cls(config, space, network, search_view, final_view)
+        return cls(config, space, network, search_view, final_view, host_job)
 
     @cached_property
     def threads(self) -> int:
         """CPU threads of one trial."""
-        return max(1, int(self.config.resources.cpus_per_trial))
+        return _threads(self.config)
 
     def job(self, seed: int) -> SearchJob:
         """Return what a search with a seed trains."""
@@ -140,6 +154,7 @@ class Problem:
             self.config.proxy,
             seed,
             self.threads,
+            host_job=self.host_job,
             task=self.config.make_task(),
         )
 
@@ -200,7 +215,11 @@ class Experiment(Problem):
             for name in config.strategies
         }
         for name in config.baselines:
-            baseline_attention(name)
+            if BASELINES.find(name).tunes != "modules" and config.host is None:
+                raise UserError(
+                    f"baseline {name!r} tunes a trained host, and host is not set: leave it out, "
+                    f"or set host (such as --set host.epochs=10)"
+                )
         problem = Problem.of(config)
         experiment = cls.on(
             problem,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,7 @@ from trainables.final.training import FinalJob, train_final
 from trainables.persistence.checkpoint import Checkpoints
 from trainables.persistence.resumable import NOTE
 from trainables.persistence.store import Store
+from trainables.training.frozen_host import TrainedHost
 
 MAX_RETRIES = 5
 """How often a training whose process died, with its node perhaps, goes on elsewhere."""
@@ -31,9 +33,13 @@ class FinalTrainings:
         workers: of each training.
         data: on what.
         kept: where results and checkpoints are kept; what is there is not trained again.
+        host: reference of the trained host that all modules are inserted into, if any.
     """
 
-    def __init__(self, slots: Slots, workers: int, data: FinalData, kept: Store) -> None:
+    def __init__(
+        self, slots: Slots, workers: int, data: FinalData, kept: Store, host: Any = None
+    ) -> None:
+        self.host = host
         self.trial = slots.trial
         self.data = ray.put(data)
         self.kept = kept
@@ -55,7 +61,7 @@ class FinalTrainings:
         if self.teams is not None:
             return self.teams.train.remote(job, [self.data], kept)
         alone = _alone.options(num_cpus=self.trial.cpus, num_gpus=self.trial.gpus)
-        return alone.remote(job, self.data, kept)
+        return alone.remote(job, self.data, self.host, kept)
 
     def activations(self, job: FinalJob) -> pd.DataFrame | None:
         """Return where the trained network of a job looks, or None if that was not kept.
@@ -71,8 +77,9 @@ class FinalTrainings:
 
 
 @ray.remote(max_retries=MAX_RETRIES)
-def _alone(job: FinalJob, data: FinalData, kept: Store) -> dict[str, Any]:
+def _alone(job: FinalJob, data: FinalData, host: TrainedHost | None, kept: Store) -> dict[str, Any]:
     notes: list[str] = []
+    job = replace(job, host=host)
     return _once(kept, lambda: train_final(job, data, Checkpoints(kept, notes.append)), notes)
 
 

@@ -13,7 +13,7 @@ from sase_ray.execution.one_search import run_search
 from sase_ray.results.history import Row, SearchOutcome
 from sase_ray.results.search_id import SearchId
 from sase_ray.strategies import SearchTask, Strategy, WarmStart
-from trainables.search_job import WarmHost
+from trainables.training.frozen_host import TrainedHost
 
 
 class SearchProcess:
@@ -24,7 +24,7 @@ class SearchProcess:
         strategy: Strategy,
         task: SearchTask,
         warm: WarmStart,
-        host: WarmHost | None,
+        host: TrainedHost | None,
         events: Queue,
         settings: Mapping[str, Any],
     ) -> SearchOutcome:

@@ -21,7 +21,8 @@ from search_spaces.configurable import Configurable
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype, Ranking
 from trainables.metrics import Mode, find_metric
-from trainables.search_job import SearchJob, WarmHost
+from trainables.search_job import SearchJob
+from trainables.training.frozen_host import TrainedHost
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class SearchTask:
         """Training samples spent before the first trial: on the warm start, and on a warm host."""
         return self.warm.samples + self.job.samples_of_host
 
-    def with_host(self, host: WarmHost) -> SearchTask:
+    def with_host(self, host: TrainedHost) -> SearchTask:
         """Return the task whose candidates start inside this host."""
         return replace(self, job=replace(self.job, host=host))
 
@@ -156,7 +157,7 @@ class Strategy(Configurable, ABC):
 
     def wants_host(self, task: SearchTask) -> bool:
         """Return whether the task's job needs a trained host before `plan`."""
-        return False
+        return task.job.host_job is not None
 
     @abstractmethod
     def plan(self, task: SearchTask) -> Plan:

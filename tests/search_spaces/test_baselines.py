@@ -6,7 +6,8 @@ from search_spaces.backbones import build_backbone
 from search_spaces.baselines import baseline_attention, baselines
 from search_spaces.errors import UserError
 
-NAMES = [row.name for row in baselines()]
+MODULES = ["se", "eca", "cbam", "gc", "ese"]
+NAMES = ["none", *MODULES, "bn", "full"]
 
 
 def parameters(module: nn.Module) -> int:
@@ -15,8 +16,9 @@ def parameters(module: nn.Module) -> int:
 
 def test_catalogue_begins_with_the_plain_host_and_names_the_papers():
     rows = baselines()
-    assert [row.name for row in rows][:4] == ["none", "se", "eca", "cbam"]
-    assert all("arXiv" in row.source for row in rows[1:])
+    assert [row.name for row in rows] == NAMES
+    assert all("arXiv" in row.source for row in rows[1:-1])
+    assert [row.name for row in rows if row.tunes != "modules"] == ["bn", "full"]
 
 
 def test_none_gives_no_module():
@@ -39,7 +41,7 @@ def test_parameters_are_those_of_the_paper(name, expected):
     assert parameters(module) == expected
 
 
-@pytest.mark.parametrize("name", NAMES[1:])
+@pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("channels", [8, 24, 64])
 def test_keeps_the_shape_and_gates_the_map(name, channels):
     module = baseline_attention(name)(channels, (8, 8), 0)

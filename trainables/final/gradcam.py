@@ -68,7 +68,7 @@ def class_activations(
 
     part = data.test.select(torch.tensor(images)).to(device)
     (batch, labels), *_ = Batches(part, len(images), data.normalisation)
-    model.eval()
+    model.eval().requires_grad_(True)  # a frozen host too
     layer = last_map(model, batch[:1])
     targets = [ClassifierOutputTarget(label) for label in labels.tolist()]
     explainer = GradCAM(model, [layer])

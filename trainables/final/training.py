@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from search_spaces.baselines import BASELINES
 from search_spaces.errors import shorten
 from search_spaces.network import NetworkSpec
 from search_spaces.ops import load_operations
@@ -22,6 +23,7 @@ from trainables.persistence.resumable import NOTE
 from trainables.persistence.store import Store
 from trainables.tasks.classification import CLASSIFICATION
 from trainables.tasks.contract import Task
+from trainables.training.frozen_host import TrainedHost, enter_host
 from trainables.training.loop import (
     Batch,
     Diverged,
@@ -53,6 +55,7 @@ class FinalJob:
         threads: CPU threads.
         shown: test images of which is kept where the trained network looks.
         task: what it is trained for.
+        host: the trained host that the module is inserted into; None trains from scratch.
     """
 
     network: NetworkSpec
@@ -64,13 +67,19 @@ class FinalJob:
     threads: int = 1
     shown: tuple[int, ...] = ()
     task: Task = CLASSIFICATION
+    host: TrainedHost | None = None
 
     def build(self) -> nn.Module:
         """Build the network with its initial weights."""
         if self.baseline:
-            return self.network.with_baseline(self.module, seed=self.seed)
-        load_operations(self.space)
-        return self.network.with_genotype(self.module, seed=self.seed)
+            model = self.network.with_baseline(self.module, seed=self.seed)
+        else:
+            load_operations(self.space)
+            model = self.network.with_genotype(self.module, seed=self.seed)
+        if self.host is not None:
+            tunes = BASELINES.find(self.module).tunes if self.baseline else "modules"
+            enter_host(model, self.host, tunes)
+        return model
 
 
 def train_final(
@@ -79,7 +88,7 @@ def train_final(
     checkpoints: Checkpoints | None = None,
     team: Team | None = None,
 ) -> dict[str, Any]:
-    """Train from scratch to the end, then look at the test images once.
+    """Train from scratch, or in the job's host, to the end, then look at the test images once.
 
     Args:
         job: what to train.

@@ -27,6 +27,7 @@ from trainables.one_shot.collapse import (
 )
 from trainables.one_shot.shared_weights import SharedWeights
 from trainables.persistence.resumable import Result, ResumableTrainable
+from trainables.proxy.warm_host import insert_into_host
 from trainables.search_job import SearchJob
 from trainables.training.loop import (
     Batch,
@@ -125,6 +126,8 @@ class SupernetTrainable(ResumableTrainable):
             raise ValueError(f"a budget of {self.budget} samples is less than one step")
 
         supernet = algorithm.build_supernet(job.network, job.space, job.seed)
+        if job.host_job is not None:
+            insert_into_host(supernet.host, job)
         place(supernet, protocol, self.device)
         self.supernet = supernet
         self.trainer = Trainer(

@@ -37,7 +37,7 @@ class Candidate:
     ) -> None:
         self.job = job
         model = job.network.with_genotype(genotype, seed=seed)
-        if job.protocol.warm_host:
+        if job.starts_in_host:
             insert_into_host(model, job)
         self.model = place(model, job.protocol, device)
         self.batches = training_batches(data, job.protocol, seed, device)
@@ -87,7 +87,7 @@ class Candidate:
     def _parameters(self) -> Iterable[nn.Parameter] | list[dict[str, Any]]:
         """All weights; or those of the attention, and of the host at a rate of their own."""
         protocol, host = self.job.protocol, self.job.host
-        if protocol.host_lr == 1 or host is None:
+        if protocol.host_lr == 1 or host is None or self.job.host_job is not None:
             return self.model.parameters()
         groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
         for name, parameter in self.model.named_parameters():

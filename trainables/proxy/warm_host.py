@@ -14,7 +14,8 @@ from torch import nn
 from trainables.hardware.device import take_device
 from trainables.persistence.checkpoint import Checkpoints
 from trainables.persistence.store import Store
-from trainables.search_job import SearchJob, WarmHost
+from trainables.search_job import SearchJob
+from trainables.training.frozen_host import TrainedHost, enter_host, train_frozen_host
 from trainables.training.loop import (
     Diverged,
     Trainer,
@@ -24,8 +25,8 @@ from trainables.training.loop import (
 )
 
 
-def train_host(job: SearchJob, kept: Store | None = None) -> WarmHost:
-    """Train the job's host without attention, by its protocol for warm hosts.
+def train_host(job: SearchJob, kept: Store | None = None) -> TrainedHost:
+    """Train the job's host without attention: the run's, or by its protocol for warm hosts.
 
     Args:
         job: whose host.
@@ -35,12 +36,14 @@ def train_host(job: SearchJob, kept: Store | None = None) -> WarmHost:
         ValueError: the protocol asks for none.
         Diverged: the host has no finite weights to start from.
     """
+    if job.host_job is not None:
+        return train_frozen_host(job.host_job, kept)
     protocol = job.protocol.warm_host
     if protocol is None:
         raise ValueError("the proxy protocol has no warm host")
     checkpoints = None if kept is None else Checkpoints(kept)
     if checkpoints is not None and (saved := checkpoints.latest()) is not None:
-        return WarmHost(**saved)
+        return TrainedHost(**saved)
     started = time.perf_counter()
     device = take_device(job.threads)
     model = place(job.network.build(seed=job.seed), protocol, device)
@@ -53,7 +56,7 @@ def train_host(job: SearchJob, kept: Store | None = None) -> WarmHost:
     state = {name: value.cpu() for name, value in model.state_dict().items()}
     if not all(value.isfinite().all() for value in state.values()):
         raise Diverged("the host's weights are not finite")
-    host = WarmHost(state, job.samples_of_host, time.perf_counter() - started)
+    host = TrainedHost(state, job.samples_of_host, time.perf_counter() - started)
     if checkpoints is not None:
         checkpoints.save(vars(host), protocol.epochs)
     return host
@@ -67,7 +70,4 @@ def insert_into_host(model: nn.Module, job: SearchJob) -> None:
     """
     if job.host is None:
         raise ValueError("train the host first: replace(job, host=train_host(job))")
-    unknown = job.host.state.keys() - model.state_dict().keys()
-    if unknown:
-        raise ValueError(f"the trained host is of another network: it has {min(unknown)!r}")
-    model.load_state_dict(dict(job.host.state), strict=False)
+    enter_host(model, job.host)

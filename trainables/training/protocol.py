@@ -60,6 +60,27 @@ class TrainingProtocol(BaseModel):
         return self
 
 
+PRETRAINED = "pretrained"
+"""Weights of a host that the options of its backbone load, such as torchvision's or timm's."""
+
+
+class HostProtocol(TrainingProtocol):
+    """How the host is trained, once a run, before the data are shifted."""
+
+    frozen: bool = Field(
+        default=True,
+        description="only attention modules are trained after the shift; the host keeps its "
+        "weights, and statistics that are estimated once from shifted images",
+    )
+    weights: str | None = Field(
+        default=None,
+        min_length=1,
+        description="file of a state dict, as `sase-ray train none` writes it; or 'pretrained': "
+        "what backbone.options load, with a classifier trained by this protocol",
+    )
+    seed: WholeNumber = Field(default=0, ge=0, lt=2**32, description="of weights and batches")
+
+
 class ProxyProtocol(TrainingProtocol):
     """How a candidate is trained during a search, so that its score tells modules apart."""
 

@@ -43,8 +43,8 @@ class BlackBox(Strategy):
         return f"{task.metric} ({'lower' if task.mode == 'min' else 'higher'} is better)"
 
     def wants_host(self, task: SearchTask) -> bool:
-        """Candidates start inside a warm host where the protocol says so."""
-        return task.job.protocol.warm_host is not None
+        """Candidates start inside a trained host where the job says so."""
+        return task.job.starts_in_host
 
     def max_trials(self, task: SearchTask) -> int | None:
         """Return after how many trials the search has nothing left to try."""
@@ -53,7 +53,7 @@ class BlackBox(Strategy):
     def check(self, task: SearchTask) -> None:
         """Refuse a budget that does not pay for one trial, and for the warm host before it."""
         what = "one trial of the proxy protocol"
-        if task.job.protocol.warm_host:
+        if task.job.samples_of_host:
             what = f"training the warm host and {what}"
         if task.warm.samples:
             what = f"the search that it starts from, {what}"
@@ -61,7 +61,8 @@ class BlackBox(Strategy):
 
     def plan(self, task: SearchTask) -> Plan:
         """Run `ProxyTrainable` over the whole space."""
-        host = task.job.host
+        # The host that all strategies share is counted once, beside them.
+        host = task.job.host if task.job.host_job is None else None
         return Plan(
             trainable=ProxyTrainable,
             samples_before=task.warm.samples + (host.samples if host else 0),

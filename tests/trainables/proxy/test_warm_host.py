@@ -11,7 +11,7 @@ from trainables.data import Batches
 from trainables.proxy.instrumented import StudiedTrainable
 from trainables.proxy.trainable import ProxyTrainable
 from trainables.proxy.warm_host import train_host
-from trainables.search_job import WarmHost
+from trainables.training.frozen_host import TrainedHost
 from trainables.training.loop import Diverged, Trainer, evaluate, train_epoch
 from trainables.training.protocol import TrainingProtocol
 
@@ -89,7 +89,7 @@ def test_a_warm_trial_without_its_host_says_what_to_do(make_job) -> None:
         start(job)
     with pytest.raises(ValueError, match="has no warm host"):
         train_host(make_job())
-    stranger = WarmHost({"layer9.weight": torch.zeros(1)}, 1, 1.0)
+    stranger = TrainedHost({"layer9.weight": torch.zeros(1)}, 1, 1.0)
     with pytest.raises(ValueError, match=r"another network: it has 'layer9\.weight'"):
         start(replace(job, host=stranger))
 

@@ -1,0 +1,265 @@
+"""A frozen host: trained before the data are shifted, then held fixed while modules adapt it.
+
+Where the host cannot compensate for its attention modules, they differ by much more than the noise
+of training. Only the statistics of its batch norms are estimated again, from the shifted images,
+once and for all modules alike (Li et al., "Revisiting Batch Normalization for Practical Domain
+Adaptation", 2016, arXiv:1603.04779).
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from search_spaces.baselines import Tunes
+from search_spaces.errors import UserError, shorten
+from search_spaces.network import NetworkSpec
+from trainables.data import Batches, SearchData
+from trainables.hardware.device import take_device
+from trainables.persistence.checkpoint import Checkpoints
+from trainables.persistence.store import Store
+from trainables.training.loop import (
+    Batch,
+    Diverged,
+    Trainer,
+    autocast,
+    evaluate,
+    place,
+    train_epoch,
+    training_batches,
+)
+from trainables.training.protocol import PRETRAINED, HostProtocol
+
+
+@dataclass(frozen=True)
+class TrainedHost:
+    """A host that was trained without attention, for modules to be inserted into.
+
+    Attributes:
+        state: its parameters and buffers by name.
+        samples: training samples it has seen.
+        seconds: device-seconds of its training.
+        frozen: whether its parameters and statistics stay as they are.
+        accuracy: on validation images as they were before the shift, 0 to 1; None if not measured.
+    """
+
+    state: Mapping[str, Tensor]
+    samples: int
+    seconds: float
+    frozen: bool = False
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class HostJob:
+    """The training of the host that all searches and final trainings of a run share.
+
+    Args:
+        network: the host.
+        data: as they are before the shift.
+        shifted: the same images after it.
+        protocol: how the host is trained.
+        threads: CPU threads.
+    """
+
+    network: NetworkSpec
+    data: SearchData
+    shifted: SearchData
+    protocol: HostProtocol
+    threads: int = 1
+
+    def check(self, options: Mapping[str, Any], workers: int) -> None:
+        """Check what can be known before the training.
+
+        Args:
+            options: of the backbone.
+            workers: that train one final network together.
+
+        Raises:
+            UserError: the weights are missing or of another network, or several workers would
+                train a network of which little is trained.
+        """
+        if workers > 1:
+            raise UserError(
+                f"final.workers is {workers}, and host is set: modules in a trained host are "
+                f"trained by one worker, so leave final.workers out"
+            )
+        if self.protocol.weights == PRETRAINED:
+            if not (options.get("weights") or options.get("pretrained")):
+                raise UserError(
+                    f"host.weights is {PRETRAINED!r}, but backbone.options load no weights: set "
+                    f"weights: DEFAULT (torchvision) or pretrained: true (timm) there"
+                )
+        elif self.protocol.weights is not None:
+            self.load_weights()
+
+    def load_weights(self) -> dict[str, Tensor]:
+        """Return the weights that the protocol names a file of.
+
+        Raises:
+            UserError: the file cannot be read, or is of another network.
+        """
+        path = str(self.protocol.weights)
+        shown = f"host.weights: {shorten(path)}"
+        if not os.path.isfile(path):
+            raise UserError(f"{shown} is no file: give the state dict of a trained host")
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, pickle.UnpicklingError, ValueError, EOFError, OSError) as error:
+            raise UserError(f"{shown} is no state dict: {shorten(str(error))}") from None
+        with torch.device("meta"):
+            own = self.network.build().state_dict()
+        if not isinstance(state, Mapping):
+            raise UserError(f"{shown} is no state dict, but a {type(state).__name__}")
+        for name in [*own, *state]:
+            shapes = [
+                tuple(s[name].shape) if isinstance(s.get(name), Tensor) else "missing"
+                for s in (own, state)
+            ]
+            if shapes[0] != shapes[1]:
+                raise UserError(
+                    f"{shown} is of another network than backbone {self.network.backbone!r}: "
+                    f"{name} is {shapes[1]}, expected {shapes[0]}"
+                )
+        return dict(state)
+
+
+def train_frozen_host(job: HostJob, kept: Store | None = None) -> TrainedHost:
+    """Train the host on the data before the shift, and estimate its statistics after it.
+
+    With `weights` of a file nothing is trained; with pretrained ones the classifier alone, which
+    is the network's last linear layer.
+
+    Args:
+        job: what to train.
+        kept: where the trained host is kept; what is there is not trained again.
+
+    Raises:
+        Diverged: the host has no finite weights.
+        UserError: as `HostJob.load_weights`.
+    """
+    checkpoints = None if kept is None else Checkpoints(kept)
+    if checkpoints is not None and (saved := checkpoints.latest()) is not None:
+        return TrainedHost(**saved)
+    started = time.perf_counter()
+    protocol = job.protocol
+    device = take_device(job.threads)
+    data = job.data.to(device)
+    model = place(job.network.build(seed=protocol.seed), protocol, device)
+    batches = training_batches(data, protocol, protocol.seed, device)
+    samples = 0
+    if protocol.weights not in (None, PRETRAINED):
+        model.load_state_dict(job.load_weights())
+    else:
+        trained: nn.Module = model
+        if protocol.weights == PRETRAINED:
+            *_, trained = (m for m in model.modules() if isinstance(m, nn.Linear))
+        torch.manual_seed(protocol.seed)
+        steps = len(batches) * protocol.epochs
+        trainer = Trainer(model, trained.parameters(), protocol, steps, device)
+        for _ in range(protocol.epochs):
+            train_epoch(trainer, batches)
+        samples = batches.samples_per_epoch * protocol.epochs
+    validation = Batches(data.validation, 512, data.normalisation)
+    accuracy = evaluate(model, validation, protocol, device).accuracy
+    shifted = job.shifted.to(device)
+    images = Batches(shifted.train, 512, shifted.normalisation)
+    estimate_statistics(model, images, protocol, device)
+    state = {name: value.cpu() for name, value in model.state_dict().items()}
+    if not all(value.isfinite().all() for value in state.values()):
+        raise Diverged("the host's weights are not finite")
+    seconds = time.perf_counter() - started
+    host = TrainedHost(state, samples, seconds, protocol.frozen, accuracy)
+    if checkpoints is not None:
+        checkpoints.save(vars(host), protocol.epochs)
+    return host
+
+
+@torch.no_grad()
+def estimate_statistics(
+    model: nn.Module, batches: Iterable[Batch], protocol: HostProtocol, device: torch.device
+) -> None:
+    """Replace the running statistics of all batch norms by the means over the batches."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    before = [norm.momentum for norm in norms]
+    was_training = model.training
+    model.eval()  # dropout stays out of it
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all batches
+        norm.train()
+    for images, _ in batches:
+        with autocast(protocol, device):
+            model(images)
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
+    model.train(was_training)
+
+
+class FixedNorm(nn.Module):
+    """A batch norm that keeps its statistics while the network around it trains.
+
+    Its parameters and buffers have the names of the batch norm's. It is no batch norm to those who
+    look for them to estimate statistics.
+
+    Shape: (B, C, H, W) to the same.
+    """
+
+    running_mean: Tensor | None
+    running_var: Tensor | None
+
+    def __init__(self, norm: _BatchNorm) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            self.register_buffer(name, getattr(norm, name))
+        # timm's batch norms hold the activation that follows.
+        self.drop = getattr(norm, "drop", nn.Identity())
+        self.act = getattr(norm, "act", nn.Identity())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise by the kept statistics."""
+        mean, variance = self.running_mean, self.running_var
+        normed = F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
+        activated: Tensor = self.act(self.drop(normed))
+        return activated
+
+
+def enter_host(model: nn.Module, host: TrainedHost, tunes: Tunes = "modules") -> None:
+    """Give a network with attention the weights of the host; its attention keeps its own.
+
+    Args:
+        model: the network, built by the same host's `NetworkSpec`.
+        host: the trained host.
+        tunes: what of a frozen host's network stays trainable: the attention modules, also the
+            scales and shifts of the host's batch norms, or everything.
+
+    Raises:
+        ValueError: the host is of another network.
+    """
+    unknown = host.state.keys() - model.state_dict().keys()
+    if unknown:
+        raise ValueError(f"the trained host is of another network: it has {min(unknown)!r}")
+    model.load_state_dict(dict(host.state), strict=False)
+    if not host.frozen or tunes == "all":
+        return
+    norms = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and f"{name}.running_mean" in host.state
+    }
+    for name, norm in norms.items():
+        model.set_submodule(name, FixedNorm(norm))
+    free = {f"{name}.{kind}" for name in norms for kind in ("weight", "bias")}
+    for name, parameter in model.named_parameters():
+        if name in host.state and not (tunes == "norms" and name in free):
+            parameter.requires_grad_(False)
