@@ -19,7 +19,7 @@ from pydantic import (
 from sase_ray.protocols import FOLDER, bundled_or_own, presets
 from search_spaces.errors import UserError, explain_validation_error, shorten, unknown_name
 from search_spaces.user_files import parse_yaml, read_yaml_mapping
-from trainables.data import Shift
+from trainables.shift_settings import Shift
 from trainables.training.protocol import HostProtocol, ProxyProtocol, TrainingProtocol, WholeNumber
 
 if TYPE_CHECKING:

@@ -13,16 +13,15 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from search_spaces.errors import unknown_name
 from trainables.data.dataset import ImageData, LabelledImages
 from trainables.data.splits import held_out_test
+from trainables.shift_settings import Shift
 
 Corruption = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 """From images (N, C, H, W) in [0, 1] and levels (N,) in [0, 5] to images of the same shape."""
@@ -132,33 +131,6 @@ CORRUPTIONS: dict[str, Corruption] = {
     f.__name__: f for f in (noise, blur, contrast, brightness, fog, pixelation, occlusion, clutter)
 }
 """The kinds by name."""
-
-
-class Shift(BaseModel):
-    """How all images of a set are corrupted, training, validation and test images alike."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    kinds: tuple[str, ...] = Field(
-        min_length=1, description=f"applied in this order: {', '.join(CORRUPTIONS)}"
-    )
-    severity: float = Field(
-        default=5.0, gt=0, le=5, description="each image's level is drawn between 0 and this"
-    )
-    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of all draws")
-
-    @field_validator("kinds", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
-
-    @field_validator("kinds")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for kind in value:
-            if kind not in CORRUPTIONS:
-                raise ValueError(str(unknown_name("kind of shift", kind, CORRUPTIONS)))
-        return value
 
 
 def shift_images(

@@ -170,7 +170,7 @@ def train_frozen_host(job: HostJob, kept: Store | None = None) -> TrainedHost:
             train_epoch(trainer, batches)
         samples = batches.samples_per_epoch * protocol.epochs
     validation = Batches(data.validation, 512, data.normalisation)
-    accuracy = evaluate(model, validation, protocol, device).accuracy
+    accuracy = evaluate(model, validation, protocol, device)["accuracy"]
     shifted = job.shifted.to(device)
     images = Batches(shifted.train, 512, shifted.normalisation)
     estimate_statistics(model, images, protocol, device)

@@ -11,8 +11,11 @@ from search_spaces.errors import UserError
 from trainables.data import Shift, make_splits, shift_data
 from trainables.data.dataset import ImageData, LabelledImages
 from trainables.data.shift import CORRUPTIONS, shift_images
+from trainables.shift_settings import KINDS
 
-KINDS = list(CORRUPTIONS)
+
+def test_settings_know_every_kind():
+    assert tuple(CORRUPTIONS) == KINDS
 
 
 @pytest.fixture(scope="module")

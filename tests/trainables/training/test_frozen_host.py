@@ -86,7 +86,7 @@ def test_a_host_is_trained_before_the_shift_and_measured_there(host, host_job, m
     model = host_job.network.build()
     model.load_state_dict(dict(plain.state))
     validation = Batches(host_job.data.validation, 512, host_job.data.normalisation)
-    assert host.accuracy == evaluate(model, validation, host_job.protocol, CPU).accuracy
+    assert host.accuracy == evaluate(model, validation, host_job.protocol, CPU)["accuracy"]
 
 
 def test_statistics_are_those_of_the_shifted_training_images(host, host_job):
