@@ -29,10 +29,10 @@ RANDOM_SEARCH = "random"
 """The strategy that the others are tested against."""
 
 MAX_BUDGET = 10**15
-"""In training samples; enough for any protocol."""
+"""Largest budget in training samples, enough for any protocol."""
 
 Options = dict[str, JsonValue]
-"""Options of a part, which checks them itself; plain values, as a run's config.yaml holds them."""
+"""Options of a part, which checks them itself: plain values, as in a run's config.yaml."""
 
 
 class _Section(BaseModel):
@@ -40,7 +40,7 @@ class _Section(BaseModel):
 
 
 class DataConfig(_Section):
-    """Where the data set lies and how much of it a search may see."""
+    """Data set, its folder, and how much of it a search may see."""
 
     root: str | None = Field(default=None, description="folder; default $SASE_DATA")
     train_size: WholeNumber | None = Field(default=None, ge=2)
@@ -61,7 +61,7 @@ class BackboneConfig(_Section):
 
 
 class FinalConfig(TrainingProtocol):
-    """The final protocol: training from scratch on train and validation, then one look at test."""
+    """The final protocol: training from scratch on train and validation, then one test."""
 
     seeds: WholeNumber = Field(
         default=1, ge=1, le=1000, description="final trainings of each search's genotype"
@@ -78,7 +78,7 @@ class FinalConfig(TrainingProtocol):
 
 
 class ResourcesConfig(_Section):
-    """What one trial holds. Everything that fits runs side by side."""
+    """Resources that one trial holds. Everything that fits runs side by side."""
 
     address: str | None = Field(
         default=None, min_length=1, description="of a Ray cluster; else a local one"
@@ -106,7 +106,7 @@ class ResourcesConfig(_Section):
     @field_validator("gpus_per_trial", "gpus_per_supernet")
     @classmethod
     def _share_or_whole(cls, value: float | None) -> float | None:
-        # As Ray has it.
+        # These are the values that Ray accepts.
         if value and (value < 0.0001 or (value > 1 and value != int(value))):
             raise ValueError(f"{value:g} is neither a share of one GPU nor a whole number of them")
         return value
@@ -169,7 +169,7 @@ class Config(_Section):
     )
     run: str | None = Field(
         default=None,
-        # No separator and no dot at the beginning, so that it stays in `results`.
+        # Without a separator and a leading dot, so that the folder stays in `results`.
         pattern=r"\A[A-Za-z0-9][\w.-]*\z",
         max_length=100,
         description="name of the run's folder",
@@ -186,7 +186,7 @@ class Config(_Section):
         """Return the task with its options.
 
         Raises:
-            UserError: there is no such task, or it has no such option.
+            UserError: There is no such task, or it has no such option.
         """
         from trainables.tasks.catalogue import make_task  # torch is slow to import
 
@@ -201,14 +201,14 @@ def load_config(
     """Build a configuration; later sources win: preset of the data set, file, overrides, `--set`.
 
     Args:
-        path: a YAML file with the keys of `Config`, or the name of a bundled experiment, or the
-            config.yaml of a run, which is taken whole, without the preset; or a configuration or a
-            mapping in place of a file.
-        overrides: nested values, e.g. ``{"proxy": {"epochs": 5}}``.
-        assignments: texts such as ``proxy.epochs=5``; the right side is read as YAML.
+        path: YAML file with the keys of `Config`, or the name of a bundled experiment, or the
+            config.yaml of a run, which is used in full, without the preset; or a configuration or
+            a mapping in place of a file.
+        overrides: Nested values, e.g. ``{"proxy": {"epochs": 5}}``.
+        assignments: Texts such as ``proxy.epochs=5``; the right side is read as YAML.
 
     Raises:
-        UserError: an unknown key (named, with the nearest), or a wrong value.
+        UserError: A key is unknown (it is named, with the nearest), or a value is wrong.
     """
     sources: list[tuple[str, Mapping[str, Any]]] = []
     whole = False
@@ -221,7 +221,7 @@ def load_config(
             if isinstance(path, Mapping)
             else read_yaml_mapping(bundled_or_own(Path(path)), "configuration")
         )
-        if values.keys() >= {"config", "versions"}:  # written by a run: do the same again
+        if values.keys() >= {"config", "versions"}:  # written by a run: repeat it
             recorded = values["config"]
             if not isinstance(recorded, dict):
                 raise UserError(f"{where}: config: expected keys and values")
@@ -253,7 +253,7 @@ def _validate(values: Mapping[str, Any], where: str) -> Config:
 
 
 def _without_old_options(base: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Leave out the options of a backbone that gives way to another, which may not take them."""
+    """Leave out the options of a backbone that is replaced: the new one may not take them."""
     old, new = base.get("backbone"), over.get("backbone")
     if not isinstance(old, Mapping) or not isinstance(new, Mapping):
         return base

@@ -1,4 +1,4 @@
-"""Prints sentences and tables to the terminal."""
+"""Printing of sentences and tables to the terminal."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from rich.table import Table
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
-    """Print text as it is: no markup read in it, no line broken."""
+    """Print text as it is, without interpreting markup or breaking lines."""
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def console_for_tables() -> Console:
-    """Return a console that breaks no table when it is piped into a file or grep."""
+    """Return a console that does not break tables when they are piped into a file or grep."""
     console = Console()
     return console if console.is_terminal else Console(width=240)
 
 
 def print_wide(table: Table) -> None:
-    """Print a table whole; in a terminal too narrow for it, without its last columns."""
+    """Print a table; in a terminal too narrow for it, leave out its last columns."""
     console = console_for_tables()
     for column in table.columns:
         column.no_wrap = True

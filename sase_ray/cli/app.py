@@ -47,7 +47,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; a mistake of the user ends with one sentence and exit code 2."""
-    # As a cluster stops a job; it ends as Ctrl-C ends it.
+    # A cluster stops a job by this signal; it then ends as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.excepthook = _thread_ended
     try:
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def _thread_ended(args: threading.ExceptHookArgs) -> None:
-    # Of a full disk, TensorBoard's thread tells whoever writes next, who says it in a sentence.
+    # TensorBoard's thread passes a full disk on to the next writer, which reports it in a sentence.
     if not isinstance(args.exc_value, OSError):
         threading.__excepthook__(args)
 
@@ -135,7 +135,7 @@ def _compare_on_table(
         resources=settings.resources,
         noise=noise,
         console=console,
-        # What is not given has defaults of its own on a table.
+        # Options that are not given have other defaults on a table.
         **{name: getattr(settings, name) for name in own if given[name] is not None},
     )
     print_table_comparison(console, comparison)

@@ -1,4 +1,4 @@
-"""The options that several commands share: declared once, and given to a command by name."""
+"""The options that several commands share, declared once and given to a command by name."""
 
 from __future__ import annotations
 

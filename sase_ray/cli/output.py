@@ -1,4 +1,4 @@
-"""What the commands print: tables, sentences, and where the files are."""
+"""Output of the commands: tables, sentences, and where the files are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sase_ray.figures.block_text import draw
 from sase_ray.results.search_id import SearchId
 from trainables.metrics import find_metric
 
-if TYPE_CHECKING:  # so that a command that only lists needs not load torch
+if TYPE_CHECKING:  # so that a command that only lists need not load torch
     from sase_ray.commands.compare import Comparison
     from sase_ray.commands.compare_on_table import TableComparison
     from sase_ray.commands.reliability import ReliabilityReport
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # so that a command that only lists needs not load torch
 
 
 def print_report(console: Console, report: Comparison | SearchReport | ReliabilityReport) -> None:
-    """Print what a run came to, whatever it was."""
+    """Print the result of a run of any kind."""
     from sase_ray.commands.compare import Comparison
     from sase_ray.commands.search import SearchReport
 
@@ -38,7 +38,7 @@ def print_report(console: Console, report: Comparison | SearchReport | Reliabili
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
-    """Print a comparison's table, what was found, and the reading."""
+    """Print a comparison's table, the genotypes found, and the reading."""
     metric = next(column for column in comparison.table if column.startswith("test_"))
     table = Table(
         title=f"{metric.replace('_', ' ')} in %, mean and 95% interval over independent searches"
@@ -145,7 +145,7 @@ def print_search(console: Console, report: SearchReport) -> None:
     """Print the best of a search, and a drawing of its answer."""
     table = Table("rank", "genotype", report.score, title="the best of the search")
     for rank, (genotype, score) in enumerate(report.ranking[:5], start=1):
-        # Stages below each other, or the scores have no room.
+        # One stage per line, or there is no room for the scores.
         table.add_row(str(rank), str(genotype).replace("+", "+\n"), f"{score:.4f}")
     table.columns[1].no_wrap = True
     table.columns[1].overflow = "fold"
@@ -177,7 +177,7 @@ def print_latencies(console: Console, table: LatencyTable) -> None:
 
 
 def print_trained(console: Console, trained: Trained) -> None:
-    """Say what a trained network does, and where it is."""
+    """Print how well a trained network does, and where it is stored."""
     say(
         console,
         f"test accuracy {100 * trained.test_accuracy:.2f}%, test loss {trained.test_loss:.4f} "
@@ -186,13 +186,13 @@ def print_trained(console: Console, trained: Trained) -> None:
 
 
 def print_files(console: Console, folder: Path, csv: str, figure: str) -> None:
-    """Say where the tables and the figure of a study are."""
+    """Print where the tables and the figure of a study are."""
     shown = _shown(folder)
     say(console, f"\ntables: {shown}/{csv}, {shown}/*.parquet\nfigure: {shown}/{figure}")
 
 
 def print_places(console: Console, folder: Path) -> None:
-    """Say where the tables and TensorBoard's logs of a run are."""
+    """Print where the tables and TensorBoard's logs of a run are."""
     shown = _shown(folder)
     csv = f", {shown}/strategies.csv" if (folder / "strategies.csv").exists() else ""
     say(

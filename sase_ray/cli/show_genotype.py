@@ -1,4 +1,4 @@
-"""What `sase-ray show` tells of a genotype."""
+"""The description of a genotype that `sase-ray show` prints."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def print_genotype(genotype: Genotype, backbone: str, channels: int, image_size:
     """Print a genotype's edges, drawing and costs.
 
     Args:
-        genotype: complete.
-        backbone: name of the host to count in.
-        channels: of a single block.
-        image_size: height and width of the host's images.
+        genotype: Complete genotype.
+        backbone: Name of the host to count in.
+        channels: Number of channels of a single block.
+        image_size: Height and width of the host's images.
     """
     plain, attended = host_costs(genotype, backbone, image_size)
     console = console_for_tables()
