@@ -16,10 +16,10 @@ from search_spaces.errors import UserError, unknown_name
 Mode = Literal["min", "max"]
 
 PARTS = ("last_val", "val", "test", "train")
-"""What the name of a reported number may begin with: the images, or weights, it belongs to."""
+"""Prefixes of the names of reported numbers: the images, or weights, that they belong to."""
 
 SPREAD = "_sd"
-"""What the name of a standard deviation over seeds ends with."""
+"""Suffix of the name of a standard deviation over seeds."""
 
 FIELDS = (
     "genotype",
@@ -33,7 +33,7 @@ FIELDS = (
     "ranking",
     "scores",
 )
-"""Entries of a trial's result that are kept and are no metrics."""
+"""Entries of a trial's result that are kept although they are not metrics."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Metric:
     """A number that is reported.
 
     Args:
-        name: without the images it is measured on, such as `loss`.
-        mode: whether it is better small (min) or large (max); None for a diagnostic.
-        unit: of the shown value; empty for none.
-        format: of the shown value.
-        scale: factor from the stored value to the shown one.
-        difference: unit of a shown difference; the default is `unit`.
-        label: what figures call it; the default is the name.
-        lost: stored value of a training that diverged; the default is the infinitely bad one.
+        name: Name without the images it is measured on, such as `loss`.
+        mode: Whether smaller (min) or larger (max) is better; None for a diagnostic.
+        unit: Unit of the shown value; empty for none.
+        format: Format specification of the shown value.
+        scale: Factor from the stored value to the shown one.
+        difference: Unit of a shown difference; the default is `unit`.
+        label: Its name in figures; the default is `name`.
+        lost: Stored value of a training that diverged; the default is the infinitely bad one.
     """
 
     name: str
@@ -62,19 +62,19 @@ class Metric:
 
     @property
     def sign(self) -> int:
-        """The factor that makes the smaller value the better one: 1 or -1.
+        """Factor that makes the smaller value the better one: 1 or -1.
 
         Raises:
-            UserError: the metric has no direction.
+            UserError: The metric has no direction.
         """
         return 1 if self.direction == "min" else -1
 
     @property
     def direction(self) -> Mode:
-        """The mode of a metric that has one.
+        """Mode of a metric that has one.
 
         Raises:
-            UserError: it has none.
+            UserError: The metric has no direction.
         """
         if self.mode is None:
             raise UserError(f"metric {self.name!r} is a diagnostic: nothing is ranked by it")
@@ -82,17 +82,17 @@ class Metric:
 
     @property
     def when_lost(self) -> float:
-        """The stored value of a training that diverged: worse than any other."""
+        """Stored value of a training that diverged: worse than any other."""
         return self.sign * float("inf") if self.lost is None else self.lost
 
     @property
     def title(self) -> str:
-        """What figures call it."""
+        """Name of the metric in figures."""
         return self.label or self.name.replace("_", " ")
 
     @property
     def unit_of_difference(self) -> str:
-        """The unit of a shown difference."""
+        """Unit of a shown difference."""
         return self.difference or self.unit
 
     def show(self, value: float) -> str:
@@ -107,7 +107,7 @@ def declare(*metrics: Metric) -> None:
     """Enter metrics into the catalogue, so that they are kept wherever they are reported.
 
     Raises:
-        UserError: the name is taken by another metric, or by another entry of a result.
+        UserError: The name is taken by another metric, or by another entry of a result.
     """
     for metric in metrics:
         if _DECLARED.get(metric.name, metric) != metric or metric.name in FIELDS:
@@ -116,7 +116,7 @@ def declare(*metrics: Metric) -> None:
 
 
 def bare_name(reported: str) -> str:
-    """Return the name of a metric without what it was measured on: `loss` of `val_loss_sd`."""
+    """Return a metric's name without what it was measured on: `loss` for `val_loss_sd`."""
     bare = reported.removesuffix(SPREAD)
     if bare in _DECLARED:
         return bare
@@ -125,10 +125,10 @@ def bare_name(reported: str) -> str:
 
 
 def find_metric(reported: str) -> Metric:
-    """Return the metric of a reported name, such as `accuracy` of `val_accuracy`.
+    """Return the metric of a reported name, such as `accuracy` for `val_accuracy`.
 
     Raises:
-        UserError: no such metric is declared.
+        UserError: No such metric is declared.
     """
     bare = bare_name(reported)
     if bare not in _DECLARED:
@@ -142,7 +142,7 @@ def is_declared(reported: str) -> bool:
 
 
 def recorded(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a trial's result is kept: `FIELDS` and every declared metric."""
+    """Return the part of a trial's result that is kept: `FIELDS` and every declared metric."""
     return {key: value for key, value in result.items() if key in FIELDS or is_declared(key)}
 
 

@@ -1,4 +1,4 @@
-"""What all trials of one search share. Put into Ray's object store once."""
+"""The inputs that all trials of one search share, put into Ray's object store once."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from trainables.training.frozen_host import HostJob, TrainedHost
 from trainables.training.protocol import ProxyProtocol, TrainingProtocol
 
 SEED_STEP = 1_000_000
-"""Between the seeds of one trial; those of searches and final trainings lie below it."""
+"""Distance between the seeds of one trial; seeds of searches and final trainings are smaller."""
 
 
 @dataclass(frozen=True)
 class SearchJob:
-    """A search without its strategy: which networks, which data, trained how.
+    """A search without its strategy: networks, data and training protocol.
 
     Args:
-        network: the host.
-        space: the search space.
-        data: training and validation images; a search never holds test images.
-        protocol: how a candidate (or the supernet's weights) is trained.
-        seed: of initial weights, batch order and augmentation: the same for every genotype.
-            Where the protocol asks for several networks a trial, the others' seeds follow from it.
+        network: Specification of the host.
+        space: Search space.
+        data: Training and validation images; a search never holds test images.
+        protocol: Protocol by which a candidate (or the supernet's weights) is trained.
+        seed: Seed of initial weights, batch order and augmentation: the same for every genotype.
+            Where the protocol requires several networks per trial, the others' seeds follow
+            from it.
         threads: CPU threads of one trial.
-        host: the trained host, where the protocol asks for a warm one, or the run has one for all.
-        host_job: how the host is trained that all searches and final trainings of a run share.
-        judged: genotypes that a one-shot search is asked for its opinion of, at its end.
-        task: what networks are trained for.
+        host: Trained host, where the protocol requires a warm one, or the run has one for all.
+        host_job: Training of the host that all searches and final trainings of a run share.
+        judged: Genotypes that a one-shot search scores at its end.
+        task: Task that networks are trained for.
     """
 
     network: NetworkSpec
@@ -49,19 +50,19 @@ class SearchJob:
 
     @property
     def seeds(self) -> range:
-        """The seeds of a trial's networks."""
+        """Seeds of a trial's networks."""
         return range(self.seed, self.seed + SEED_STEP * self.protocol.seeds, SEED_STEP)
 
     @property
     def starts_in_host(self) -> bool:
-        """Whether candidates need a trained host."""
+        """Whether candidates start in a trained host."""
         return self.host_job is not None or self.protocol.warm_host is not None
 
     @property
     def samples_per_epoch(self) -> int:
-        """Samples that one epoch of a trial costs, its evaluation on validation images included.
+        """Samples that one epoch of a trial costs, including its evaluation on validation images.
 
-        The last, short batch of training images is left out.
+        The incomplete last batch of training images is not counted.
         """
         judged = samples_of_reading(len(self.data.validation))
         return self.protocol.seeds * (self._samples_per_epoch(self.protocol) + judged)

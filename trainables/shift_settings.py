@@ -1,4 +1,4 @@
-"""Settings of a shift; read without torch, as configurations are."""
+"""Settings of a shift, which are read without torch, as all configurations are."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS = (
 
 
 class Shift(BaseModel):
-    """How all images of a set are corrupted, training, validation and test images alike."""
+    """Corruption of all images of a data set: training, validation and test images alike."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

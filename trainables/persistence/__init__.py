@@ -1,1 +1,1 @@
-"""What is written so that a run survives."""
+"""State that is written so that a run survives failures."""

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, known to be what was written, read without code."""
+"""Checkpoints: written atomically, verified by a digest, read without running code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainables.persistence.store import Store, write_whole
 
 _FILE = "state.pt"
 KEPT = 2
-"""Checkpoints of one training that are kept: if one turns out corrupt, there is one before it."""
+"""Number of checkpoints kept per training: if one is corrupt, there is one before it."""
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def save_state(state: dict[str, Any], folder: str | Path) -> None:
 
 
 def load_state(folder: str | Path) -> dict[str, Any]:
-    """Read what `save_state` wrote; tensors come to the CPU."""
+    """Read a state that `save_state` wrote; tensors are put on the CPU."""
     return torch.load(Path(folder) / _FILE, map_location="cpu", weights_only=True)
 
 
@@ -38,8 +38,8 @@ class Checkpoints:
     truncated or changed is recognised.
 
     Args:
-        store: of this training alone.
-        say: told of a checkpoint that is passed over.
+        store: Store of this training only.
+        say: Called with a message about each checkpoint that is skipped.
     """
 
     def __init__(self, store: Store, say: Callable[[str], None] = logger.warning) -> None:
@@ -47,10 +47,10 @@ class Checkpoints:
         self.say = say
 
     def save(self, state: dict[str, Any], epoch: int) -> None:
-        """Keep a state of tensors and plain values, and those before it but for the oldest.
+        """Save a state of tensors and plain values; remove all but the `KEPT` latest checkpoints.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: The checkpoint cannot be written.
         """
         buffer = io.BytesIO()
         torch.save(state, buffer)
@@ -61,7 +61,7 @@ class Checkpoints:
             self.store.remove(name)
 
     def latest(self) -> dict[str, Any] | None:
-        """Return the latest state that is whole, tensors on the CPU; None if there is none."""
+        """Return the latest state that is intact, tensors on the CPU; None if there is none."""
         for name in reversed(self.store.names()):
             content = self.store.read(name) or b""
             stem, _, digest = name.removesuffix(".pt").partition("-")

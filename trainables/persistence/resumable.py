@@ -1,4 +1,4 @@
-"""A trial that goes on where it was, whatever died: its process, its node, or the whole search."""
+"""A trial that resumes where it was, whatever died: its process, its node, or the whole search."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from trainables.persistence.checkpoint import Checkpoints, load_state, save_stat
 from trainables.persistence.store import Store
 
 TRIAL = "trial"
-"""Key of a trial's config: its number in the order in which the search began its trials."""
+"""Key of a trial's config: its number in the order in which the search started its trials."""
 
 FIRST_TRIAL = "00000"
 
 SHARE = "share"
-"""Key of a trial's config: by what factor its share of a GPU is larger than the others'; else 1."""
+"""Key of a trial's config: factor by which its share of a GPU exceeds the others'; default 1."""
 
 OUT_OF_MEMORY = "out_of_memory"
-"""Key of a result that is none: the trial wants a larger share of the GPU."""
+"""Key of a result without scores: the trial needs a larger share of the GPU."""
 
 NOTE = "note"
-"""Key of a result: something that somebody should know, in a sentence."""
+"""Key of a result: a sentence that the user should read."""
 
 Result = dict[str, Any]
 
@@ -43,20 +43,20 @@ _EXCEEDED = "exceeded"
 
 
 class TrialFailedError(Exception):
-    """A trial cannot go on; the message is the reason to record."""
+    """Failure of a trial that cannot continue; the message is the reason to record."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What a search remembers of its trials, and what it allows them.
+    """Earlier results of a search's trials, and the limits of its trials.
 
     Attributes:
-        store: where trials keep their checkpoints; None leaves them to Tune alone.
-        results: trial to the results of its first epochs, which are not trained again.
-        failures: trial to the reason it failed for, before.
-        turns: a Ray actor that gives remembered results their order, see
+        store: Store of the trials' checkpoints; None leaves checkpoints to Tune.
+        results: For each trial the results of its first epochs, which are not trained again.
+        failures: For each trial that failed before, the reason.
+        turns: Ray actor that restores the order of remembered results, see
             `sase_ray.execution.replay_order`; None if trials run one at a time.
-        seconds: how long one trial may train; None is for ever.
+        seconds: Time that one trial may train; None is unlimited.
     """
 
     store: Store | None = None
@@ -67,51 +67,51 @@ class Memory:
 
 
 class ResumableTrainable(tune.Trainable):
-    """A Tune trainable whose iteration is an epoch, and that never trains an epoch twice in vain.
+    """A Tune trainable whose iteration is an epoch, and that does not repeat epochs needlessly.
 
     A subclass implements `prepare`, `build`, `train_epoch`, `state` and `load`. Results that the
     search remembers are reported again without training, and nothing is built for them; then the
-    training goes on from its last checkpoint. Tune's own checkpoints only say how many epochs have
-    been reported; without a store they hold the state.
+    training resumes from its last checkpoint. Tune's own checkpoints only record how many epochs
+    have been reported; without a store they also hold the state.
 
     Args:
-        config: of the trial; `TRIAL` is its number.
-        memory: of the search.
-        parts: handed to `prepare`.
+        config: Config of the trial; `TRIAL` is its number.
+        memory: Memory of the search.
+        parts: Arguments of `prepare`.
     """
 
     def setup(self, config: dict[str, Any], memory: Memory | None = None, **parts: Any) -> None:
-        """Prepare the process, and take the first trial."""
+        """Prepare the process, and accept the first trial."""
         self.memory = memory or Memory()
         self.prepare(**parts)
         self._take(config)
 
     @abstractmethod
     def prepare(self, *args: Any, **parts: Any) -> None:
-        """Set up what all trials of this process share."""
+        """Set up the parts that all trials of this process share."""
 
     @abstractmethod
     def build(self, config: dict[str, Any]) -> None:
-        """Build what is trained for a config, at epoch 0."""
+        """Build the network of a config, at epoch 0."""
 
     @abstractmethod
     def train_epoch(self) -> Result:
-        """Train one epoch; return what Tune is told, `tune.result.DONE` included."""
+        """Train one epoch; return the result for Tune, including `tune.result.DONE`."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """Return tensors and plain values that the rest of the training depends on."""
+        """Return the tensors and plain values that the rest of the training depends on."""
 
     @abstractmethod
     def load(self, state: dict[str, Any]) -> None:
-        """Restore what `state` gave, after `build`."""
+        """Restore a state that `state` returned, after `build`."""
 
     def lost(self) -> dict[str, float]:
-        """Return the metrics of a trial that comes to none: the worst."""
+        """Return the metrics of a trial that ends without any: the worst ones."""
         return {}
 
     def identity(self, config: dict[str, Any]) -> str:
-        """Return what is trained: what is remembered of a trial holds for nothing else."""
+        """Return a name of what is trained; remembered results are used only for the same name."""
         return ""
 
     def _take(self, config: dict[str, Any]) -> None:
@@ -124,7 +124,7 @@ class ResumableTrainable(tune.Trainable):
         self._notes: list[str] = []
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take another trial in the same process: Tune reuses the actor."""
+        """Accept another trial in the same process: Tune reuses the actor."""
         self._take(new_config)
         return True
 
@@ -148,13 +148,13 @@ class ResumableTrainable(tune.Trainable):
         share = gpu_share()
         if SHARE in self._trial_config or not 0 < share < 1:
             raise TrialFailedError(f"out of memory on {share:g} GPU") from None
-        self._take(self._trial_config)  # lets go of the network
-        # Tune wants a metric; without an epoch, no scheduler takes it for one.
+        self._take(self._trial_config)  # releases the network
+        # Tune requires a metric; without an epoch, no scheduler counts it.
         return {**self.lost(), OUT_OF_MEMORY: share, "samples": 0, tune.result.DONE: True}
 
     def _remembered(self) -> Sequence[Result]:
         results = self.memory.results.get(self.trial_number, ())
-        # Where trials run side by side a search may begin others than it did before.
+        # Where trials run in parallel, a search may start other trials than it did before.
         return results if results and self._identity in ("", results[0]["genotype"]) else ()
 
     def _await_turn(self, remembered: bool) -> None:
@@ -171,7 +171,7 @@ class ResumableTrainable(tune.Trainable):
         return why
 
     def _trained(self, index: int) -> Result:
-        """Return the result of an epoch, counted from 0, by training up to it."""
+        """Train up to an epoch, counted from 0, and return its result."""
         self.go_on()
         while len(self.results) <= index:
             with self._time_limit():
@@ -187,7 +187,7 @@ class ResumableTrainable(tune.Trainable):
         return self.results[index]
 
     def go_on(self) -> None:
-        """Build what is trained, as it was last; done by itself at the first epoch to train."""
+        """Build the network in its last state; called automatically at the first epoch to train."""
         if self._is_built:
             return
         kept = Checkpoints(self._kept, self._notes.append).latest() if self._kept else None
@@ -217,7 +217,7 @@ class ResumableTrainable(tune.Trainable):
 
     @contextmanager
     def _time_limit(self) -> Iterator[None]:
-        """Kill the process when the trial's time is over: what hangs may hang for good."""
+        """Kill the process when the trial's time is over, as one that hangs may never return."""
         limit, store = self.memory.seconds, self._kept
         if limit is None or store is None:
             yield
@@ -239,14 +239,14 @@ class ResumableTrainable(tune.Trainable):
             timer.cancel()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Write how many epochs have been reported; without a store, the state as well."""
+        """Write how many epochs have been reported; without a store, also the state."""
         if self._kept is None:
             save_state(self._state(), checkpoint_dir)
         pointer = {"trial": self.trial_number, "reported": self.reported}
         Path(checkpoint_dir, _POINTER).write_text(json.dumps(pointer), encoding="utf-8")
 
     def load_checkpoint(self, checkpoint: str | dict[str, Any] | None) -> None:
-        """Go on from a checkpoint, on a CPU bit for bit."""
+        """Resume from a checkpoint; on a CPU, bit for bit."""
         folder = Path(str(checkpoint))
         self.reported = json.loads((folder / _POINTER).read_text(encoding="utf-8"))["reported"]
         if self._kept is None:

@@ -1,4 +1,4 @@
-"""What a run must not lose: a folder, or a bucket that pyarrow can reach, of whole files."""
+"""Storage that a run must not lose: a folder, or a bucket that pyarrow can reach."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from pyarrow import fs
 from search_spaces.errors import UserError
 
 OBJECT_STORES = {"s3", "gcs", "abfs"}
-"""Where names with slashes need no folders."""
+"""Schemes of storages in which names with slashes need no folders."""
 
 
 class StorageError(UserError):
-    """A storage that cannot be read or written, in one sentence."""
+    """Error of a storage that cannot be read or written, in one sentence."""
 
 
 class Store:
     """Named pieces of bytes under one place; each is written atomically.
 
-    A piece is written under another name first and then renamed; an object store does as much by
-    itself. A store can be handed to other processes.
+    A piece is written under another name first and then renamed; object stores write atomically
+    by themselves. A store can be passed to other processes.
 
     Args:
-        place: a folder, or a URI such as ``s3://bucket/folder`` or ``hdfs://...``.
+        place: Folder, or a URI such as ``s3://bucket/folder`` or ``hdfs://...``.
 
     Raises:
-        StorageError: the URI is of no known kind.
+        StorageError: The URI is of no known kind.
     """
 
     def __init__(self, place: str | Path) -> None:
@@ -47,10 +47,10 @@ class Store:
         return Store("/".join((self.place.rstrip("/"), *parts)))
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a piece, in the place of an earlier one of the same name.
+        """Write a piece, replacing an earlier one of the same name.
 
         Raises:
-            StorageError: it cannot be written; an earlier one is still there.
+            StorageError: The piece cannot be written; an earlier one is still there.
         """
         path = f"{self._root}/{name}"
         try:
@@ -68,7 +68,7 @@ class Store:
         """Return a piece, or None where there is none.
 
         Raises:
-            StorageError: it is there and cannot be read.
+            StorageError: The piece exists but cannot be read.
         """
         try:
             with self._files.open_input_stream(f"{self._root}/{name}") as stream:
@@ -93,9 +93,9 @@ class Store:
         )
 
     def remove(self, name: str = "") -> None:
-        """Remove a piece, or a folder with all that is in it; fine if it is not there."""
+        """Remove a piece, or a folder with all its content, if it exists."""
         path = f"{self._root}/{name}" if name else self._root
-        with suppress(OSError):  # what cannot be removed is in nobody's way
+        with suppress(OSError):  # what cannot be removed does no harm
             if self._files.get_file_info(path).type == fs.FileType.Directory:
                 self._files.delete_dir(path)
             else:
@@ -107,13 +107,13 @@ class Store:
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file atomically: under another name first, which is then its own.
+    """Write a file atomically: under another name first, then renamed.
 
     Several processes may write the same file at once.
 
     Args:
         path: Path of the file, which may exist.
-        write: Writes it to the path that it is given.
+        write: Function that writes the content to the path that it is given.
 
     Raises:
         StorageError: It cannot be written.

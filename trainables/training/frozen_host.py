@@ -1,8 +1,8 @@
-"""A frozen host: trained before the data are shifted, then held fixed while modules adapt it.
+"""A frozen host: trained before the data are shifted, then fixed while modules adapt it.
 
-Where the host cannot compensate for its attention modules, they differ by much more than the noise
-of training. Only the statistics of its batch norms are estimated again, from the shifted images,
-once and for all modules alike (Li et al., "Revisiting Batch Normalization for Practical Domain
+Where the host cannot compensate for its attention modules, their scores differ by much more than
+the noise of training. Only the statistics of its batch norms are estimated again, from the shifted
+images, once for all modules (Li et al., "Revisiting Batch Normalization for Practical Domain
 Adaptation", 2016, arXiv:1603.04779).
 """
 
@@ -45,11 +45,11 @@ class TrainedHost:
     """A host that was trained without attention, for modules to be inserted into.
 
     Attributes:
-        state: its parameters and buffers by name.
-        samples: training samples it has seen.
-        seconds: device-seconds of its training.
-        frozen: whether its parameters and statistics stay as they are.
-        accuracy: on validation images as they were before the shift, 0 to 1; None if not measured.
+        state: Parameters and buffers of the host by name.
+        samples: Training samples that it has seen.
+        seconds: Device-seconds of its training.
+        frozen: Whether its parameters and statistics stay as they are.
+        accuracy: Accuracy on unshifted validation images, 0 to 1; None if not measured.
     """
 
     state: Mapping[str, Tensor]
@@ -61,13 +61,13 @@ class TrainedHost:
 
 @dataclass(frozen=True)
 class HostJob:
-    """The training of the host that all searches and final trainings of a run share.
+    """Training of the host that all searches and final trainings of a run share.
 
     Args:
-        network: the host.
-        data: as they are before the shift.
-        shifted: the same images after it.
-        protocol: how the host is trained.
+        network: Specification of the host.
+        data: Images before the shift.
+        shifted: The same images after the shift.
+        protocol: Protocol by which the host is trained.
         threads: CPU threads.
     """
 
@@ -78,15 +78,15 @@ class HostJob:
     threads: int = 1
 
     def check(self, options: Mapping[str, Any], workers: int) -> None:
-        """Check what can be known before the training.
+        """Check the job as far as possible before the training.
 
         Args:
-            options: of the backbone.
-            workers: that train one final network together.
+            options: Options of the backbone.
+            workers: Number of workers that train one final network together.
 
         Raises:
-            UserError: the weights are missing or of another network, or several workers would
-                train a network of which little is trained.
+            UserError: The weights are missing or of another network, or several workers would
+                train a network most of which is frozen.
         """
         if workers > 1:
             raise UserError(
@@ -103,10 +103,10 @@ class HostJob:
             self.load_weights()
 
     def load_weights(self) -> dict[str, Tensor]:
-        """Return the weights that the protocol names a file of.
+        """Return the weights in the file that the protocol names.
 
         Raises:
-            UserError: the file cannot be read, or is of another network.
+            UserError: The file cannot be read, or is of another network.
         """
         path = str(self.protocol.weights)
         shown = f"host.weights: {shorten(path)}"
@@ -134,18 +134,18 @@ class HostJob:
 
 
 def train_frozen_host(job: HostJob, kept: Store | None = None) -> TrainedHost:
-    """Train the host on the data before the shift, and estimate its statistics after it.
+    """Train the host on the data before the shift, and estimate its statistics on those after it.
 
-    With `weights` of a file nothing is trained; with pretrained ones the classifier alone, which
-    is the network's last linear layer.
+    With `weights` from a file nothing is trained; with pretrained ones only the classifier is,
+    which is the network's last linear layer.
 
     Args:
-        job: what to train.
-        kept: where the trained host is kept; what is there is not trained again.
+        job: Training to run.
+        kept: Store of the trained host; a host that is there already is not trained again.
 
     Raises:
-        Diverged: the host has no finite weights.
-        UserError: as `HostJob.load_weights`.
+        Diverged: The host has no finite weights.
+        UserError: As in `HostJob.load_weights`.
     """
     checkpoints = None if kept is None else Checkpoints(kept)
     if checkpoints is not None and (saved := checkpoints.latest()) is not None:
@@ -188,11 +188,11 @@ def train_frozen_host(job: HostJob, kept: Store | None = None) -> TrainedHost:
 def estimate_statistics(
     model: nn.Module, batches: Iterable[Batch], protocol: HostProtocol, device: torch.device
 ) -> None:
-    """Replace the running statistics of all batch norms by the means over the batches."""
+    """Replace the running statistics of all batch norms by their means over the batches."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     before = [norm.momentum for norm in norms]
     was_training = model.training
-    model.eval()  # dropout stays out of it
+    model.eval()  # dropout stays off
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all batches
@@ -208,8 +208,8 @@ def estimate_statistics(
 class FixedNorm(nn.Module):
     """A batch norm that keeps its statistics while the network around it trains.
 
-    Its parameters and buffers have the names of the batch norm's. It is no batch norm to those who
-    look for them to estimate statistics.
+    Its parameters and buffers are named as those of the batch norm. It is not an instance of a
+    batch norm, so that code that estimates statistics does not find it.
 
     Shape: (B, C, H, W) to the same.
     """
@@ -227,7 +227,7 @@ class FixedNorm(nn.Module):
         self.act = getattr(norm, "act", nn.Identity())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise by the kept statistics."""
+        """Normalise by the fixed statistics."""
         mean, variance = self.running_mean, self.running_var
         normed = F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
         activated: Tensor = self.act(self.drop(normed))
@@ -235,16 +235,16 @@ class FixedNorm(nn.Module):
 
 
 def enter_host(model: nn.Module, host: TrainedHost, tunes: Tunes = "modules") -> None:
-    """Give a network with attention the weights of the host; its attention keeps its own.
+    """Copy the host's weights into a network with attention; its attention keeps its own.
 
     Args:
-        model: the network, built by the same host's `NetworkSpec`.
-        host: the trained host.
-        tunes: what of a frozen host's network stays trainable: the attention modules, also the
-            scales and shifts of the host's batch norms, or everything.
+        model: Network, built by the `NetworkSpec` of the same host.
+        host: Trained host.
+        tunes: Trainable part of a frozen host's network: the attention modules, also the scales
+            and shifts of the host's batch norms, or everything.
 
     Raises:
-        ValueError: the host is of another network.
+        ValueError: The host is of another network.
     """
     unknown = host.state.keys() - model.state_dict().keys()
     if unknown:

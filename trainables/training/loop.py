@@ -1,4 +1,4 @@
-"""The one training loop: proxy trials, final training and the weight steps of a supernet."""
+"""The training loop of proxy trials, final trainings and the weight steps of a supernet."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from trainables.training.protocol import TrainingProtocol
 Batch = tuple[Tensor, Tensor]
 
 EXPLODED = 100.0
-"""Mean loss of a training that is lost; in nats, guessing 1 of 1000 costs 6.9."""
+"""Mean loss above which a training is lost; in nats, guessing 1 class of 1000 costs 6.9."""
 
 
 class Diverged(Exception):  # noqa: N818
-    """Training left the realm of finite numbers. The message is the reason to record."""
+    """A training has diverged. The message is the reason to record."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network does on a set of images.
+    """Metrics of a network on a set of images.
 
     Attributes:
-        values: the task's metrics by name, `loss` among them.
+        values: The task's metrics by name, including `loss`.
     """
 
     values: Mapping[str, float]
 
     @property
     def loss(self) -> float:
-        """The mean loss."""
+        """Mean loss."""
         return self.values["loss"]
 
     def __getitem__(self, metric: str) -> float:
-        """Return a metric by its name."""
+        """Return a metric by name."""
         return self.values[metric]
 
     def reported(self, part: str) -> dict[str, float]:
-        """Return the metrics under the names that they are reported by for a part of the data."""
+        """Return the metrics under their reported names for a part of the data."""
         return {f"{part}_{name}": value for name, value in self.values.items()}
 
 
 def cosine_schedule(protocol: TrainingProtocol, total_steps: int) -> Callable[[int], float]:
-    """Return the factor on the peak learning rate: linear warm-up, then a cosine to `lr_min`."""
+    """Return the factor of the peak learning rate: linear warm-up, then a cosine to `lr_min`."""
     warmup = int(protocol.warmup * total_steps)
     floor = protocol.lr_min / protocol.lr
 
@@ -67,7 +67,7 @@ def cosine_schedule(protocol: TrainingProtocol, total_steps: int) -> Callable[[i
 def training_batches(
     data: SearchData | FinalData, protocol: TrainingProtocol, seed: int, device: torch.device
 ) -> Batches:
-    """Return the training images in the order and augmentation that the seed gives."""
+    """Return batches of training images, with order and augmentation drawn by the seed."""
     return Batches(
         data.train,
         min(protocol.batch_size, len(data.train)),
@@ -89,23 +89,23 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    """Restore what `random_state` gave."""
+    """Restore a state that `random_state` returned."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
 class Trainer:
-    """Steps the weights of one network.
+    """Optimiser and schedule of the weights of one network.
 
     Args:
-        forward: images (B, C, H, W) to logits (B, classes).
-        parameters: what is trained; or groups of it with an "lr" of their own, as torch's
+        forward: Function from images (B, C, H, W) to logits (B, classes).
+        parameters: Parameters to train, or groups of them with an "lr" of their own, as torch's
             optimisers take them.
-        protocol: how.
-        total_steps: length of the learning-rate schedule in steps.
-        device: where.
-        task: whose loss is descended.
+        protocol: Training protocol.
+        total_steps: Length of the learning-rate schedule in steps.
+        device: Device of the network.
+        task: Task whose loss is minimised.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Trainer:
         )
 
     def loss(self, batch: Batch) -> Tensor:
-        """Return the task's mean loss of a batch, to differentiate."""
+        """Return the task's mean loss on a batch, to differentiate."""
         images, targets = batch
         with autocast(self.protocol, self.device):
             outputs = self.forward(images)
@@ -143,7 +143,7 @@ class Trainer:
         """Take one gradient step; return the loss before it, detached and still on the device."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(batch)
-        # Of the trained alone: a supernet's loss also depends on architecture parameters.
+        # Only for the trained weights: a supernet's loss also depends on architecture parameters.
         if self.parameters:
             loss.backward(inputs=self.parameters)
         if self.protocol.clip is not None:
@@ -153,14 +153,14 @@ class Trainer:
         return loss.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return optimiser and schedule."""
+        """Return the state of optimiser and schedule."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore a state that `state_dict` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
 
@@ -175,15 +175,15 @@ def train_epoch(
     """Step through the batches once.
 
     Args:
-        before_step: called with each batch before its weight step; a one-shot search steps its
+        before_step: Called with each batch before its weight step; a one-shot search steps its
             architecture parameters here.
-        after_step: called after each weight step; averaged weights are updated here.
+        after_step: Called after each weight step; averaged weights are updated here.
 
     Returns:
         The mean training loss.
 
     Raises:
-        Diverged: the mean loss is not finite, or above `EXPLODED`.
+        Diverged: The mean loss is not finite, or above `EXPLODED`.
     """
     total = torch.zeros((), device=trainer.device)
     steps = 0
@@ -194,7 +194,7 @@ def train_epoch(
         if after_step is not None:
             after_step()
         steps += 1
-    # One look an epoch: asking the device for the loss at each step would make it wait.
+    # Read the loss once per epoch: reading it at each step would make the device wait.
     loss = float(total) / max(1, steps)
     if not math.isfinite(loss):
         raise Diverged("training loss is not finite")
@@ -216,12 +216,12 @@ def evaluate(
     """Evaluate a network in evaluation mode on all batches.
 
     Args:
-        model: put into evaluation mode, and back.
-        task: whose metrics are measured.
-        forward: what to call instead of the model, e.g. a supernet with its mixture.
+        model: Network; it is put into evaluation mode, and back.
+        task: Task whose metrics are measured.
+        forward: Function to call instead of the model, e.g. a supernet with its mixture.
 
     Raises:
-        Diverged: the loss is not finite.
+        Diverged: The loss is not finite.
     """
     sums = torch.zeros((), device=device, dtype=torch.float64)
     count = 0
@@ -249,13 +249,13 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def autocast(protocol: TrainingProtocol, device: torch.device) -> AbstractContextManager[None]:
-    """Return the precision that the protocol asks for on this device."""
+    """Return the autocast context of the protocol's precision on this device."""
     enabled = protocol.amp and device.type == "cuda"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def place(model: nn.Module, protocol: TrainingProtocol, device: torch.device) -> nn.Module:
-    """Move a network to the device, in the memory format that the protocol asks for there."""
+    """Move a network to the device, in the memory format that the protocol sets for it."""
     if protocol.deterministic:
         torch.use_deterministic_algorithms(True)
     if protocol.channels_last and device.type == "cuda":

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 def _whole_number(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(f"input should be a number, not {str(value).lower()}")
-    # YAML 1.1 reads 1e6 as text, and a budget of a million is naturally written so.
+    # YAML 1.1 reads 1e6 as text, but it is a natural way to write a budget of a million.
     if isinstance(value, str | float):
         try:
             number = float(value)
@@ -26,7 +26,7 @@ WholeNumber = Annotated[int, BeforeValidator(_whole_number), Field(le=10**15)]
 
 
 class TrainingProtocol(BaseModel):
-    """How a network is trained. Frozen, so that two runs of one protocol are comparable."""
+    """Training of a network. Frozen, so that two runs of one protocol are comparable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -48,7 +48,7 @@ class TrainingProtocol(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_cuda_graphs(cls, given: Any) -> Any:
-        # A setting of earlier configurations, which changed speed only.
+        # A setting of earlier configurations that only changed the speed.
         if isinstance(given, dict):
             return {key: value for key, value in given.items() if key != "cuda_graphs"}
         return given
@@ -61,11 +61,11 @@ class TrainingProtocol(BaseModel):
 
 
 PRETRAINED = "pretrained"
-"""Weights of a host that the options of its backbone load, such as torchvision's or timm's."""
+"""Name of the weights that a backbone's options load, such as torchvision's or timm's."""
 
 
 class HostProtocol(TrainingProtocol):
-    """How the host is trained, once a run, before the data are shifted."""
+    """Training of the host, once per run, before the data are shifted."""
 
     frozen: bool = Field(
         default=True,
@@ -82,7 +82,7 @@ class HostProtocol(TrainingProtocol):
 
 
 class ProxyProtocol(TrainingProtocol):
-    """How a candidate is trained during a search, so that its score tells modules apart."""
+    """Training of a candidate during a search, so that its score distinguishes modules."""
 
     averaging: float = Field(
         default=0.0,
