@@ -21,10 +21,10 @@ from search_spaces.errors import UserError
 
 WATCH_SECONDS = 2.0
 LOST_SECONDS = 10.0
-"""A head that has not answered for so long is gone."""
+"""Time without an answer after which a head counts as gone."""
 
 MAX_STARTS = 6
-"""Number of times that a cluster of our own is started before a machine is called too busy."""
+"""Number of times that a cluster of our own is started before the machine counts as too busy."""
 
 QUIET = {
     # Tune would print a table of its own, and warn of snapshots that cost milliseconds here.
@@ -43,14 +43,14 @@ def connected(
     """Join the cluster (or start a local one) for the duration of a run.
 
     Args:
-        config: which cluster, and what a trial holds.
-        on_loss: called when the cluster's head is gone, before this process ends with exit code 1:
-            Ray itself would keep it waiting, and then end it without a word.
-        footprints: returns the bytes that a trial takes of a GPU's memory, and a supernet's;
-            asked only where the cluster has GPUs and their shares are not given.
+        config: Which cluster to use, and what a trial holds.
+        on_loss: Called when the cluster's head is gone, before this process ends with exit code 1:
+            Ray itself would keep it waiting, and then end it without a message.
+        footprints: Returns the bytes of a GPU's memory that a trial takes, and those of a
+            supernet; called only if the cluster has GPUs and their shares are not given.
 
     Raises:
-        UserError: there is no cluster at the address, or no node of it can hold one trial.
+        UserError: There is no cluster at the address, or no node of it can hold one trial.
     """
     already = ray.is_initialized()
     if not already:
@@ -65,7 +65,7 @@ def connected(
 
 @contextmanager
 def _watched(on_loss: Callable[[], None]) -> Iterator[None]:
-    """End this process if the head of the cluster cannot be reached any more."""
+    """End this process if the head of the cluster can no longer be reached."""
     host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
     left = threading.Event()
 
@@ -110,8 +110,8 @@ def _init(address: str) -> None:
 
 def _connect(address: str | None) -> None:
     os.environ.update(QUIET)
-    # A job on a cluster finds the cluster in the environment. Without one, a cluster of our own,
-    # not one that somebody else happens to run on this machine.
+    # A job on a cluster finds the cluster in the environment. Otherwise we start a cluster of our
+    # own, rather than join one that somebody else happens to run on this machine.
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if "://" not in address and ":" in address:
         _check_reachable(address)
@@ -129,16 +129,16 @@ def _connect(address: str | None) -> None:
                 if address != "local" or not slow or not tries_left:
                     raise
                 ray.shutdown()
-    # Ray has no exception of its own for a cluster that does not come up.
+    # Ray has no exception of its own for a cluster that does not start.
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"no Ray cluster at {address!r}: {first}") from None
     if threading.current_thread() is threading.main_thread() and callable(on_terminate):
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray has put one of its own there
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray has installed its own handler
 
 
 def _check_reachable(address: str) -> None:
-    # Ray itself tries for many minutes before it gives an unreachable address up.
+    # Ray itself tries for many minutes before it gives up on an unreachable address.
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ANSWER_SECONDS = 10
-"""Time within which a cluster has to answer at all."""
+"""Time within which a cluster must answer."""
 AGENT_SECONDS = 60
-"""Time for which a head that has just started may have nobody yet to run jobs."""
+"""Time for which a head that has just started may lack an agent to run jobs."""
 _AUTHENTICATE = (
     "set RAY_AUTH_MODE=token, and the cluster's token in RAY_AUTH_TOKEN, or in the file that "
     "RAY_AUTH_TOKEN_PATH names or ~/.ray/auth_token"
@@ -29,7 +29,7 @@ _AUTHENTICATE = (
 
 
 def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], object]) -> JobDetails:
-    """Pass on a job's log from its beginning, until the job has ended.
+    """Pass on a job's log from its beginning until the job has ended.
 
     Args:
         client: Connection to the job's cluster.
@@ -40,7 +40,7 @@ def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], obje
         What the cluster knows of the job at its end.
 
     Raises:
-        UserError: The cluster cannot be reached any more.
+        UserError: The cluster can no longer be reached.
     """
     written = 0
 
@@ -57,12 +57,12 @@ def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], obje
             start += len(piece)
 
     while True:
-        # Whatever broke the connection, the job's state tells what to do.
+        # Whatever broke the connection, the job's state determines what to do.
         with suppress(Exception):
             asyncio.run(tail())
         with _plainly(client.get_address()):
             details = client.get_job_info(job_id)
-            # What a connection that broke off did not tell, or that no proxy lets through.
+            # The part of the log that a broken connection, or a proxy, has held back.
             write_new(client.get_job_logs(job_id))
         if details.status.is_terminal():
             return details
@@ -72,11 +72,11 @@ def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], obje
 def api_address(address: str | None = None) -> str:
     """Return where a cluster takes jobs: as given, or from the environment, or on this machine.
 
-    Of the environment, RAY_API_SERVER_ADDRESS comes before RAY_ADDRESS, which counts where it is
-    of HTTP.
+    In the environment, RAY_API_SERVER_ADDRESS comes before RAY_ADDRESS, which counts only if it
+    is an HTTP address.
 
     Raises:
-        UserError: it is no address of HTTP.
+        UserError: It is not an HTTP address.
     """
     if address is None:
         variables = (os.environ.get(n, "") for n in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"))
@@ -84,7 +84,7 @@ def api_address(address: str | None = None) -> str:
     try:
         parts = urlsplit(address)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # of a port that is no number
+    except ValueError:  # raised for a port that is not a number
         good = False
     if not good:
         raise UserError(
@@ -95,7 +95,7 @@ def api_address(address: str | None = None) -> str:
 
 
 def without_password(address: str) -> str:
-    """Return an address as it may be shown."""
+    """Return an address without its password, so that it may be shown."""
     return re.sub(r"//[^/]*@", "//", address)
 
 
@@ -124,7 +124,7 @@ def is_job_id(text: str) -> bool:
 
 
 def connect(address: str | None) -> JobSubmissionClient:
-    """Connect to a cluster, or say in a sentence why that cannot be done."""
+    """Connect to a cluster, or raise a sentence on why that cannot be done."""
     address = api_address(address)
     import requests
     from ray.job_submission import JobSubmissionClient
@@ -135,7 +135,7 @@ def connect(address: str | None) -> JobSubmissionClient:
     with _plainly(address):
         # Ray's own requests wait as long as the network does.
         requests.head(address, timeout=ANSWER_SECONDS, allow_redirects=False)
-        # Ray lets its environment variables win over an address that was given.
+        # Ray prefers its environment variables to an address that was given.
         with _environment("RAY_API_SERVER_ADDRESS", address):
             return JobSubmissionClient(address)
 
@@ -155,7 +155,7 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 @contextmanager
 def _plainly(address: str) -> Iterator[None]:
-    """Turn what Ray raises into one sentence; never with a text that could hold the token."""
+    """Turn what Ray raises into one sentence that never holds a text with the token."""
     import requests
     from ray.exceptions import AuthenticationError
 
@@ -174,9 +174,9 @@ def _plainly(address: str) -> Iterator[None]:
             f"cannot reach {where}: {why}; --address takes that of the dashboard, such as "
             f"{DEFAULT_ADDRESS}"
         ) from None
-    # Ray has no exceptions of its own for what the dashboard answers.
+    # Ray has no exceptions of its own for the answers of the dashboard.
     except (RuntimeError, ValueError) as error:
-        # Of a traceback of the dashboard, the last line with words in it.
+        # Keep the last line with words of a traceback from the dashboard.
         lines = [line.strip() for line in str(error).splitlines() if line.strip(" .")]
         last = lines[-1] if lines else type(error).__name__
         raise UserError(f"{where} did not take the request: {last}") from None

@@ -1,4 +1,4 @@
-"""What a trial holds, and how many fit on the cluster."""
+"""The resources that a trial holds, and how many trials fit on the cluster."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from search_spaces.errors import UserError
 
 @dataclass(frozen=True)
 class TrialResources:
-    """What one trial holds while it runs; fractions of a GPU share it."""
+    """Resources that one trial holds while it runs; fractions of a GPU share it."""
 
     cpus: float = 1.0
     gpus: float = 0.0
 
     def reserved(self, factor: float = 1) -> tune.PlacementGroupFactory:
-        """Return what Tune reserves.
+        """Return the resources that Tune reserves.
 
         Args:
-            factor: on a share of one GPU, up to the whole; whole GPUs stay as many.
+            factor: Factor on a share of one GPU, up to the whole; a number of whole GPUs is kept.
         """
         gpus = min(1.0, factor * self.gpus) if self.gpus < 1 else self.gpus
         wanted = {"CPU": self.cpus, "GPU": gpus}
@@ -32,18 +32,18 @@ class TrialResources:
 
 
 DEFAULT_GPUS_PER_TRIAL = 0.25
-"""Where the memory of the GPUs cannot be told."""
+"""Share of a GPU per trial if the memory of the GPUs is unknown."""
 
 
 MOST_TO_A_GPU = 8
 
 
 HEADROOM = 1.3
-"""On the bytes of a training step, for what operations need for a moment."""
+"""Factor on the bytes of a training step, for what operations need temporarily."""
 
 
 CONTEXT = 2**30
-"""Bytes that a process takes of a GPU before it trains."""
+"""Bytes of a GPU that a process takes before it trains."""
 
 
 PROBE_SECONDS = 60.0
@@ -51,12 +51,12 @@ PROBE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Slots:
-    """How the cluster is shared.
+    """The division of the cluster among trials.
 
     Attributes:
-        config: what was asked for.
-        trial: what one trial holds, and one worker of a final training.
-        supernet: what the trial of a one-shot search holds.
+        config: Resources that the configuration asks for.
+        trial: Resources that one trial holds, or one worker of a final training.
+        supernet: Resources that the trial of a one-shot search holds.
     """
 
     config: ResourcesConfig
@@ -65,31 +65,31 @@ class Slots:
 
     @property
     def total(self) -> int:
-        """Trials that the cluster as it is now can run at once."""
+        """Number of trials that the cluster can run at once as it is now."""
         return sum(_fits(node, self.trial) for node in _nodes())
 
     @property
     def room_for_workers(self) -> int:
-        """Workers of a common training that the cluster can run at once.
+        """Number of workers of a common training that the cluster can run at once.
 
-        Each has the CPUs of a trial and, where trials use GPUs, one of its own.
+        Each has the CPUs of a trial and, if trials use GPUs, a GPU of its own.
         """
         worker = replace(self.trial, gpus=1.0 if self.trial.gpus else 0.0)
         return sum(_fits(node, worker) for node in _nodes())
 
     def share(self, searches: int) -> int:
-        """Return how many trials each of some searches runs at once, from its begin to its end.
+        """Return how many trials each of some searches runs at once, from beginning to end.
 
-        It is the same for all, and does not change while they run: a search that hears of its
-        trials one after the other learns more from each than one that runs many at once.
+        It is the same for all, and does not change while they run: a search that
+        gets its trials' results one by one learns more from each than one that runs many at once.
         """
         return self.config.trials_at_once or max(1, self.total // max(1, searches))
 
     def has_room_for(self, searches: int, trials_at_once: int) -> bool:
-        """Return whether some searches may run side by side; one may always.
+        """Return whether a number of searches may run side by side; a single one always may.
 
-        Where the number of their trials is given, all may: what finds no room waits for it, which
-        makes an autoscaling cluster grow.
+        If the number of their trials is given, all may: those without room wait for it, which makes
+        an autoscaling cluster grow.
         """
         return (
             self.config.trials_at_once is not None
@@ -98,12 +98,12 @@ class Slots:
         )
 
     def check_workers(self, workers: int) -> None:
-        """Check that the cluster can run so many workers of one final training.
+        """Check that the cluster can run a number of workers of one final training.
 
         Raises:
-            UserError: it never will.
+            UserError: It can never run them.
         """
-        # Where nodes come as they are asked for, there may be room later.
+        # On a cluster that starts nodes on request, there may be room later.
         if self.config.trials_at_once is None and workers > max(1, self.room_for_workers):
             gpu = " and a GPU" if self.trial.gpus else ""
             raise UserError(
@@ -146,7 +146,7 @@ def slots_of(
     gpus, supernet_gpus = (float(share or 0.0) for share in shares)
     cpus = config.cpus_per_trial
     slots = Slots(config, TrialResources(cpus, gpus), TrialResources(cpus, supernet_gpus))
-    if config.trials_at_once is not None:  # nodes that hold them may come
+    if config.trials_at_once is not None:  # nodes that hold them may join later
         return slots
     for name, share in (("gpus_per_trial", gpus), ("gpus_per_supernet", supernet_gpus)):
         if share > most_gpus:
@@ -168,12 +168,12 @@ def slots_of(
 
 
 def _share(footprint: int, memory: int) -> float:
-    """Return the share of a GPU that holds a training: one in a whole number."""
+    """Return the share of a GPU that holds a training, as one over a whole number."""
     return 1 / max(1, min(MOST_TO_A_GPU, int(memory / (HEADROOM * footprint + CONTEXT))))
 
 
 def _gpu_memory() -> int:
-    """Return the bytes of a GPU of the cluster; 0 if there is none that can be asked."""
+    """Return the bytes of a GPU of the cluster; 0 if there is none that can be queried."""
     asked = ray.remote(num_cpus=0, num_gpus=0.01)(_own_gpu_memory).remote()
     ended, _ = ray.wait([asked], timeout=PROBE_SECONDS)
     if not ended:

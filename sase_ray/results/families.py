@@ -1,4 +1,4 @@
-"""The families of strategies, as the tables name them, and what they say of a row."""
+"""The families of strategies, as the tables name them, and what they mean for a row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def is_of_trained_genotypes(table: pd.DataFrame) -> pd.Series:
     """Return for each row whether its strategy trains each genotype on its own.
 
     In the metrics of such a strategy's trials, genotypes can be compared; a trial of any other
-    strategy is about a supernet, or about no training at all.
+    strategy concerns a supernet, or no training at all.
 
     Args:
         table: Table with a column `family`.

@@ -1,4 +1,4 @@
-"""The folder of a run: its configuration and its tables, each file written whole or not at all."""
+"""The folder of a run: its configuration and its tables, each file written atomically."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class RunFolder:
     """`results/<run>/`: config.yaml, the tables, TensorBoard's logs, and what a resume needs.
 
     Args:
-        path: of the folder.
-        storage: folder or URI with a folder of the same name, which holds what a resume needs,
+        path: Path of the folder.
+        storage: Folder or URI with a folder of the same name, which holds what a resume needs,
             and at the end a copy of the results; None keeps everything in `path`.
     """
 
@@ -42,7 +42,7 @@ class RunFolder:
         """Make the folder of a new run.
 
         Raises:
-            UserError: it exists already, or cannot be made; or the storage is of no known kind.
+            UserError: It exists already, or cannot be made; or the storage is of an unknown kind.
         """
         if config.storage is not None:
             Store(config.storage)
@@ -59,16 +59,16 @@ class RunFolder:
     def make(
         cls, results: str | Path, run: str | None, prefix: str, storage: str | None = None
     ) -> RunFolder:
-        """Make the folder `run` in `results`; unnamed, it is the prefix and the time.
+        """Make the folder `run` in `results`; without a name, it gets the prefix and the time.
 
         Raises:
-            UserError: as `create`.
+            UserError: As for `create`.
         """
         path = Path(results) / (run or f"{prefix}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
         check_new(path)
         try:
             path.mkdir(parents=True)
-        except (OSError, ValueError) as error:  # ValueError: of a null character
+        except (OSError, ValueError) as error:  # ValueError: raised for a null character
             reason = getattr(error, "strerror", None) or error
             shown = shorten(str(path))
             raise UserError(f"results folder {shown} cannot be made: {reason}") from None
@@ -76,19 +76,19 @@ class RunFolder:
 
     @property
     def tensorboard(self) -> Path:
-        """Where TensorBoard's logs lie, a folder a strategy."""
+        """Folder of TensorBoard's logs, with one folder per strategy."""
         return self.path / "tensorboard"
 
     @property
     def tune_storage(self) -> str:
-        """Where Ray Tune keeps its own files while searches run."""
+        """Location of Ray Tune's own files while searches run."""
         return self.state.at("tune").place
 
     def write_config(self, config: Config | Mapping[str, Any], about: Mapping[str, Any]) -> None:
-        """Write the configuration, and what else the numbers depend on.
+        """Write the configuration, and everything else that the numbers depend on.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: It cannot be written.
         """
         content = {
             "config": config.model_dump(mode="json") if isinstance(config, Config) else {**config},
@@ -103,11 +103,11 @@ class RunFolder:
             place.write("config.yaml", text)
 
     def lock(self) -> None:
-        """Keep others off the run for as long as this process is at it.
+        """Lock the run against other processes for as long as this one works on it.
 
         Raises:
-            UserError: another process is.
-            StorageError: the folder cannot be written.
+            UserError: Another process works on it.
+            StorageError: The folder cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ class RunFolder:
             raise StorageError(f"{self.path} cannot be written: {error}") from None
 
     def unlock(self) -> None:
-        """Let others at the run."""
+        """Release the lock of the run."""
         (self.path / ".lock").unlink(missing_ok=True)
         self._lock.release()
 
@@ -127,7 +127,7 @@ class RunFolder:
         """Note that the run is under way, and write its configuration.
 
         Raises:
-            StorageError: that cannot be done; nothing of the run is left.
+            StorageError: That cannot be done; nothing of the run is left.
         """
         try:
             self.state.write(UNDER_WAY, b"")
@@ -140,7 +140,7 @@ class RunFolder:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether the run has begun and not come to its end."""
+        """Whether the run has begun and not ended."""
         return self.state.read(UNDER_WAY) is not None
 
     def finish(self) -> None:
@@ -155,7 +155,7 @@ class RunFolder:
         """Write rows as `<name>.parquet`, and as `<name>.csv` if asked; return them as a frame.
 
         Raises:
-            StorageError: they cannot be written; an earlier table is as it was.
+            StorageError: They cannot be written; an earlier table is unchanged.
         """
         frame = pd.DataFrame(list(rows))
         self.write_frame(name, frame)
@@ -167,26 +167,26 @@ class RunFolder:
         """Write a frame as `<name>.parquet`.
 
         Raises:
-            StorageError: It cannot be written; an earlier table is as it was.
+            StorageError: It cannot be written; an earlier table is unchanged.
         """
         write_whole(self.path / f"{name}.parquet", lambda path: frame.to_parquet(path, index=False))
 
 
 def check_new(path: Path) -> None:
-    """Check that a results folder is not there yet.
+    """Check that a results folder does not exist yet.
 
     Raises:
-        UserError: it is.
+        UserError: It exists.
     """
     if os.path.exists(path):  # False, where Path.exists fails, for a name that is too long
         raise UserError(f"results folder {path} exists: choose another --run, or remove it")
 
 
 def check_new_run(config: Config) -> None:
-    """Check that the run's folder, if it is named, is not there yet.
+    """Check that the run's folder, if it is named, does not exist yet.
 
     Raises:
-        UserError: it is.
+        UserError: It exists.
     """
     if config.run:
         check_new(Path(config.results) / config.run)

@@ -1,4 +1,4 @@
-"""What a search has seen: its evaluations and trials, as plain rows."""
+"""The history of a search: its evaluations and trials, as plain rows."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class History:
     """The evaluations and the trials of one search.
 
     Attributes:
-        evaluations: a row an evaluation in the order they came: trial, genotype, epoch, samples
-            and train_seconds of the trial, metrics, and search_samples and search_seconds of the
-            whole search up to then.
-        genotypes: trial to the genotype it was begun for, of searches that train genotypes.
-        failures: trial to the reason it failed for.
-        metric: what the search optimised.
-        mode: whether the metric is better small (min) or large (max).
-        samples: training samples seen so far; at first those seen before the first trial.
-        seconds: device-seconds held so far; at first those held before the first trial.
+        evaluations: One row per evaluation in the order of arrival: trial, genotype, epoch,
+            samples and train_seconds of the trial, metrics, and search_samples and search_seconds
+            of the whole search up to then.
+        genotypes: Genotype that each trial was begun for, in searches that train genotypes.
+        failures: Reason of failure by trial.
+        metric: Metric that the search optimises.
+        mode: Whether small (min) or large (max) values of the metric are better.
+        samples: Training samples seen so far; at first those seen before the first trial.
+        seconds: Device-seconds held so far; at first those held before the first trial.
     """
 
     metric: str
@@ -60,7 +60,7 @@ class History:
         best = self._best
         if best is None or self._rank_key(row) < self._rank_key(best):
             self._best = row
-        elif best["trial"] == trial_id:  # the incumbent fell back: any other may be better now
+        elif best["trial"] == trial_id:  # the incumbent got worse: any other may be better now
             self._best = min(self._last.values(), key=self._rank_key)
         assert self._best is not None
         row |= {
@@ -84,10 +84,10 @@ class History:
         return (row["diverged"], -row["epoch"], sign * row[self.metric])
 
     def ranked_trials(self) -> Ranking:
-        """Rank genotypes by their trials: those trained longer first, then by the metric.
+        """Rank genotypes by their trials: first by the length of training, then by the metric.
 
         Raises:
-            UserError: no trial has reported anything.
+            UserError: No trial has reported anything.
         """
         if not self.evaluations:
             raise self._no_result()
@@ -102,10 +102,10 @@ class History:
         return UserError(f"no trial of the search came to a result: {why}")
 
     def last_ranking(self) -> Ranking:
-        """Return the latest ranking of a search that had not diverged, as one-shot searches give.
+        """Return the latest ranking of a one-shot search from before any divergence.
 
         Raises:
-            UserError: there is none.
+            UserError: There is none.
         """
         for row in reversed(self.evaluations):
             if not row["diverged"]:
@@ -113,7 +113,7 @@ class History:
         raise self._no_result()
 
     def trials(self) -> list[Row]:
-        """Return a row a trial: its last evaluation, and how it ended.
+        """Return one row per trial: its last evaluation, and how it ended.
 
         `status` is `finished`, `stopped` (early, by a scheduler or the budget's end), `diverged`
         or `failed`; the latter two with a `reason`.
@@ -151,16 +151,16 @@ def _status(row: Row) -> str:
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """What a search ended with.
+    """The result of a search.
 
     Attributes:
-        strategy: name of the strategy.
-        seed: of the search.
-        ranking: genotypes with scores, best first.
-        score: what the scores are, and which are better.
-        history: every evaluation.
-        samples: training samples seen.
-        seconds: device-seconds of all trials.
+        strategy: Name of the strategy.
+        seed: Seed of the search.
+        ranking: Genotypes with scores, best first.
+        score: Meaning of the scores, and which are better.
+        history: Every evaluation.
+        samples: Training samples seen.
+        seconds: Device-seconds of all trials.
     """
 
     strategy: str
@@ -172,13 +172,13 @@ class SearchOutcome:
     seconds: float
 
     def last(self, key: str) -> float:
-        """Return the last value that was reported under a key; NaN where none was."""
+        """Return the last value that was reported under a key, or NaN if there is none."""
         rows = reversed(self.history.evaluations)
         return float(next((row[key] for row in rows if key in row), float("nan")))
 
     @property
     def peak_memory_mib(self) -> float:
-        """The most memory that a trial took, in MiB; not a number where none told."""
+        """Peak memory over all trials in MiB, or NaN if no trial reported any."""
         told = [
             row["peak_memory_mib"] for row in self.history.evaluations if "peak_memory_mib" in row
         ]
@@ -186,5 +186,5 @@ class SearchOutcome:
 
     @property
     def genotype(self) -> Genotype:
-        """The genotype that the strategy answers with."""
+        """The genotype that is the strategy's answer."""
         return self.ranking[0][0]

@@ -1,4 +1,4 @@
-"""`load_run`: the tables of a run as typed frames. Nothing that is read runs code."""
+"""Loading of a run's tables as typed frames. Reading them never executes code."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from search_spaces.user_files import read_yaml_mapping
 
 MOST_ROWS = 2_000_000
 MOST_BYTES = 2**30
-"""Of a table in memory: a small file, compressed, may stand for more."""
+"""Largest table in memory; a small compressed file may expand to more."""
 LONGEST_TEXT = 10_000
 _BATCH = 4096
 
 
 class Recorded(BaseModel):
-    """What a run's config.yaml tells.
+    """The content of a run's config.yaml.
 
     Attributes:
-        config: the configuration, with the keys of `Config` (of the version that wrote it).
-        run: `started`, `splits` with their digest, seeds, and more.
-        versions: of Python and packages.
-        git: commit of the code.
-        hardware: of the cluster.
+        config: Configuration, with the keys of `Config` (of the version that wrote it).
+        run: Record of the run: `started`, `splits` with their digest, seeds, and more.
+        versions: Versions of Python and packages.
+        git: Commit of the code.
+        hardware: Hardware of the cluster.
     """
 
     config: dict[str, Any]
@@ -45,22 +45,22 @@ class Recorded(BaseModel):
 
 @dataclass(frozen=True)
 class Run:
-    """A run's tables; those that it has not (yet) written are empty frames of the same columns.
+    """The tables of a run; those not (yet) written are empty frames with the same columns.
 
-    `sase_ray.results.schema.describe_columns("trials")` tells what a table's columns are.
+    `sase_ray.results.schema.describe_columns("trials")` describes a table's columns.
 
     Attributes:
-        path: the run's folder.
-        recorded: its config.yaml.
-        strategies: a row a strategy or baseline, best mean test accuracy first.
-        final: a row a final training.
-        searches: a row a search.
-        trials: a row a trial.
-        curves: a row an evaluation.
-        alpha: a row a point of time, edge and operation of a one-shot search.
-        rankings: a row a genotype that a search has ranked.
-        agreement: a row a one-shot search.
-        gradcam: a row a module and test image.
+        path: Folder of the run.
+        recorded: Content of its config.yaml.
+        strategies: One row per strategy or baseline, best mean test accuracy first.
+        final: One row per final training.
+        searches: One row per search.
+        trials: One row per trial.
+        curves: One row per evaluation.
+        alpha: One row per point of time, edge and operation of a one-shot search.
+        rankings: One row per genotype that a search has ranked.
+        agreement: One row per one-shot search.
+        gradcam: One row per module and test image.
     """
 
     path: Path
@@ -77,12 +77,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
+        """Name of the folder."""
         return self.path.name
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration, as it was written."""
+        """The configuration as it was written."""
         return self.recorded.config
 
     def __repr__(self) -> str:
@@ -91,13 +91,13 @@ class Run:
 
 
 def load_run(path: str | Path) -> Run:
-    """Read the tables of a run that has ended, or that is under way.
+    """Read the tables of a run that has ended or is under way.
 
     Args:
-        path: the run's folder, `results/<run>`.
+        path: Folder of the run, `results/<run>`.
 
     Raises:
-        UserError: there is no run, or a file of it is not what a run writes.
+        UserError: There is no run, or one of its files is not what a run writes.
     """
     folder = Path(path)
     shown = shorten(str(path))
@@ -130,18 +130,18 @@ def read_table(path: Path, name: str) -> pd.DataFrame:
     """Read one table of a run; a missing one is empty.
 
     Args:
-        path: of the parquet file.
-        name: which table it is, one of `TABLES`.
+        path: Path of the parquet file.
+        name: Name of the table, one of `TABLES`.
 
     Raises:
-        UserError: it is not such a table.
+        UserError: It is not such a table.
     """
     columns = TABLES[name]
     if not os.path.isfile(path):
         return _empty(columns)
     try:
         return _typed(_read_bounded(path), columns)
-    # RecursionError: of values nested too deeply.
+    # RecursionError: raised for values nested too deeply.
     except (pa.ArrowException, OSError, LookupError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is not the table {name!r} of a run ({shorten(str(error))})"
@@ -170,7 +170,7 @@ def _typed(table: pa.Table, columns: Mapping[str, Column]) -> pd.DataFrame:
     for field in table.schema:
         if field.name not in columns and _is_plain(field.type):
             arrays[field.name] = table[field.name]
-    # What pandas noted of its own types is another's word; the columns tell them.
+    # The file's own notes for pandas are not trusted; the columns define the types.
     return pa.table(arrays).to_pandas(ignore_metadata=True)
 
 

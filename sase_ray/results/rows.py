@@ -16,7 +16,7 @@ _NOT_IN_CURVES = frozenset({"alpha", "ranking", "scores", "finished"})
 
 
 def search_rows(outcomes: Iterable[SearchOutcome]) -> list[Row]:
-    """Return a row a search: its answer and its cost."""
+    """Return one row per search: its answer and its cost."""
     return [
         {
             "strategy": outcome.strategy,
@@ -45,7 +45,7 @@ def trial_rows(outcomes: Iterable[SearchOutcome], families: Mapping[str, str]) -
 
 
 def edges_of(genotype: str | None) -> dict[str, str]:
-    """Return edge (of each stage) to operation; of no genotype nothing."""
+    """Return the operation by edge (of each stage); nothing without a genotype."""
     if genotype is None:
         return {}
     parsed = Genotype.parse(genotype)

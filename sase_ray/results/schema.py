@@ -1,4 +1,4 @@
-"""The tables of a run: their columns, types and meanings, as `load_run` gives them."""
+"""The tables of a run: their columns, types and meanings, as `load_run` returns them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ class Column:
     """A column of a table.
 
     Attributes:
-        kind: text (str), count (int64), number (float64), truth (bool), or bytes.
-        meaning: what it holds, and in which unit.
-        needed: whether a table without it, or with an empty cell in it, is no such table. Where it
-            is not needed it is there all the same: empty text, NaN, or False.
+        kind: Type of the values: text (str), count (int64), number (float64), truth (bool), or
+            bytes.
+        meaning: Meaning of the values, with their unit.
+        needed: Whether a table is invalid without the column, or with an empty cell in it. A column
+            that is not needed is filled in where it is missing: empty text, NaN, or False.
     """
 
     kind: Kind
@@ -188,8 +189,8 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
 }
 """Every table that a run may have (`<name>.parquet`), with its columns.
 
-`trials` of a space with a block a stage has `stageN.edge` in place of the edges. Columns that are
-not named here are passed on if they hold texts, numbers or truth values.
+`trials` of a space with one block per stage has `stageN.edge` in place of the edges. Columns that
+are not named here are passed on if they hold texts, numbers or truth values.
 """
 
 
@@ -197,7 +198,7 @@ def describe_columns(table: str) -> pd.DataFrame:
     """Return the documentation of a table: `column`, `kind`, `meaning`, `needed`.
 
     Raises:
-        KeyError: a run has no such table.
+        KeyError: A run has no such table.
     """
     rows = [(name, c.kind, c.meaning, c.needed) for name, c in TABLES[table].items()]
     return pd.DataFrame(rows, columns=["column", "kind", "meaning", "needed"])

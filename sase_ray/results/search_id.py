@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, order=True)
 class SearchId:
-    """Which search of a run is meant. Its text form is ``<label>/seed<seed>``.
+    """Identity of a search in a run. Its text form is ``<label>/seed<seed>``.
 
     Attributes:
         strategy: Name of the strategy in the catalogue.
@@ -21,7 +21,7 @@ class SearchId:
 
     @classmethod
     def of(cls, label: str, seed: int) -> SearchId:
-        """Return the search with a label, as tables and configurations hold it, and a seed."""
+        """Return the search with a seed and a label as tables and configurations hold it."""
         strategy, starts_from = split_label(label)
         return cls(strategy, seed, starts_from)
 
@@ -32,7 +32,7 @@ class SearchId:
 
     @property
     def file_name(self) -> str:
-        """The text form without a separator of folders."""
+        """The text form without path separators."""
         return str(self).replace("/", "-")
 
     def __str__(self) -> str:
@@ -45,6 +45,6 @@ def label_of(strategy: str, starts_from: str | None) -> str:
 
 
 def split_label(label: str) -> tuple[str, str | None]:
-    """Return the strategy of a label, and the one that it starts from, if there is one."""
+    """Return the strategy of a label, and the one that it starts from, if any."""
     strategy, plus, starts_from = label.partition("+")
     return strategy, starts_from if plus else None
