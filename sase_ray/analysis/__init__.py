@@ -1,1 +1,1 @@
-"""The numbers of a comparison: verdicts, effects, regrets, how well rankings agree."""
+"""Numbers of a comparison: verdicts, effects, regrets, and how well rankings agree."""

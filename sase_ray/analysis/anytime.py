@@ -11,26 +11,27 @@ from sase_ray.results.load import Run
 from sase_ray.statistics.paired_tests import mean_of_steps
 
 GRID = 60
-"""Points of an anytime curve."""
+"""Number of points of an anytime curve."""
 
 
 def anytime(run: Run, against: str = "search_samples") -> pd.DataFrame:
     """Average the validation metric of the incumbents over searches, from where all have one.
 
     One-shot searches have no stand-alone incumbent and are left out. Where all strategies have the
-    same seeds, what a seed does to all strategies alike is removed before the intervals (Cousineau,
-    "Confidence intervals in within-subject designs", 2005) and the intervals widened by the factor
-    sqrt(M / (M - 1)) for M strategies, as removing it takes that much of the variance with it
-    (Morey, "Confidence intervals from normalized data: a correction to Cousineau", 2008). So the
-    bands show what a comparison of strategies sees.
+    same seeds, the effect of a seed on all strategies alike is removed before the intervals are
+    computed (Cousineau, "Confidence intervals in within-subject designs", 2005). The intervals are
+    then widened by the factor sqrt(M / (M - 1)) for M strategies, as removing the effect also
+    removes that much of the variance (Morey, "Confidence intervals from normalized data: a
+    correction to Cousineau", 2008). The bands therefore show the uncertainty of a comparison of
+    strategies.
 
     Args:
-        run: with curves.
-        against: search_samples, search_seconds, or trials (begun by then).
+        run: Run with curves.
+        against: Cost: search_samples, search_seconds, or trials (begun by then).
 
     Returns:
         Columns `strategy`, the one named by `against`, `value`, and its 95% interval over
-        searches, `low` and `high` (NaN of one search).
+        searches, `low` and `high` (NaN for a single search).
     """
     value = f"incumbent_{metric_of(run)}"
     others = set(run.trials.loc[~is_of_trained_genotypes(run.trials), "strategy"])
@@ -58,7 +59,7 @@ def anytime(run: Run, against: str = "search_samples") -> pd.DataFrame:
 
 
 def _shift_of_seeds(curves: pd.DataFrame, value: str) -> pd.Series | None:
-    """Return by how much the last incumbents of each row's seed deviate from those of all seeds.
+    """Return how much the last incumbents of each row's seed deviate from those of all seeds.
 
     None where the strategies do not share their seeds, or there is only one strategy.
     """
@@ -70,19 +71,19 @@ def _shift_of_seeds(curves: pd.DataFrame, value: str) -> pd.Series | None:
 
 
 POINTS = 200
-"""Largest number of points of a band's curve."""
+"""Maximum number of points of a band's curve."""
 
 
 def band(curves: pd.DataFrame, cost: str, metric: str) -> pd.DataFrame:
-    """Return mean, lowest and highest incumbent of a strategy's seeds over a cost.
+    """Return the mean, lowest and highest incumbent of a strategy's seeds over a cost.
 
     Every search keeps its incumbent until it finds a better one, and after its end; the band
-    begins where all seeds have one.
+    begins where all seeds have an incumbent.
 
     Args:
-        curves: rows of `curves.parquet` of one strategy, with a column of the cost.
-        cost: a column.
-        metric: a column; what is not finite is left out.
+        curves: Rows of `curves.parquet` of one strategy, including a column of the cost.
+        cost: Name of the cost's column.
+        metric: Name of the metric's column; values that are not finite are left out.
 
     Returns:
         Columns mean, low and high, by the cost; at most `POINTS` rows.

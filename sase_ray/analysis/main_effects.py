@@ -1,4 +1,4 @@
-"""Which operations good genotypes have on each edge, and what an operation changes on average."""
+"""Operations of good genotypes on each edge, and the mean effect of each operation."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sase_ray.statistics.paired_tests import SIGNIFICANCE, holm
 from search_spaces.genotype import EDGES
 
 GOOD = 0.25
-"""Share of the genotypes that count as good."""
+"""Share of the trained genotypes that count as good."""
 FEWEST = 12
-"""Trained genotypes, below which nothing is said of operations."""
+"""Minimum number of trained genotypes for statements about operations."""
 SPARE = 10
-"""Observations that a model must have beyond its parameters."""
+"""Minimum number of observations that a model needs beyond its parameters."""
 
 
 def variables_of(trials: pd.DataFrame) -> list[str]:
-    """Return the columns of a trials' table that hold operations: edges, or stageN.edge."""
+    """Return the columns of a table of trials that hold operations: edges, or stageN.edge."""
     return [
         column
         for column in trials
@@ -34,14 +34,14 @@ def variables_of(trials: pd.DataFrame) -> list[str]:
 
 
 def trained_genotypes(run: Run) -> pd.DataFrame:
-    """Return every genotype that was trained to the end, once a seed.
+    """Return every genotype that was trained to the end, once per seed.
 
-    Strategies that train the same genotype with the same seed repeat a training, exactly or nearly
-    so: their mean counts once.
+    Strategies that train the same genotype with the same seed repeat a training, exactly or almost
+    exactly: the mean of such trainings counts once.
 
     Returns:
-        `genotype`, `seed`, `score` (the run's metric), `centred` (less its seed's mean), and the
-        operation of every edge.
+        Columns `genotype`, `seed`, `score` (the run's metric), `centred` (the score minus its
+        seed's mean), and the operation of every edge.
     """
     metric = metric_of(run)
     trials = run.trials
@@ -64,12 +64,12 @@ def trained_genotypes(run: Run) -> pd.DataFrame:
 def operation_shares(run: Run) -> pd.DataFrame:
     """Count how often good genotypes have each operation on each edge.
 
-    Good is the best quarter of the trained genotypes, each seed's mean removed.
+    Good genotypes are the best quarter of the trained ones, after each seed's mean is removed.
 
     Returns:
-        A row an edge and operation: `edge`, `operation`, `good` (share among the good ones) with
-        its 95% interval `low` and `high` (Wilson), `all` (share among all), `count`, `of`. Empty
-        with fewer than `FEWEST` genotypes.
+        One row per edge and operation: `edge`, `operation`, `good` (share among the good ones)
+        with its 95% interval `low` and `high` (Wilson), `all` (share among all), `count`, `of`.
+        Empty with fewer than `FEWEST` genotypes.
     """
     columns = ["edge", "operation", "good", "low", "high", "all", "count", "of"]
     trained = trained_genotypes(run)
@@ -92,17 +92,18 @@ def operation_shares(run: Run) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class MainEffects:
-    """Least-squares estimates of what an operation changes in the run's metric.
+    """Least-squares estimates of the effect of each operation on the run's metric.
 
     Attributes:
-        effects: a row an edge and operation: `edge`, `operation`, `effect` against the mean of the
-            edge's operations (the metric's units), `low`, `high` (95%, each on its own), `count`.
-        edges: a row an edge: `edge`, `p_value` that its operations are all alike (F-test),
-            `p_holm` (Holm's correction over the edges).
-        genotypes: observations.
-        joint: whether all edges are in one model; else there are too few genotypes for that, and
-            each edge has a model of its own, in which the other edges are noise.
-        spare: observations beyond the parameters, of the smallest model.
+        effects: One row per edge and operation: `edge`, `operation`, `effect` against the mean of
+            the edge's operations (the metric's units), `low`, `high` (95%, not corrected for their
+            number), `count`.
+        edges: One row per edge: `edge`, `p_value` of the hypothesis that its operations are all
+            alike (F-test), `p_holm` (Holm's correction over the edges).
+        genotypes: Number of observations.
+        joint: Whether all edges are in one model; otherwise there are too few genotypes for that,
+            and each edge has a model of its own, in which the other edges are noise.
+        spare: Number of observations beyond the parameters, of the smallest model.
     """
 
     effects: pd.DataFrame
@@ -113,10 +114,11 @@ class MainEffects:
 
 
 def main_effects(run: Run) -> MainEffects | None:
-    """Estimate main effects by ordinary least squares (statsmodels), with an intercept a seed.
+    """Estimate main effects by ordinary least squares (statsmodels), with one intercept per seed.
 
     Returns:
-        None where fewer than `FEWEST` genotypes were trained, or no edge can be estimated.
+        The estimates; None if fewer than `FEWEST` genotypes were trained, or no edge can be
+        estimated.
     """
     trained = trained_genotypes(run)
     variables = [v for v in variables_of(trained) if trained[v].nunique() > 1]
@@ -155,7 +157,7 @@ def _collect(
 def _fit(
     trained: pd.DataFrame, variables: list[str]
 ) -> tuple[list[tuple[object, ...]], dict[str, float], int] | None:
-    """Fit one model, or return None where the genotypes do not determine it."""
+    """Fit one model, or return None if the genotypes do not determine it."""
     seeds = pd.get_dummies(trained["seed"]).to_numpy(dtype=float)
     codes = {variable: _sum_coded(trained[variable]) for variable in variables}
     design = np.hstack([seeds, *(matrix for _, matrix in codes.values())])

@@ -1,4 +1,4 @@
-"""How far a search inside a supernet ranks genotypes as training them alone does."""
+"""Agreement of the ranking inside a supernet with that of stand-alone trainings."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ BUNDLED_TABLE = "table"
 
 @dataclass(frozen=True)
 class Truth:
-    """Genotypes, and what training each of them alone came to.
+    """Genotypes, and the losses of their stand-alone trainings.
 
     Attributes:
-        genotypes: of a ground-truth table.
-        losses: validation losses at the end of their trainings in nats, the noise taken out.
+        genotypes: Genotypes of a ground-truth table.
+        losses: Validation losses at the end of their trainings in nats, without the noise.
         ceiling: Kendall's tau of two trainings of the same genotypes: no ranking can be expected
-            to agree much better with the truth than the truth with itself.
+            to agree much better with the truth than the truth agrees with itself.
     """
 
     genotypes: tuple[Genotype, ...]
@@ -37,10 +37,10 @@ class Truth:
 
     @classmethod
     def of(cls, config: Config, space: SearchSpace) -> Truth | None:
-        """Take a sample of the table that the configuration names; None if it names none.
+        """Sample genotypes of the table that the configuration names; None if it names none.
 
         Raises:
-            UserError: there is no such table, or it is of other data, space or host.
+            UserError: There is no such table, or it is of other data, space or host.
         """
         if config.agreement is None:
             return None
@@ -48,7 +48,7 @@ class Truth:
             None if config.agreement == BUNDLED_TABLE else config.agreement
         )
         _check_same(config, space, table)
-        # Those that were trained with several seeds are known best.
+        # The true losses of genotypes that were trained with several seeds are known best.
         known = list(table.repeated_genotypes)
         rng = random.Random(0)
         chosen = rng.sample(known, min(GENOTYPES, len(known)))
@@ -62,9 +62,9 @@ class Truth:
         )
 
     def rows(self, outcomes: Iterable[SearchOutcome]) -> Iterator[dict[str, Any]]:
-        """Return a row a one-shot search: Kendall's tau with its 95% interval over genotypes."""
+        """Yield one row per one-shot search: Kendall's tau with its 95% interval over genotypes."""
         from sase_ray.statistics.rank_tests import (
-            kendall,  # a second to load, in every search's process
+            kendall,  # takes a second to load, in every search's process
         )
 
         for outcome in outcomes:
@@ -74,7 +74,7 @@ class Truth:
             )
             if scores is None:
                 continue
-            # Scores are better large, losses small.
+            # A high score is good, a high loss bad.
             found = kendall(scores, [-loss for loss in self.losses])
             yield {
                 "strategy": outcome.strategy,
@@ -86,7 +86,11 @@ class Truth:
             }
 
     def reading(self, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-        """Say what the rows tell, in a sentence a strategy and one on the ceiling."""
+        """Yield what the rows mean: each strategy's tau, the ceiling, and who is not above chance.
+
+        Args:
+            rows: Rows of `rows`.
+        """
         if not rows:
             return
         frame = pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""What the tables of a run say: the numbers behind the report's figures, as frames."""
+"""Numbers behind the report's figures, computed from the tables of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BASELINE = "baseline"
 
 
 def task_of(run: Run) -> Task:
-    """Return the task of a run; classification where its own is not installed."""
+    """Return the task of a run; classification if its own is not installed."""
     name, options = run.config.get("task"), run.config.get("task_options")
     try:
         return make_task(str(name), options if isinstance(options, dict) else None)
@@ -30,18 +30,18 @@ def task_of(run: Run) -> Task:
 
 
 def metric_of(run: Run) -> str:
-    """Return the name of the metric that a run's searches ranked by."""
+    """Return the name of the metric by which a run's searches ranked."""
     metric = run.config.get("metric")
     return metric if metric in task_of(run).reported("val") else "val_loss"
 
 
 def ranking_metric(run: Run) -> Metric:
-    """Return the metric that a run's searches ranked by."""
+    """Return the metric by which a run's searches ranked."""
     return task_of(run).metric(metric_of(run))
 
 
 def accuracy_blocks(run: Run) -> pd.DataFrame:
-    """Return mean test accuracies: a row a search seed, a column a strategy (no baselines).
+    """Return mean test accuracies: one row per search seed, one column per strategy (no baselines).
 
     Seeds that a strategy lacks are left out, as a paired test needs them all.
     """
@@ -56,13 +56,13 @@ class RankTests:
     """Tests on the ranks of strategies, with search seeds as blocks.
 
     Attributes:
-        blocks: of `accuracy_blocks`.
-        ranks: mean rank of each strategy, 1 is best.
-        overall: p-value that all are alike (Friedman; of two, Wilcoxon).
+        blocks: Result of `accuracy_blocks`.
+        ranks: Mean rank of each strategy, 1 is best.
+        overall: P-value of the hypothesis that all are alike (Friedman; for two, Wilcoxon).
         control: Wilcoxon's signed-rank tests against random search with Holm's correction; empty
-            where it was not run.
-        smallest: p-value that Wilcoxon's test cannot go below with so many seeds.
-        can_draw: whether there are searches enough for a critical-difference diagram.
+            if random search was not run.
+        smallest: Smallest p-value that Wilcoxon's test can give with this number of seeds.
+        can_draw: Whether there are enough searches for a critical-difference diagram.
     """
 
     blocks: pd.DataFrame
@@ -74,7 +74,7 @@ class RankTests:
 
 
 def rank_tests(run: Run, control: str = "random") -> RankTests | None:
-    """Test a run's strategies on ranks; None with fewer than two strategies or seeds."""
+    """Test a run's strategies on ranks; None for fewer than two strategies or seeds."""
     blocks = accuracy_blocks(run)
     if min(blocks.shape) < 2:
         return None
@@ -95,9 +95,9 @@ class Winner:
     """The strategy with the best mean test accuracy, and its answers.
 
     Attributes:
-        row: of the strategies' table.
-        genotypes: its distinct answers, the one with the best mean test accuracy first.
-        alike: other strategies with the same mean.
+        row: Its row of the table of strategies.
+        genotypes: Its distinct answers, the one with the best mean test accuracy first.
+        alike: Names of the other strategies with the same mean.
     """
 
     row: pd.Series
@@ -106,7 +106,10 @@ class Winner:
 
 
 def winner_of(run: Run) -> Winner | None:
-    """Return the strategy that won, whether or not that is real; None before the final results."""
+    """Return the strategy with the best mean; None before the final results.
+
+    Its lead may still be chance: see `RankTests` and `Verdict`.
+    """
     found = run.strategies[run.strategies["family"] != BASELINE]
     found = found[found[task_of(run).final].notna()]
     if found.empty:
@@ -123,15 +126,15 @@ def winner_of(run: Run) -> Winner | None:
 def proxy_and_final(run: Run) -> pd.DataFrame:
     """Pair the proxy score of every answer with its final result.
 
-    Only answers of searches that train genotypes by the proxy protocol: the scores of a one-shot
-    search are its supernet's, on another scale.
+    Only answers of searches that train genotypes by the proxy protocol are used: the scores of a
+    one-shot search are its supernet's, on another scale.
 
-    A seed shifts all scores of its searches together (its host, its images' order), and all final
-    trainings likewise, so each seed's mean is removed from both.
+    A seed shifts all scores of its searches together (by its host and the order of its images),
+    and also all final trainings, so each seed's mean is removed from both.
 
     Returns:
-        A row a search: `strategy`, `seed`, `genotype`, `proxy` (the metric of the run) and `final`
-        (mean test accuracy), and the two less their seed's mean, `proxy_centred` and
+        One row per search: `strategy`, `seed`, `genotype`, `proxy` (the metric of the run) and
+        `final` (mean test accuracy), and both minus their seed's mean, `proxy_centred` and
         `final_centred`.
     """
     final = run.final[~run.final["diverged"]].groupby(["name", "seed", "module"])[
@@ -158,9 +161,9 @@ def proxy_and_final(run: Run) -> pd.DataFrame:
 def proxy_agreement(run: Run) -> Kendall:
     """Return Kendall's tau of proxy and final ranks within seeds.
 
-    Strategies that came to the same answer with the same seed trained it alike: a single piece of
-    evidence. A seed with one answer alone ranks nothing and is left out. Positive means that the
-    better by proxy is the better in the end.
+    Strategies that found the same answer with the same seed trained it alike, which is a single
+    piece of evidence. A seed with only one answer ranks nothing and is left out. A positive tau
+    means that genotypes with better proxy scores also have better final results.
     """
     paired = proxy_and_final(run).drop_duplicates(["genotype", "seed"])
     paired = paired[paired.groupby("seed")["genotype"].transform("size") > 1]
@@ -178,12 +181,12 @@ def genotype_table(trials: pd.DataFrame, finals: pd.DataFrame | None) -> pd.Data
     """Return what is known of every genotype that was trained on its own.
 
     Args:
-        trials: of `trials.parquet`; those that do not train a genotype each are left out.
-        finals: of `final.parquet`, if there is one.
+        trials: Rows of `trials.parquet`; trials that do not train one genotype are left out.
+        finals: Rows of `final.parquet`, if there is one.
 
     Returns:
-        Columns `OF_GENOTYPE` as far as known, means over trainings, by genotype: those with final
-        trainings first, then by validation loss.
+        The columns of `OF_GENOTYPE` that are known, means over trainings, indexed by genotype:
+        those with final trainings first, then by validation loss.
     """
     alone = trials[is_of_trained_genotypes(trials) & (trials["status"] == "finished")]
     known = [alone.groupby("genotype")[["val_loss", "val_accuracy"]].mean()]

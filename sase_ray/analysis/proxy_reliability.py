@@ -1,4 +1,4 @@
-"""What is known of a protocol's reliability: measured before, or on the way."""
+"""Reliability of a proxy protocol, measured before the run or estimated from its trials."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from search_spaces.space import SearchSpace, describe_space
 BUNDLED = FOLDER / "reliability.csv"
 MOST_ROWS = 100_000
 NUMBERS = dict.fromkeys(("epoch", "genotypes", "seeds", "icc", "icc_low", "icc_high"), "float64")
-"""Columns of a reliability table that are read, but for the protocol and the metric."""
+"""Numeric columns that are read from a reliability table, and their type."""
 FEWEST = 3
-"""Genotypes that must have been trained by the same seeds for a word on the way."""
+"""Minimum number of genotypes, trained by all seeds, for an estimate from a run's own trials."""
 
 
 def protocol_of(config: Config) -> dict[str, Any]:
-    """Return the part of a configuration that a trial's result depends on, but for the space."""
+    """Return the part of a configuration that a trial's result depends on, except the space."""
     what = config.model_dump(
         mode="json", include={"dataset": True, "data": True, "backbone": True, "proxy": True}
     )
-    del what["data"]["root"]  # the same images, wherever they lie
+    del what["data"]["root"]  # the same images, wherever they are stored
     if config.data.shift is None:  # so that keys of earlier versions stay valid
         del what["data"]["shift"]
     if config.host is not None:
@@ -39,7 +39,7 @@ def protocol_of(config: Config) -> dict[str, Any]:
 
 
 def protocol_key(config: Config) -> str:
-    """Return a name of what a reliability holds for: data, space, host and proxy protocol."""
+    """Return a key of what a reliability holds for: data, space, host and proxy protocol."""
     described = describe_space(SearchSpace.load(config.space))
     space = {k: v for k, v in described.items() if k not in {"name", "source"}}
     text = json.dumps(protocol_of(config) | {"space": space}, sort_keys=True)
@@ -49,11 +49,11 @@ def protocol_key(config: Config) -> str:
 def measured_reliability(config: Config) -> pd.Series | None:
     """Return the reliability table's row for the metric and the last epoch, if it is known.
 
-    Looked up in the folder or file that `config.reliability` names, else among the bundled
-    protocols.
+    The table is looked up in the folder or file that `config.reliability` names, otherwise among
+    the bundled protocols.
 
     Raises:
-        UserError: the named file is missing, is no such table, or is of another protocol.
+        UserError: The named file is missing, is no such table, or is of another protocol.
     """
     key = protocol_key(config)
     if config.reliability is None:
@@ -74,7 +74,7 @@ def measured_reliability(config: Config) -> pd.Series | None:
 
 def _read_reliability(path: Path) -> pd.DataFrame:
     try:
-        # Never decompressed: a small file could fill the memory.
+        # Not decompressed: a small file could fill the memory.
         table = pd.read_csv(path, compression=None, nrows=MOST_ROWS)
         return table.astype(dict.fromkeys(("protocol", "metric"), "str") | NUMBERS)
     except (OSError, ValueError, KeyError, OverflowError) as error:
@@ -87,10 +87,11 @@ def repeated_scores(trials: pd.DataFrame, metric: str) -> Scores | None:
     """Return the scores (genotype, seed) of genotypes that all seeds have trained to the end.
 
     Args:
-        trials: `genotype`, `seed`, `status`, and the metric, of black-box searches.
+        trials: Trials of black-box searches: `genotype`, `seed`, `status`, and the metric.
+        metric: Name of the metric.
 
     Returns:
-        None where there are fewer than `FEWEST`, or only one seed.
+        The scores; None if there are fewer than `FEWEST` such genotypes, or only one seed.
     """
     finished = trials[trials["status"] == "finished"]
     table = finished.pivot_table(index="genotype", columns="seed", values=metric).dropna()
@@ -102,13 +103,13 @@ def repeated_scores(trials: pd.DataFrame, metric: str) -> Scores | None:
 def reliability_sentences(
     config: Config, measured: pd.Series | None, scores: Scores | None, run: str
 ) -> Iterable[str]:
-    """Say how reliable the proxy protocol is that the searches ran with.
+    """Describe how reliable the searches' proxy protocol is.
 
     Args:
-        config: of the comparison.
-        measured: of `measured_reliability`.
-        scores: of `repeated_scores`.
-        run: the run's folder, to say how it can be measured.
+        config: Configuration of the comparison.
+        measured: Result of `measured_reliability`.
+        scores: Result of `repeated_scores`.
+        run: The run's folder, named in the command that measures the reliability.
     """
     if measured is not None:
         icc, low, high = (float(measured[key]) for key in ("icc", "icc_low", "icc_high"))

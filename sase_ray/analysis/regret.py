@@ -48,8 +48,9 @@ def rank_strategies(ends: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per strategy, best mean rank first: `name`, `regret` with `ci_low` and `ci_high`,
         `median`, `mean_rank` (1 is best; the strategies of one seed are ranked), `trials`,
-        `samples`, `seconds`, and `tied`: whether it cannot be told from the best mean rank, by
-        the Nemenyi test, or as the Friedman test before it finds nothing (Demsar, JMLR 2006).
+        `samples`, `seconds`, and `tied`: whether it does not differ significantly from the best
+        mean rank by Nemenyi's test, or Friedman's test before it is not significant (Demsar, JMLR
+        2006).
     """
     blocks = regret_blocks(ends)
     ranks = blocks.rank(axis=1).mean()
@@ -82,7 +83,7 @@ def regret_blocks(ends: pd.DataFrame) -> pd.DataFrame:
 
 
 def validity_sentence(table: TabularBenchmark) -> str:
-    """Say whether the table is known to rank genotypes as what is wanted does."""
+    """Describe whether the table is known to rank genotypes as the final protocol does."""
     validity = table.validity
     if validity is None:
         return (

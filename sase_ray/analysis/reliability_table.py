@@ -1,4 +1,4 @@
-"""The table of how reliably a protocol ranks genotypes."""
+"""Table of how reliably a protocol ranks genotypes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from search_spaces.errors import UserError
 from trainables.metrics import SPREAD, find_metric
 
 PARTS = ("val_", "last_val_")
-"""Prefixes of the metrics: of the weights that the protocol judges, and, where it averages, of the
-last ones."""
+"""Prefixes of the metrics: of the weights that the protocol judges, and of the last weights where
+it averages them."""
 
 
 def scores(curves: pd.DataFrame, metric: str, left_out: Collection[str]) -> pd.DataFrame:
@@ -36,17 +36,17 @@ def reliability_table(curves: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str
             `diverged`, and metrics on validation images.
 
     Returns:
-        The table, and the genotypes that are left out with the reason (`ReliabilityReport`). A
-        metric that is not finite for some of the others leaves these out, too. Losses
-        are in nats, accuracies in shares; `sd_genotype`, `sd_seed`, `sd_residual` are the standard
-        deviations of the components; `icc` is that of one trial with its 95% interval, `icc_k`
-        that of all seeds averaged, `icc_unpaired` that of one trial against one with another
-        seed; `seeds_for_half` is how many seeds reach an ICC of 0.5; `tau` is Kendall's between
-        seeds; `detectable` the difference that all seeds find 8 times in 10; `samples` and
-        `seconds` (device-seconds) are what a trial has cost by then.
+        The table, and the genotypes that are left out with the reason (`ReliabilityReport`). Where
+        a metric is not finite for some of the other genotypes, they are left out for that metric.
+        Losses are in nats, accuracies are shares; `sd_genotype`, `sd_seed`, `sd_residual` are the
+        standard deviations of the components; `icc` is the ICC of one trial with its 95% interval,
+        `icc_k` that of the mean over all seeds, `icc_unpaired` that of one trial against one with
+        another seed; `seeds_for_half` is the number of seeds that reach an ICC of 0.5; `tau` is
+        Kendall's between seeds; `detectable` is the difference that all seeds find 8 times in 10;
+        `samples` and `seconds` (device-seconds) are the cost of a trial up to that epoch.
 
     Raises:
-        UserError: fewer than two genotypes came through with every seed.
+        UserError: Fewer than two genotypes were trained to the end with every seed.
     """
     cells = curves["seed"].nunique() * curves["epoch"].nunique()
     by_genotype = curves.groupby("genotype")

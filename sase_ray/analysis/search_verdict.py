@@ -1,4 +1,4 @@
-"""How sure a search can be that its answer is better than what it ranked second."""
+"""Confidence of a search that its answer is better than its second-ranked genotype."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from search_spaces.space import SearchSpace
 from trainables.one_shot.trainable import STOPPED_EARLY
 
 UNDECIDED = 1.5
-"""An operation is undecided if its edge's next best has more than 1/1.5 of its probability."""
+"""Ratio of the two best operations' probabilities, below which their edge is undecided."""
 
 SMALLEST_LEAD = 5e-5
-"""In nats; a smaller one is written as none."""
+"""Smallest lead that is written as a number, in nats; a smaller one is written as none."""
 
 
 def rank_confidence(
@@ -28,12 +28,12 @@ def rank_confidence(
     *,
     trains_genotypes: bool,
 ) -> Iterator[str]:
-    """Say what the first rank of a search is worth, in sentences.
+    """Describe what the first rank of a search is worth, in sentences.
 
     Args:
-        outcome: of the search.
-        space: what it searched.
-        measured: the row of the proxy protocol's reliability, if that is known.
+        outcome: Outcome of the search.
+        space: Search space of the search.
+        measured: Reliability of the proxy protocol (`measured_reliability`), if it is known.
         trains_genotypes: Whether its strategy trains each genotype on its own.
     """
     if trains_genotypes:
@@ -61,32 +61,32 @@ def rank_confidence(
 def _alpha_of_answer(outcome: SearchOutcome) -> dict[str, list[float]] | None:
     told = [row for row in outcome.history.evaluations if "alpha" in row]
     if told and _stop(outcome):
-        # The answer is that of an earlier look, before alpha became what it was at the stop.
+        # The answer is from an evaluation before the stop, when alpha had other values.
         answer = str(outcome.genotype)
         told = [row for row in told[:-1] if row["genotype"] == answer] or told
     return told[-1]["alpha"] if told else None
 
 
 def _stop(outcome: SearchOutcome) -> str:
-    """Return why a search stopped early; nothing if it did not."""
+    """Return why a search stopped early; an empty text if it did not."""
     last = outcome.history.evaluations[-1] if outcome.history.evaluations else {}
     reason = str(last.get("reason") or "")
     return reason if reason.startswith(STOPPED_EARLY) else ""
 
 
 def _divergence(outcome: SearchOutcome) -> str:
-    """Return why a one-shot search diverged; nothing if it did not."""
+    """Return why a one-shot search diverged; an empty text if it did not."""
     last = outcome.history.evaluations[-1] if outcome.history.evaluations else {}
-    is_one_shot = "ranking" in last  # of a search of trials, one that diverged is no matter
+    is_one_shot = "ranking" in last  # in a search of trials, one diverged trial does not matter
     return str(last["reason"]) if is_one_shot and last["diverged"] else ""
 
 
 def early_stops(outcomes: Iterable[SearchOutcome], budget: int) -> Iterator[str]:
-    """Say which one-shot searches ended before their budget: on a sign of collapse, or diverged.
+    """List the one-shot searches that ended early, on a sign of collapse or by diverging.
 
     Args:
-        outcomes: of all searches.
-        budget: training samples that each might have seen.
+        outcomes: Outcomes of all searches.
+        budget: Number of training samples that each search could have seen.
     """
     for outcome in outcomes:
         if reason := _stop(outcome):
@@ -102,14 +102,14 @@ def early_stops(outcomes: Iterable[SearchOutcome], budget: int) -> Iterator[str]
 
 
 def narrow_views(outcomes: Iterable[SearchOutcome], space: SearchSpace) -> Iterator[str]:
-    """Say which searches showed their operations so few channels that some are the same.
+    """List the searches that showed their operations so few channels that some are the same.
 
-    Along n channels, padded with zeros, a convolution reaches at most n - 1 to either side: one of
-    more than 2n - 1 taps is one of 2n - 1.
+    Along n channels, padded with zeros, a convolution reaches at most n - 1 channels to either
+    side: one with more than 2n - 1 taps is equal to one with 2n - 1.
 
     Args:
-        outcomes: of all searches.
-        space: what they searched.
+        outcomes: Outcomes of all searches.
+        space: Search space of all searches.
     """
     names = sorted({op for variable in space.variables for op in variable.choices})
     taps = {op: int(op.removeprefix("conv")) for op in names if re.fullmatch(r"conv\d+", op)}

@@ -1,4 +1,4 @@
-"""The table of a comparison: what each strategy came to, and whether it differs from chance."""
+"""Table of a comparison: the result of each strategy, and whether it differs from random search."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from sase_ray.statistics.paired_tests import (
 
 @dataclass(frozen=True)
 class Verdict:
-    """The table and what can be said about it.
+    """Table of a comparison, and what can be concluded from it.
 
     Attributes:
-        table: a row a strategy and a baseline, best mean of the final metric first.
-        reading: sentences, the most important first.
-        metric: name of the final metric.
+        table: One row per strategy and per baseline, best mean of the final metric first.
+        reading: Sentences, the most important first.
+        metric: Name of the final metric.
     """
 
     table: pd.DataFrame
@@ -44,20 +44,20 @@ def judge(
     """Compare strategies by their final trainings.
 
     The unit of replication is the search: the final trainings that belong to one search seed are
-    averaged, and strategies are paired by it. With one search seed alone the final trainings
-    are the units, and the reading says that they speak for these genotypes only. A search or
-    training that failed is missing: its strategy is judged by the others.
+    averaged, and strategies are paired by seed. With only one search seed the final trainings are
+    the units, and the reading notes that they hold for these genotypes only. A search or training
+    that failed is missing: its strategy is judged by the others.
 
     Args:
-        finals: a row a final training: `name`, `family`, `seed` of the search, `final_seed`,
+        finals: One row per final training: `name`, `family`, `seed` of the search, `final_seed`,
             `module`, `diverged`, `test_accuracy`, `parameters`, `macs`, `latency_ms`.
-        searches: a row a search: `strategy`, `seed`, `samples`, `seconds`, `trials`,
+        searches: One row per search: `strategy`, `seed`, `samples`, `seconds`, `trials`,
             `peak_memory_mib`.
-        test_size: number of test images.
-        dataset: its name.
-        metric: column of `finals` that is compared, a share of test images.
+        test_size: Number of test images.
+        dataset: Name of the data set.
+        metric: Column of `finals` that is compared, a share of test images.
     """
-    # A training that diverged has no accuracy; the reading names it, and its pair is left out.
+    # A training that diverged has no accuracy: the reading names it, and its pair is left out.
     diverged = finals[finals["diverged"]]
     finals = finals.assign(**{metric: finals[metric].mask(finals["diverged"])})
     by_search = finals["seed"].nunique() > 1
@@ -108,12 +108,12 @@ def _row(
 
 
 def _pairs(accuracy: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return a strategy's accuracies beside those of random search, where both are known."""
+    """Return a strategy's accuracies and those of random search, for seeds that have both."""
     return accuracy.loc[[name, RANDOM_SEARCH]].dropna(axis="columns")
 
 
 def _add_tests(table: pd.DataFrame, accuracy: pd.DataFrame, image: float) -> pd.DataFrame:
-    """Add difference to random search, its p-value, and Holm's correction within each kind."""
+    """Add differences from random search, p-values, and Holm's correction per kind of module."""
     table = table.assign(difference=np.nan, p_value=np.nan, p_holm=np.nan, significant=False)
     if RANDOM_SEARCH not in accuracy.index:
         return table
