@@ -1,4 +1,4 @@
-"""Looks training-free scores up and builds them."""
+"""Lookup and construction of training-free scores."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def make_score(name: str, options: Mapping[str, Any] | None = None) -> Score:
     """Build a score by name.
 
     Args:
-        name: of the catalogue.
-        options: its fields.
+        name: Name in the catalogue.
+        options: Fields of the score.
 
     Raises:
-        UserError: no such score, or it does not take one of the options.
+        UserError: There is no such score, or it does not accept one of the options.
     """
     return configure(SCORES, name, options)

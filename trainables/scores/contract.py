@@ -1,4 +1,4 @@
-"""What a training-free score is: the contract that every file of this folder fulfils."""
+"""The contract of a training-free score, which every file of this folder fulfils."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from trainables.tasks.contract import Task
 
 
 class Score(Configurable, ABC):
-    """A number that one batch gives to an untrained network. Its fields are its options.
+    """Base class of the scores of an untrained network on one batch; its fields are its options.
 
-    `metric` is declared in the score's file: its name is what a trial reports, its mode says
-    whether the score is better small or large.
+    `metric` is declared in the score's file: a trial reports its name; its mode states whether
+    a smaller or a larger score is better.
     """
 
     catalogue: ClassVar[Catalogue[Any]] = SCORES
     source: ClassVar[str]
     metric: ClassVar[Metric]
     passes: ClassVar[int]
-    """Forward-backward passes over the batch that a score takes; 0 reads no image."""
+    """Number of forward-backward passes over the batch that a score takes; 0 reads no image."""
 
     @abstractmethod
     def compute(self, network: nn.Module, images: Tensor, targets: Tensor, task: Task) -> float:
-        """Return the score of a network, which is left as it was: weights, buffers, gradients.
+        """Return the score of a network, and leave its weights, buffers and gradients unchanged.
 
         Args:
-            network: images to outputs, in training or evaluation mode; the score is computed in
-                the mode that its source asks for.
-            images: float (B, C, H, W), normalised, on the network's device.
-            targets: of the task, (B, ...).
-            task: whose loss the score may use.
+            network: Network from images to outputs, in training or evaluation mode; the score is
+                computed in the mode that its source requires.
+            images: Normalised images, float (B, C, H, W), on the network's device.
+            targets: Targets of the task, (B, ...).
+            task: Task whose loss the score may use.
         """
 
     def samples(self, batch_size: int) -> int:
-        """Return what the score of one network costs, in training samples."""
+        """Return the cost of scoring one network, in training samples."""
         return self.passes * batch_size

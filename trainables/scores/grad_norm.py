@@ -22,7 +22,7 @@ declare(GRAD_NORM)
 
 
 class GradNorm(Score):
-    """The sum over convolutions and linear layers of the norm of the loss's gradient."""
+    """Sum over convolutions and linear layers of the norm of the loss's gradient."""
 
     name: ClassVar[str] = "grad-norm"
     source: ClassVar[str] = "Abdelfattah et al., ICLR 2021"

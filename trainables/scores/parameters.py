@@ -18,7 +18,7 @@ declare(PARAMETERS)
 
 
 class Parameters(Score):
-    """The number of trainable parameters."""
+    """Number of trainable parameters."""
 
     name: ClassVar[str] = "parameters"
     source: ClassVar[str] = "White et al., ICLR Blog Track 2022"

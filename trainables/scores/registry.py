@@ -1,4 +1,4 @@
-"""The catalogue of scores. Loads without torch."""
+"""The catalogue of scores, which loads without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network is left as it was."""
+"""Restoring a network to its state before it was scored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def restored(network: nn.Module) -> Iterator[None]:
-    """Put back a network's modes, buffers and trained parameters, and torch's random state."""
+    """Restore a network's modes, buffers and `requires_grad`, and torch's random state, on exit."""
     modes = {module: module.training for module in network.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     trained = {parameter: parameter.requires_grad for parameter in network.parameters()}

@@ -1,1 +1,1 @@
-"""What a network is trained for: one file per task."""
+"""Tasks that networks are trained for: one file per task."""

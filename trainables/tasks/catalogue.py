@@ -1,4 +1,4 @@
-"""Looks tasks up and builds them."""
+"""Lookup and construction of tasks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def make_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
     """Build a task by name.
 
     Args:
-        name: of the catalogue.
-        options: its fields.
+        name: Name in the catalogue.
+        options: Fields of the task.
 
     Raises:
-        UserError: no such task, or it does not take one of the options.
+        UserError: There is no such task, or it does not accept one of the options.
     """
     return configure(TASKS, name, options)

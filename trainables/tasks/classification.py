@@ -20,7 +20,7 @@ class Classification(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """Mean cross-entropy in nats, and the share of images classified correctly."""
+        """Mean cross-entropy in nats, and share of images classified correctly."""
         return LOSS, ACCURACY
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -41,10 +41,10 @@ BATCH_SIZE = 512
 
 
 class Distillation(Task):
-    """Match a teacher's logits, float32 (B, K); targets are computed once, for images as they lie.
+    """Matching of a teacher's logits, float32 (B, K), computed once on images without augmentation.
 
-    By default the teacher is the host with another module, trained on the classes. A teacher of
-    one's own is used by `label_by`.
+    By default the teacher is the host with another module, trained on the classes. For any other
+    teacher, use `label_by`.
     """
 
     name: ClassVar[str] = "distillation"
@@ -63,10 +63,10 @@ class Distillation(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """The loss, the normalised error and the agreement.
+        """Loss, normalised error and agreement.
 
-        The error is squared, over the variance of the teacher's logits; the agreement is the share
-        of images whose largest output is the teacher's.
+        The normalised error is the squared error divided by the variance of the teacher's logits;
+        the agreement is the share of images whose largest output is that of the teacher.
         """
         loss = LOSS if self.match == "probabilities" else SQUARED_ERROR
         return loss, NORMALISED_ERROR, AGREEMENT
@@ -74,7 +74,7 @@ class Distillation(Task):
     def prepare(
         self, search: SearchData, final: FinalData, build: Build
     ) -> tuple[SearchData, FinalData]:
-        """Train the teacher on the search's training images, and label both views by it."""
+        """Train the teacher on the search's training images, and label both views with it."""
         teacher = build(self.teacher, self.teacher_seed)
         protocol = TrainingProtocol(epochs=max(1, self.teacher_epochs))
         device = torch.device("cpu")
@@ -94,7 +94,7 @@ class Distillation(Task):
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Return the mean cross-entropy in nats at the temperature, or the mean squared error.
 
-        Label smoothing is for classes: probabilities of a teacher are soft already.
+        Label smoothing is ignored: it is for classes, and a teacher's probabilities are soft.
         """
         return self._losses(outputs, targets.to(outputs.dtype)).mean()
 
@@ -113,8 +113,8 @@ class Distillation(Task):
     def measure(self, sums: list[float], count: int) -> dict[str, float]:
         """Return `loss`, `normalised_error` and `agreement`.
 
-        The variance is that over images of each logit, summed over the logits: a network that gives
-        the teacher's mean logits for every image has a normalised error of 1.
+        The variance of each logit over the images is summed over the logits: a network that
+        returns the teacher's mean logits for every image has a normalised error of 1.
         """
         loss, error, agree, squares, *logits = sums
         variance = squares - sum(value * value for value in logits) / count
@@ -139,15 +139,15 @@ class Distillation(Task):
 def label_by(teacher: nn.Module, data: View) -> View:
     """Return a view of a data set whose targets are a network's logits.
 
-    The targets belong to the images as they lie, so the view has no augmentation. The classes stay,
-    for splits and figures.
+    The targets belong to the unchanged images, so the view has no augmentation. The classes are
+    kept, for splits and figures.
 
     Args:
-        teacher: images (B, C, H, W) to logits (B, K); evaluated on the device of the images.
-        data: the view.
+        teacher: Network from images (B, C, H, W) to logits (B, K), on the device of the images.
+        data: View of the data set.
 
     Raises:
-        UserError: the logits are not finite, or the same for all training images.
+        UserError: The logits are not finite, or the same for all training images.
     """
     if isinstance(data, SearchData):
         validation = _labelled(teacher, data.validation, data)

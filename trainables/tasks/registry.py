@@ -1,4 +1,4 @@
-"""The catalogue of tasks. Loads without torch."""
+"""The catalogue of tasks, which loads without torch."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ EXPLODED = 100.0
 
 
 class Diverged(Exception):  # noqa: N818
-    """A training has diverged. The message is the reason to record."""
+    """Divergence of a training. The message is the reason to record."""
 
 
 @dataclass(frozen=True)
