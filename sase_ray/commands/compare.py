@@ -1,4 +1,4 @@
-"""Runs a comparison: all searches, then the final training of what they found, then the table."""
+"""Comparison of strategies: all searches, the final trainings of their answers, the table."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ BASELINE = "baseline"
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison ended with.
+    """The result of a comparison.
 
     Attributes:
-        folder: where everything is written.
-        table: a row a strategy and a baseline, best first.
-        reading: what can be said about it, in sentences.
-        outcomes: every search that ended well.
-        failures: searches and final trainings that did not, with the reason.
+        folder: Folder where everything is written.
+        table: One row per strategy and per baseline, best first.
+        reading: Sentences on what the numbers mean.
+        outcomes: Every search that ended well.
+        failures: Searches and final trainings that failed, with the reason.
     """
 
     folder: Path
@@ -70,13 +70,14 @@ def compare(
     """Compare search strategies at equal budget.
 
     Args:
-        config: a configuration, or the path of a YAML file, or None for the defaults.
-        console: where progress goes; standard output if None.
-        overrides: values that win over the file's, e.g. ``dataset="digits"``, ``seeds=3``,
-            ``proxy={"epochs": 5}``.
+        config: Configuration, or the path of a YAML file, or None for the defaults.
+        console: Console for progress; standard output if None.
+        overrides: Values that take precedence over the file's, e.g. ``dataset="digits"``,
+            ``seeds=3``, ``proxy={"epochs": 5}``.
 
     Raises:
-        UserError: what was asked for does not exist or does not fit; nothing has been written.
+        UserError: Something that is asked for does not exist or does not fit; nothing has been
+            written.
     """
     experiment = Experiment.of(load_config(config, overrides))
     check_new_run(experiment.config)
@@ -86,10 +87,10 @@ def compare(
 def run_comparison(
     experiment: Experiment, console: Console | None = None, interrupted: Interrupted | None = None
 ) -> Comparison:
-    """Run a comparison whose parts are checked, or what is left of an interrupted one.
+    """Run a comparison whose parts are checked, or the rest of an interrupted one.
 
     Raises:
-        UserError: no search came to a result, or the results cannot be written.
+        UserError: No search gave a result, or the results cannot be written.
     """
     monitors = Monitors.of(experiment, console, finals=True)
     with started(experiment, console, {"kind": "compare"}, monitors, interrupted) as searches:
@@ -110,7 +111,7 @@ def run_comparison(
 
 @ray.remote(max_retries=MAX_RESTARTS)
 def _costs(jobs: dict[str, FinalJob], shape: tuple[int, int, int]) -> dict[str, dict[str, float]]:
-    """Measure all modules one after the other in one process, so that latencies compare."""
+    """Measure all modules one by one in one process, so that latencies are comparable."""
     costs = {}
     for module, job in jobs.items():
         model = job.build()
@@ -131,7 +132,7 @@ class _Run(Observer):
     searches: Searches
     # Name, family and search seed of every final training that the table needs, and the job.
     finals: list[tuple[str, str, int, FinalJob]] = field(default_factory=list)
-    # The same module with the same seed is trained once, whoever found it.
+    # The same module with the same seed is trained once, whichever search found it.
     trained: dict[tuple[str, int], Any] = field(default_factory=dict)
     results: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
 
@@ -164,7 +165,7 @@ class _Run(Observer):
         """Begin the baselines' final trainings, and wait for all.
 
         Raises:
-            UserError: no search came to a result, so that there is nothing to compare.
+            UserError: No search gave a result, so that there is nothing to compare.
         """
         if not self.searches.outcomes:
             raise UserError("; ".join(self.failures.values()))
@@ -198,7 +199,7 @@ class _Run(Observer):
         """Measure the modules' costs, write the tables, and compare.
 
         Raises:
-            UserError: no final training came to its end.
+            UserError: No final training ended well.
         """
         if not self.results:
             raise UserError("; ".join(self.failures.values()))
@@ -239,7 +240,7 @@ class _Run(Observer):
         trials = [
             pd.DataFrame(outcome.history.trials()).assign(seed=outcome.seed)
             for outcome in self.searches.outcomes
-            # Others stop the worse trials early, or come to train the better genotypes only.
+            # Others stop the worse trials early, or end up training only the better genotypes.
             if outcome.strategy in {"random", "grid"}
         ]
         scores = repeated_scores(pd.concat(trials), config.metric) if trials else None

@@ -1,4 +1,4 @@
-"""Compare black-box strategies on a ground-truth table: hundreds of searches, no training."""
+"""Comparison of black-box strategies on a ground-truth table: hundreds of searches, no training."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def compare_on_table(
     run: str | None = None,
     console: Console | None = None,
 ) -> TableComparison:
-    """Run strategies against a ground-truth table in place of training.
+    """Run strategies on a ground-truth table in place of training.
 
     A search sees validation metrics of the epochs that it has paid for. Its answer is judged by
     its true test metric, against that of the best genotype. The searches of one seed share a world:
@@ -78,8 +78,8 @@ def compare_on_table(
         budget: Training samples per search; the default is that of 40 full trials.
         seeds: Number of searches of each strategy.
         metric: Metric that searches rank by, `val_loss` or `val_accuracy`.
-        noise: Draw truth and trainings for every seed again, with the measured noise; otherwise
-            every search sees what was recorded, and regret is the one expected.
+        noise: Draw truth and trainings again for every seed, with the measured noise; otherwise
+            every search sees what was recorded, and regret is the expected one.
         workers: Number of trials that a search runs at a time, on a simulated clock.
         options: Options of strategies, by name.
         resources: The Ray cluster to run on.
@@ -88,7 +88,7 @@ def compare_on_table(
         console: Console for progress; standard output if None.
 
     Raises:
-        UserError: something is unknown, or does not fit; nothing has been written.
+        UserError: Something is unknown, or does not fit; nothing has been written.
     """
     console = console or Console()
     if metric not in TEST:
@@ -206,11 +206,11 @@ def search_table(
     noise: bool = True,
     workers: int = 1,
 ) -> list[dict[str, Any]]:
-    """Run one search on a table; return a row each time its incumbent changes, and one at its end.
+    """Run one search on a table; return one row per change of its incumbent, and one at its end.
 
     Rows have `strategy`, `seed`, `samples` and `seconds` (of all trials so far, and of the warm
     host), `trials` begun so far, `genotype`, and `regret`: how much worse its true test metric is
-    than that of the best, 0 or more; with noise in the world of the seed.
+    than that of the best, 0 or more; with noise, in the world of the seed.
     """
     task = table_task(table, seed=seed, budget=budget, metric=metric)
     look: Look = partial(table.draw, seed=seed) if noise else table.lookup

@@ -1,4 +1,4 @@
-"""Measures how reliable a proxy protocol is: the same genotypes, trained with several seeds."""
+"""Reliability of a proxy protocol: the same genotypes, trained with several seeds."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from search_spaces.space import SearchSpace
 
 @dataclass(frozen=True)
 class ReliabilityReport:
-    """How reliable a proxy protocol is.
+    """The reliability of a proxy protocol.
 
     Attributes:
-        folder: where everything is written.
-        table: a row a metric and an epoch, see `reliability_table`.
-        left_out: genotypes that are not in the table, with the reason: `diverged` with some seed,
-            or `failed`, as a trial of theirs did not come to its end.
-        reading: what it means, in sentences.
+        folder: Folder where everything is written.
+        table: One row per metric and epoch, see `reliability_table`.
+        left_out: Genotypes that are not in the table, with the reason: `diverged` with some seed,
+            or `failed`, if one of their trials did not reach its end.
+        reading: Sentences on what the numbers mean.
     """
 
     folder: Path
@@ -55,16 +55,16 @@ def measure_reliability(
     """Train random genotypes with several seeds by a configuration's proxy protocol.
 
     Args:
-        config: as for `compare`; its strategies, budget and seeds are not used.
-        genotypes: how many, drawn uniformly without replacement.
-        seeds: how often each is trained.
-        draw: seed of the draw.
-        console: where progress goes; standard output if None.
-        overrides: as for `compare`.
+        config: As for `compare`; its strategies, budget and seeds are not used.
+        genotypes: Number of genotypes, drawn uniformly without replacement.
+        seeds: Number of trainings of each.
+        draw: Seed of the draw.
+        console: Console for progress; standard output if None.
+        overrides: As for `compare`.
 
     Raises:
-        UserError: as for `compare`; fewer than two genotypes or seeds; or fewer than two
-            genotypes came through with every seed.
+        UserError: As for `compare`; or there are fewer than two genotypes or seeds, or fewer than
+            two genotypes that every seed trained to the end.
     """
     settings = load_config(config, overrides)
     for count, what in ((genotypes, "genotypes"), (seeds, "seeds")):
@@ -80,10 +80,10 @@ def measure_reliability(
 def run_study(
     experiment: Experiment, console: Console | None = None, interrupted: Interrupted | None = None
 ) -> ReliabilityReport:
-    """Run a study whose parts are checked, or what is left of an interrupted one.
+    """Run a study whose parts are checked, or the rest of an interrupted one.
 
     Raises:
-        UserError: fewer than two genotypes came through with every seed.
+        UserError: Fewer than two genotypes were trained to the end with every seed.
     """
     study = experiment.strategies["grid"]
     assert isinstance(study, ListedStudy)
@@ -94,7 +94,7 @@ def run_study(
             searches.run_all()
             if searches.failures:
                 raise UserError(next(iter(searches.failures.values())))
-        # Within the run: what a kill or a full disk interrupts here is gone on with, too.
+        # Within the run, so that `resume` also continues if a kill or a full disk interrupts this.
         return _conclude(experiment, searches)
 
 
@@ -119,7 +119,7 @@ def _conclude(experiment: Experiment, searches: Searches) -> ReliabilityReport:
 
 
 def _host_seconds(outcome: SearchOutcome) -> float:
-    """Return what a search has spent before its first trial."""
+    """Return the device-seconds that a search spent before its first trial."""
     of_trials = pd.DataFrame(outcome.history.trials())["train_seconds"].sum()
     return max(0.0, outcome.seconds - float(of_trials))
 

@@ -1,4 +1,4 @@
-"""Goes on with a run that was interrupted, on whatever cluster there is now."""
+"""Continuation of an interrupted run, on whatever cluster there is now."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trainables.persistence.store import StorageError, Store
 
 
 class _About(BaseModel):
-    """What a run's config.yaml says of the run itself, as far as a resume needs it."""
+    """The record of the run in its config.yaml, as far as a resume needs it."""
 
     kind: Literal["compare", "search", "reliability"]
     splits: dict[str, Any]
@@ -37,22 +37,22 @@ RECORDED = "config.yaml"
 
 
 def resume(run: str | Path, *, console: Console | None = None, **resources: Any) -> Report:
-    """Go on with an interrupted run: nothing that it has done is done again.
+    """Continue an interrupted run: nothing that it has done is done again.
 
-    Searches that had ended are read; the others hear what they had seen before, in the same
-    order, and go on with their trials' last checkpoints.
+    Searches that had ended are read; the others are given what they had seen before, in the same
+    order, and continue from their trials' last checkpoints.
 
     Args:
-        run: the folder of the run, or its place in a storage (a folder or a URI).
-        console: where progress goes; standard output if None.
-        resources: of the cluster, in place of those recorded: `address`, `cpus_per_trial`,
+        run: Folder of the run, or its place in a storage (a folder or a URI).
+        console: Console for progress; standard output if None.
+        resources: Cluster settings in place of those recorded: `address`, `cpus_per_trial`,
             `gpus_per_trial`.
 
     Returns:
-        What the run itself would have returned.
+        The value that the run itself would have returned.
 
     Raises:
-        UserError: there is no such run, it has ended, it is under way elsewhere, or what it
+        UserError: There is no such run, it has ended, it is under way elsewhere, or what it
             depends on has changed.
     """
     console = console or Console()
@@ -108,7 +108,7 @@ def _read(
 
 
 def _relative_paths(value: Any) -> list[str]:
-    """Return the texts of a configuration that look like paths from the folder that one is in."""
+    """Return the texts of a configuration that look like paths relative to the current folder."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):

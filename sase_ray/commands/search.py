@@ -1,4 +1,4 @@
-"""Runs one strategy once."""
+"""A single search: one strategy, run once."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from search_spaces.genotype import Genotype, Ranking
 
 @dataclass(frozen=True)
 class SearchReport:
-    """What a single search ended with.
+    """The result of a single search.
 
     Attributes:
-        folder: where everything is written.
-        genotype: the strategy's answer.
-        ranking: genotypes with scores, best first.
-        score: what the scores are.
-        outcome: with the whole history.
-        reading: what its first rank is worth, in sentences.
+        folder: Folder where everything is written.
+        genotype: Answer of the strategy.
+        ranking: Genotypes with scores, best first.
+        score: Meaning of the scores.
+        outcome: Outcome with the whole history.
+        reading: Sentences on what its first rank is worth.
     """
 
     folder: Path
@@ -53,18 +53,20 @@ def search(
     """Run one strategy once, without final training.
 
     Args:
-        strategy: its name.
-        config: as for `compare`.
-        console: as for `compare`.
-        overrides: as for `compare`.
+        strategy: Name of the strategy.
+        config: As for `compare`.
+        console: As for `compare`.
+        overrides: As for `compare`.
 
     Raises:
-        UserError: as for `compare`, or the search came to no result.
+        UserError: As for `compare`, or the search gave no result.
     """
     one = {"strategies": [strategy], "seeds": 1, "baselines": []}
     settings = load_config(config, overrides | one)
     for name, given in settings.strategy_options.items():
-        make_strategy(name, given)  # those of others are not used, but a misspelt name is a mistake
+        make_strategy(
+            name, given
+        )  # options of others are not used, but a misspelt name is a mistake
     options = {name: given for name, given in settings.strategy_options.items() if name == strategy}
     experiment = Experiment.of(settings.model_copy(update={"strategy_options": options}))
     check_new_run(experiment.config)
@@ -74,10 +76,10 @@ def search(
 def run_single_search(
     experiment: Experiment, console: Console | None = None, interrupted: Interrupted | None = None
 ) -> SearchReport:
-    """Run the one search of a experiment, or what is left of an interrupted one.
+    """Run the one search of an experiment, or the rest of an interrupted one.
 
     Raises:
-        UserError: the search came to no result.
+        UserError: The search gave no result.
     """
     monitors = Monitors.of(experiment, console)
     with (

@@ -1,4 +1,4 @@
-"""Sends a comparison to a cluster as a job."""
+"""Submission of a comparison to a cluster as a job."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def submit(
     """Start ``python -m sase_ray compare --config ...`` as a job of a cluster.
 
     The job gets a folder with the configuration, and with the space file and its operation files
-    where the configuration names a space by its path. They lie there as they lie here.
+    if the configuration names a space by its path. They are arranged there as they are here.
 
     Args:
-        config: configuration file, as for `load_config`.
-        assignments: texts such as ``proxy.epochs=5``.
-        address: of the cluster's dashboard: see `api_address`.
-        working_dir: folder to send in place of these files alone, which it must contain; say of
-            this project, where the cluster has not got it installed. What its .gitignore names
-            stays here.
-        job_id: what to call the job; default is a name that Ray makes up.
+        config: Configuration file, as for `load_config`.
+        assignments: Texts such as ``proxy.epochs=5``.
+        address: Address of the cluster's dashboard, see `api_address`.
+        working_dir: Folder to send in place of only these files, which it must contain: for
+            example that of this project, if the cluster does not have it installed. What its
+            .gitignore names is not sent.
+        job_id: Name of the job; by default Ray makes one up.
 
     Returns:
-        The job's id.
+        Id of the job.
 
     Raises:
-        UserError: the configuration is wrong or cannot work on the cluster, and nothing was sent;
-            or the cluster is out of reach, wants another token, or has a job of that name.
+        UserError: The configuration is wrong or cannot work on the cluster, and nothing was sent;
+            or the cluster is out of reach, expects another token, or has a job of that name.
     """
     if job_id is not None and not is_job_id(job_id):
         raise UserError(f"name {job_id!r}: expected letters, digits, '.', '_' and '-'")
@@ -71,8 +71,8 @@ def submit(
 
 
 def _check(config: Config, in_working_dir: bool) -> None:
-    """Refuse what would fail on the cluster, as far as it can be told without the data."""
-    # Here, since it loads torch, for which `sase-ray --help` need not wait.
+    """Refuse what would fail on the cluster, as far as can be known without the data."""
+    # Imported here, since it loads torch, for which `sase-ray --help` need not wait.
     from sase_ray.strategies.catalogue import make_strategy
     from search_spaces.baselines import baseline_attention
 
@@ -97,7 +97,7 @@ def _for_every_node(path: str) -> bool:
 
 
 def _needed_files(config: Path, settings: Config) -> tuple[Path, list[Path]]:
-    """Return the folder that becomes the job's, and the files in it: config, space, operations."""
+    """Return the folder that the job gets, and the files in it: config, space, operations."""
     files = [_absolute(config)]
     if settings.space not in space_names():
         space = SearchSpace.load(settings.space)
@@ -115,5 +115,5 @@ def _needed_files(config: Path, settings: Config) -> tuple[Path, list[Path]]:
 
 
 def _absolute(path: str | Path) -> Path:
-    # Links are left alone: the files are to lie in the job's folder as they seem to lie here.
+    # Links are not resolved: files are to be in the job's folder where they seem to be here.
     return Path(os.path.abspath(path))

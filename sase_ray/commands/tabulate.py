@@ -1,4 +1,4 @@
-"""Trains a whole space by the proxy protocol, for `TabularBenchmark`; goes on where it stopped."""
+"""Training of a whole space by the proxy protocol, for `TabularBenchmark`; it can be resumed."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from trainables.data import LabelledImages
 from trainables.training.frozen_host import TrainedHost
 
 CHUNK = 100
-"""Trainings that a run of the grid strategy is given at a time."""
+"""Number of trainings that a run of the grid strategy is given at a time."""
 
 SAVE_SECONDS = 20.0
-"""How often what has been trained is written; so much is lost when the driver dies."""
+"""Interval of writing, which is the most that is lost when the driver dies."""
 
 
 def tabulate(
@@ -52,26 +52,26 @@ def tabulate(
     console: Console | None = None,
     **overrides: Any,
 ) -> int:
-    """Train every genotype of a space with one seed, and a random part of them with more.
+    """Train every genotype of a space with one seed, and a random part of them with several.
 
-    The `grid` strategy trains them on Ray. A file that is there already is gone on with: what
+    The `grid` strategy trains them on Ray. A file that exists already is continued: what
     it holds is not trained again. The table holds test metrics, so that searches on it can be
     judged; no strategy ever reads them.
 
     Args:
-        path: of the table, a Parquet file.
-        config: as for `compare`; its strategies, budget and seeds are not used.
-        repeated: genotypes that are trained with all seeds, drawn at random.
-        seeds: how often these are trained.
-        minutes: begin no more after this time, and leave the rest to another call.
-        console: where progress goes; standard output if None.
-        overrides: as for `compare`.
+        path: Path of the table, a Parquet file.
+        config: As for `compare`; its strategies, budget and seeds are not used.
+        repeated: Number of genotypes that are trained with all seeds, drawn at random.
+        seeds: Number of trainings of each of these.
+        minutes: Time after which no more begin, and the rest is left to another call.
+        console: Console for progress; standard output if None.
+        overrides: As for `compare`.
 
     Returns:
-        The number of trainings that are missing still.
+        The number of trainings that are still missing.
 
     Raises:
-        UserError: as for `compare`; or the file is of another protocol.
+        UserError: As for `compare`; or the file is of another protocol.
     """
     path = Path(path)
     if not os.path.isdir(path.parent):
@@ -108,7 +108,7 @@ def tabulate(
 
 
 class _Tabulating(ListedStudy):
-    """A list of genotypes whose trained networks are looked at on test images, too."""
+    """A list of genotypes whose trained networks are also evaluated on test images."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -150,7 +150,7 @@ class _Epochs(Observer):
 
 
 class _Sitting:
-    """One sitting at a table: what is there, and what is being added."""
+    """One session of filling a table: the rows it has, and those being added."""
 
     def __init__(self, path: Path, problem: Problem, slots: Slots, console: Console) -> None:
         self.path = path
@@ -180,7 +180,7 @@ class _Sitting:
         self.rows = rows.to_dict("records")
 
     def train(self, seed: int, genotypes: list[str]) -> None:
-        """Train genotypes with one seed, and write what came of it."""
+        """Train genotypes with one seed, and write the results."""
         job = self.problem.job(seed)
         budget = job.samples_of_host + len(genotypes) * job.samples_per_trial
         task = SearchTask(job, budget, self.problem.config.metric)
@@ -200,14 +200,14 @@ class _Sitting:
                 concurrency=self.slots.total,
                 observers=[_Epochs(self)],
             )
-        except UserError as error:  # none of these genotypes came to a result; others may
+        except UserError as error:  # none of these genotypes gave a result; others may
             self.console.print(f"seed {seed}: {error}", highlight=False, markup=False)
         finally:
             shutil.rmtree(storage, ignore_errors=True)
             self.save()
 
     def _known_host(self, seed: int, host: TrainedHost) -> TrainedHost:
-        """Return the host, if it is the one that the table's trainings of this seed began in."""
+        """Return the host if it is the one that the table's trainings of this seed began with."""
         content = b"".join(host.state[name].numpy().tobytes() for name in sorted(host.state))
         digest = hashlib.sha256(content).hexdigest()
         known = self.hosts.setdefault(

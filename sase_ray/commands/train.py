@@ -1,4 +1,4 @@
-"""Trains one module from scratch by the final protocol, and keeps the network."""
+"""Training of one module from scratch by the final protocol; the network is kept."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Trained:
     """A trained network.
 
     Attributes:
-        path: of its weights, which `torch.load(path, weights_only=True)` reads.
-        test_accuracy: share of test images, 0 to 1: of another task, its final metric.
-        test_loss: in nats, or the task's unit.
-        seconds: of training and evaluation.
+        path: Path of its weights, which `torch.load(path, weights_only=True)` reads.
+        test_accuracy: Accuracy on the test images, 0 to 1; the final metric of another task.
+        test_loss: Loss in nats, or in the task's unit.
+        seconds: Seconds of training and evaluation.
     """
 
     path: Path
@@ -48,20 +48,20 @@ def train(
     console: Console | None = None,
     **overrides: Any,
 ) -> Trained:
-    """Train a module from scratch on train and validation images, then look at test images once.
+    """Train a module from scratch on train and validation images, then use the test images once.
 
-    Interrupted, the same call goes on where it was.
+    After an interruption, the same call resumes it.
 
     Args:
-        module: a genotype, or the name of a hand-designed module (`none`, `se`, `eca`, `cbam`).
-        config: as for `compare`; the config.yaml of a run trains as that run did.
-        output: file of the weights; by default named after the module.
-        seed: of initial weights and batches.
-        console: where progress goes; standard output if None.
-        overrides: as for `compare`.
+        module: Genotype, or the name of a hand-designed module (`none`, `se`, `eca`, `cbam`).
+        config: As for `compare`; the config.yaml of a run trains as that run did.
+        output: File of the weights; by default named after the module.
+        seed: Seed of initial weights and batches.
+        console: Console for progress; standard output if None.
+        overrides: As for `compare`.
 
     Raises:
-        UserError: the module does not fit, the file exists, or the training diverged.
+        UserError: The module does not fit, the file exists, or the training diverged.
     """
     console = console or Console()
     problem = Problem.of(load_config(config, overrides))

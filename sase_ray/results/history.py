@@ -102,7 +102,7 @@ class History:
         return UserError(f"no trial of the search came to a result: {why}")
 
     def last_ranking(self) -> Ranking:
-        """Return the latest ranking of a one-shot search from before any divergence.
+        """Return the latest ranking of a one-shot search that had not diverged by then.
 
         Raises:
             UserError: There is none.
