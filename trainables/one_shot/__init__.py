@@ -1,1 +1,1 @@
-"""One-shot searches: the supernet as a Ray Tune trainable, and what its algorithms share."""
+"""One-shot searches: the supernet as a Ray Tune trainable, and the parts its algorithms share."""

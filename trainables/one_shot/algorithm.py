@@ -1,4 +1,4 @@
-"""The contract of a one-shot algorithm: it decides on the weights of a supernet's operations."""
+"""The contract of a one-shot algorithm, which sets the weights of a supernet's operations."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from trainables.training.loop import Batch, Trainer
 from trainables.training.protocol import TrainingProtocol
 
 LARGEST_RATE = 0.1
-"""Bound of a learning rate of architecture parameters that follows from a travel."""
+"""Upper bound of a learning rate of architecture parameters that follows from a travel."""
 
 declare(Metric("travel", None), Metric("travel_max", None))
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """Samples that the steps of a search cost, each pass over a batch counted.
+    """Cost of the steps of a search in samples; each pass over a batch is counted.
 
     Attributes:
-        passes: passes over one batch in a step, the weight step's included. One without a
-            backward pass counts as `FORWARD_SHARE` of one.
-        warmup: share of the steps, the first ones, that train the weights alone: one pass each.
+        passes: Passes over one batch in a step, including those of the weight step. A pass
+            without a backward pass counts as `FORWARD_SHARE` of one.
+        warmup: Share of the steps, from the first, that train only the weights: one pass each.
     """
 
     passes: int | Fraction
     warmup: float = 0.0
 
     def warm_steps(self, total: int) -> int:
-        """Return how many of the first `total` steps train the weights alone."""
+        """Return how many of the first `total` steps train only the weights."""
         return int(self.warmup * total)
 
     def samples(self, batch_size: int, steps: int, total: int) -> int:
@@ -52,34 +52,34 @@ class StepCost:
     def steps(self, batch_size: int, budget: int) -> int:
         """Return the number of steps that a budget of samples pays for."""
         share = self.warmup + (1 - self.warmup) * self.passes
-        steps = int(budget / (batch_size * share)) + 2  # rounding favours warm-up by a step
+        steps = int(budget / (batch_size * share)) + 2  # rounding adds up to one step of warm-up
         while self.samples(batch_size, steps, steps) > budget:
             steps -= 1
         return steps
 
 
 class OneShotAlgorithm(ABC):
-    """One search inside one supernet.
+    """Base class of the one-shot algorithms: one search inside one supernet.
 
     Its life, in order:
 
-    1. `protocol` says how the supernet's weights are trained, `step_cost` what a step costs.
-    2. `build_supernet`; override to change the blocks (partial channels, say).
-    3. `start`: make the architecture parameters and their optimiser.
-    4. each step `begin_step`, then (after the warm-up) `architecture_step`, then one weight step by
-       the training loop on `weight_parameters` with the weights that `mixture` gives.
-    5. after each epoch `ranking` and `report`, for the curves.
-    6. at the end `conclude`: the ranking that the search is judged by. A share `reserve` of the
-       budget is kept back for it.
+    1. `protocol` sets the training of the supernet's weights, `step_cost` the cost of a step.
+    2. `build_supernet`: override it to change the blocks (to partial channels, for example).
+    3. `start` creates the architecture parameters and their optimiser.
+    4. Each step calls `begin_step`, then (after the warm-up) `architecture_step`; then the
+       training loop takes one weight step on `weight_parameters`, with the weights of `mixture`.
+    5. After each epoch, `ranking` and `report` are called, for the curves.
+    6. At the end, `conclude` returns the ranking that the search is judged by. A share `reserve`
+       of the budget is kept back for it.
 
-    Where `is_stochastic`, the mixture changes from step to step, and the running statistics are
-    nobody's: they are estimated anew before the supernet is evaluated. Where `halves_data` is
-    False, there are no architecture parameters to train, and all training images are the weights'.
-    Where `stops_when_sharp`, the search ends early on the sign of collapse that
-    `trainables.one_shot.collapse` describes.
+    Where `is_stochastic` is set, the mixture changes from step to step, so the running statistics
+    belong to no mixture: they are estimated again before the supernet is evaluated. Where
+    `halves_data` is False, there are no architecture parameters to train, and all training images
+    are used for the weights. Where `stops_when_sharp` is set, the search ends early at the sign of
+    collapse that `trainables.one_shot.collapse` describes.
 
-    `state_dict` and `load_state_dict` carry the algorithm through a checkpoint. An algorithm is
-    handed to a worker before `start`, so its constructor keeps settings only.
+    `state_dict` and `load_state_dict` save and restore the algorithm in a checkpoint. An algorithm
+    is passed to a worker before `start`, so its constructor only stores settings.
     """
 
     protocol: TrainingProtocol
@@ -95,12 +95,12 @@ class OneShotAlgorithm(ABC):
 
     @abstractmethod
     def start(self, supernet: Supernet, trainer: Trainer, generator: torch.Generator) -> None:
-        """Make the architecture parameters.
+        """Create the architecture parameters.
 
         Args:
-            supernet: on its device.
-            trainer: steps its weights, by `mixture`.
-            generator: source of all randomness, on the CPU; saved with the checkpoint.
+            supernet: Supernet, on its device.
+            trainer: Trainer of its weights, by `mixture`.
+            generator: Source of all randomness, on the CPU; saved with the checkpoint.
         """
 
     def weight_parameters(self, supernet: Supernet) -> Sequence[torch.nn.Parameter]:
@@ -110,8 +110,8 @@ class OneShotAlgorithm(ABC):
     def begin_step(self, progress: float) -> None:  # noqa: B027
         """Prepare a step; `progress` is the share of the steps that have been taken, 0 to 1.
 
-        Temperatures, dropout rates and pruning follow it, so that they depend on how far the
-        search is, and not on how many epochs its budget makes.
+        Temperatures, dropout rates and pruning follow it, so that they depend on the progress of
+        the search, and not on the number of epochs of its budget.
         """
 
     @abstractmethod
@@ -119,12 +119,12 @@ class OneShotAlgorithm(ABC):
         """Return the weights for one forward pass, differentiable if they are learned."""
 
     def central_mixture(self) -> Mixture:
-        """Return the weights by which the supernet is evaluated: `mixture` without its chance."""
+        """Return the weights for evaluating the supernet: `mixture` without its randomness."""
         return self.mixture()
 
     @property
     def architecture(self) -> Sequence[torch.Tensor]:
-        """The parameters in which the dominant eigenvalue is looked for; none where there are none.
+        """Parameters of the Hessian whose dominant eigenvalue is measured; empty if there are none.
 
         `central_mixture` depends on them.
         """
@@ -136,17 +136,17 @@ class OneShotAlgorithm(ABC):
 
     @abstractmethod
     def ranking(self, count: int) -> Ranking:
-        """Return the `count` best genotypes by what is known now, best first."""
+        """Return the `count` best genotypes by the present state, best first."""
 
     def conclude(self, count: int, shared: SharedWeights) -> Ranking:
-        """Return the final ranking; `shared` judges genotypes within what is left of the budget."""
+        """Return the final ranking; `shared` judges genotypes within the rest of the budget."""
         return self.ranking(count)
 
     def score(self, genotypes: Sequence[Genotype], shared: SharedWeights) -> list[float]:
-        """Return this search's opinion of any genotypes, higher is better.
+        """Return this search's scores of any genotypes; higher is better.
 
-        It is the negative loss that they have with the shared weights, unless overridden; of one
-        whose loss is not finite, minus infinity.
+        Unless overridden, a score is the negative loss of a genotype with the shared weights, and
+        minus infinity where that loss is not finite.
         """
         return [-shared.loss(genotype) for genotype in genotypes]
 
@@ -154,31 +154,31 @@ class OneShotAlgorithm(ABC):
         """Return plain values to record after an epoch.
 
         `alpha` holds for each variable the probabilities of its operations; `travel` and
-        `travel_max` say how far the architecture parameters have moved, see `distances`.
+        `travel_max` report how far the architecture parameters have moved, see `distances`.
         """
         return {}
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Return tensors and plain values from which `load_state_dict` goes on."""
+        """Return tensors and plain values from which `load_state_dict` resumes."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave, after `start`."""
+        """Restore a state that `state_dict` returned, after `start`."""
 
 
 def rate_of_travel(travel: float, trainer: Trainer, cost: StepCost) -> float:
-    """Return the learning rate of architecture parameters that makes rate times steps `travel`.
+    """Return the learning rate of architecture parameters by which rate times steps is `travel`.
 
-    Adam moves a parameter by about its rate a step, so a rate without a number of steps says
-    nothing: at 3e-4, DARTS' rate, alpha can move by 5.9 in the paper's 19,550 steps, and by 0.1 in
-    300 steps. The rate is `LARGEST_RATE` at most: in a very short search, or where a paper's travel
-    is long, one noisy step would decide.
+    Adam moves a parameter by about its rate per step, so a rate has no meaning without a number of
+    steps: at 3e-4, the rate of DARTS, alpha can move by 5.9 in the paper's 19,550 steps, and by 0.1
+    in 300 steps. The rate is at most `LARGEST_RATE`: in a very short search, or where a paper's
+    travel is long, one noisy step would decide.
 
     Args:
-        travel: distance that a parameter can move at most, in its own unit.
-        trainer: of the weights; it knows the steps of the search.
-        cost: says how many of them are warm-up, in which architecture parameters rest.
+        travel: Largest distance that a parameter can move, in its own unit.
+        trainer: Trainer of the weights; it knows the number of steps of the search.
+        cost: Cost of the steps; it knows how many are warm-up, without architecture steps.
     """
     steps = trainer.total_steps - cost.warm_steps(trainer.total_steps)
     return min(LARGEST_RATE, travel / max(1, steps))
@@ -198,12 +198,12 @@ def best_by_sum(space: SearchSpace, scores: Sequence[Sequence[float]], count: in
     """Return the `count` genotypes with the largest sums of per-operation scores, exactly.
 
     Args:
-        scores: for each variable of the space one score an operation, such as log-probabilities.
-        count: how many.
+        scores: For each variable of the space one score per operation, such as log-probabilities.
+        count: Number of genotypes.
     """
     best: list[tuple[float, tuple[str, ...]]] = [(0.0, ())]
     for variable, row in zip(space.variables, scores, strict=True):
-        # The best sums over a prefix suffice: what comes after adds the same to each.
+        # The best sums over a prefix suffice: later variables add the same to each.
         extended = (
             (total + float(score), (*ops, op))
             for total, ops in best
@@ -216,7 +216,7 @@ def best_by_sum(space: SearchSpace, scores: Sequence[Sequence[float]], count: in
 def sums_of(
     space: SearchSpace, scores: Sequence[Sequence[float]], genotypes: Sequence[Genotype]
 ) -> list[float]:
-    """Return for each genotype the sum of its operations' scores, as `best_by_sum` has them."""
+    """Return for each genotype the sum of its operations' scores, as in `best_by_sum`."""
     tables = [
         dict(zip(variable.choices, row, strict=True))
         for variable, row in zip(space.variables, scores, strict=True)

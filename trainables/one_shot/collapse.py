@@ -1,8 +1,8 @@
-"""Signs that a one-shot search collapses onto operations that are easy, not good.
+"""Signs that a one-shot search collapses onto operations that are easy to train, not good.
 
 Zela et al., "Understanding and Robustifying Differentiable Architecture Search", ICLR 2020: before
-DARTS degenerates, the validation loss becomes sharp in alpha (section 4), and the supernet and
-the network extracted from it drift apart. Stopping there: section 5.1.
+DARTS degenerates, the validation loss becomes sharp with respect to alpha (section 4), and the
+scores of the supernet and of the network extracted from it diverge. Early stopping: section 5.1.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from search_spaces.super_block import SuperSASE
 from trainables.metrics import Metric, declare
 
 POOR = 0.1
-"""An operation is poor in parameters if it has at most this share of its edge's richest."""
+"""Largest share of its edge's richest operation that an operation poor in parameters has."""
 
 ITERATIONS = 5
-"""Of the power iteration, which goes on from the last vector."""
+"""Number of power iterations per look; each look continues from the last vector."""
 
 WINDOW = 3
-"""Eigenvalues that are averaged, and how many looks are gone back (the paper: 5 epochs)."""
+"""Number of eigenvalues averaged, and of looks a stopped search goes back (paper: 5 epochs)."""
 
 SHARPENING = 0.75
-"""Stop where the eigenvalue before is less than this share of the one now (the paper's)."""
+"""Share of the present eigenvalue below which an earlier one stops the search (as in the paper)."""
 
 declare(
     Metric("entropy", None),
@@ -40,7 +40,7 @@ declare(
 def mean_entropy(probabilities: Mapping[str, Sequence[float]]) -> float:
     """Return the mean over edges of the entropy in nats, as a share of its maximum: 1 is uniform.
 
-    Edges with a single operation have none to lose and are left out.
+    Edges with a single operation have no entropy and are left out.
     """
     shares = []
     for row in probabilities.values():
@@ -53,7 +53,7 @@ def mean_entropy(probabilities: Mapping[str, Sequence[float]]) -> float:
 def poor_operations(supernet: Supernet) -> list[list[bool]]:
     """Return for each variable of the space which of its operations are poor in parameters."""
     blocks = [m for m in supernet.modules() if isinstance(m, SuperSASE)]
-    block = blocks[-1]  # parameters that depend on the width show best in the widest one
+    block = blocks[-1]  # counts that depend on the width differ most in the widest one
     poor = []
     for variable in supernet.space.variables:
         operations = block.edges[variable.edge].children()
@@ -81,13 +81,13 @@ def dominant_eigenvalue(
     """Return the eigenvalue of largest magnitude of a loss's Hessian, by power iteration.
 
     Args:
-        loss: computes the scalar loss from the parameters.
-        parameters: leaves that require gradients.
-        vector: to begin from, as long as all parameters together; not zero.
-        iterations: products with the Hessian.
+        loss: Function that computes the scalar loss from the parameters.
+        parameters: Leaf tensors that require gradients.
+        vector: Initial vector, as long as all parameters together; not zero.
+        iterations: Number of products with the Hessian.
 
     Returns:
-        The Rayleigh quotient, and the unit vector to go on from.
+        The Rayleigh quotient, and the unit vector to continue from.
     """
     gradients = torch.autograd.grad(
         loss(), list(parameters), create_graph=True, materialize_grads=True
@@ -103,19 +103,19 @@ def dominant_eigenvalue(
         value = float(vector @ product)
         norm = product.norm()
         if not 0 < float(norm) < float("inf"):
-            break  # flat, or no number any more: there is no direction to go on with
+            break  # flat, or not finite: there is no direction to continue in
         vector = product / norm
     return value, vector.detach()
 
 
 class Sharpness:
-    """Tells when the dominant eigenvalue has risen too fast to go on (Zela et al., section 5.1)."""
+    """Detector of a dominant eigenvalue that rises too fast (Zela et al., section 5.1)."""
 
     def __init__(self, values: Sequence[float] = ()) -> None:
         self.values = list(values)
 
     def collapsed(self, value: float) -> bool:
-        """Take the eigenvalue of another look; return whether the search should have ended."""
+        """Add the eigenvalue of another look; return whether the search should have ended."""
         self.values.append(value)
         if len(self.values) < 2 * WINDOW:
             return False

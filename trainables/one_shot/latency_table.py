@@ -1,7 +1,7 @@
-"""What each operation costs in time on one device: the look-up table of latency-aware searches.
+"""The latency of each operation on one device: the look-up table of latency-aware searches.
 
 Wu et al., "FBNet: Hardware-Aware Efficient ConvNet Design via Differentiable Neural Architecture
-Search", CVPR 2019, section 3.3: the latency of a network is the sum of its parts', each measured
+Search", CVPR 2019, section 3.3: the latency of a network is the sum over its parts, each measured
 once.
 """
 
@@ -31,23 +31,24 @@ from trainables.hardware.device import device_name
 from trainables.persistence.store import write_whole
 
 MIN_SECONDS = 0.02
-"""How long each operation is repeated."""
+"""Time for which each operation is repeated, in s."""
 
 MICROSECOND = 1e-3
-"""In ms. The logarithm of a latency in microseconds must be positive (FBNet, eq. 2)."""
+"""A microsecond in ms. The logarithm of a latency in microseconds must be positive (FBNet, eq. 2)."""
 
 
 class LatencyTable(BaseModel):
     """Milliseconds of one inference pass, of the host and of each operation on each edge.
 
-    What blocks of every genotype do alike (the join, the gating) is in neither.
+    Neither includes the work that is the same for every genotype (the join, the gating).
 
     Attributes:
-        device: name of what was measured on, and on a CPU the number of threads.
-        network: digest of host, space and batch size.
-        batch_size: images a pass.
-        host: ms of the host without attention.
-        operations: variable of the space to operation to ms, over all blocks that share the choice.
+        device: Name of the device of the measurement, and on a CPU the number of threads.
+        network: Digest of host, space and batch size.
+        batch_size: Images per pass.
+        host: Latency of the host without attention, in ms.
+        operations: For each variable of the space, operation to ms, summed over all blocks that
+            share the choice.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -68,7 +69,7 @@ class LatencyTable(BaseModel):
         batch_size: int = 32,
         min_seconds: float = MIN_SECONDS,
     ) -> LatencyTable:
-        """Measure every operation alone, in each block."""
+        """Measure every operation separately, in each block."""
         shape = (spec.in_channels, *spec.input_size)
 
         def time(module: torch.nn.Module, shape: tuple[int, int, int], seconds: float) -> float:
@@ -109,7 +110,7 @@ class LatencyTable(BaseModel):
         """Read a table.
 
         Raises:
-            UserError: the file is not there, or not such a table.
+            UserError: The file does not exist, or is not such a table.
         """
         try:
             return cls.model_validate_json(read_text(Path(path), "latency table"))
@@ -117,7 +118,7 @@ class LatencyTable(BaseModel):
             raise explain_validation_error(error, cls, f"latency table {path}") from None
 
     def save(self, path: str | Path, *, keep: bool = False) -> None:
-        """Write the table as JSON, atomically; with `keep`, leave a file that is there."""
+        """Write the table as JSON, atomically; with `keep`, do not replace an existing file."""
         path = Path(path)
         if keep and path.exists():
             return
@@ -133,7 +134,7 @@ class LatencyTable(BaseModel):
         """Check that the table is of this network on this device.
 
         Raises:
-            UserError: it is not.
+            UserError: The table is of another network or device.
         """
         if self.device != device_name(device):
             raise UserError(
@@ -143,10 +144,10 @@ class LatencyTable(BaseModel):
         self.check_network(spec, space)
 
     def check_network(self, spec: NetworkSpec, space: SearchSpace) -> None:
-        """Check that the table is of this network, on whatever device.
+        """Check that the table is of this network, on any device.
 
         Raises:
-            UserError: it is not.
+            UserError: The table is of another network.
         """
         names = {variable.name: set(variable.choices) for variable in space.variables}
         known = {name: set(row) for name, row in self.operations.items()}
@@ -154,15 +155,15 @@ class LatencyTable(BaseModel):
             raise UserError("the latency table is of another network or space: measure a new one")
 
     def of(self, genotype: Genotype, space: SearchSpace) -> float:
-        """Return the ms of a genotype's network."""
+        """Return the latency of a genotype's network, in ms."""
         config = space.to_config(genotype)
         return self.host + sum(self.operations[name][op] for name, op in config.items())
 
     def expected(self, mixture: Mixture, space: SearchSpace) -> Tensor:
-        """Return the ms of a mixture: of each edge the weighted sum (FBNet, eq. 9).
+        """Return the latency of a mixture in ms, with a weighted sum for each edge (FBNet, eq. 9).
 
-        With probabilities as weights it is the expectation over genotypes, edges drawn
-        independently. Differentiable in the weights.
+        With probabilities as weights it is the expectation over genotypes whose edges are drawn
+        independently. It is differentiable with respect to the weights.
         """
         latency = torch.tensor(self.host)
         for variable, weights in zip(space.variables, mixture.edges, strict=True):
@@ -178,23 +179,23 @@ class LatencyTable(BaseModel):
 def cached_latency_table(
     spec: NetworkSpec, space: SearchSpace, device: torch.device
 ) -> LatencyTable:
-    """Return the table of this network on this device, measured at the first call.
+    """Return the table of this network on this device, and measure it at the first call.
 
-    It is kept in `$SASE_CACHE`, by default `~/.cache/sase-ray`, so that searches that follow, and
-    a search that is resumed, read the same numbers.
+    It is stored in `$SASE_CACHE`, by default `~/.cache/sase-ray`, so that later searches, and a
+    search that is resumed, read the same numbers.
     """
     path = cache_path(spec, space, device)
     if path.exists():
         table = LatencyTable.load(path)
         table.check(spec, space, device)
         return table
-    # Of several that measure at once, all take the one that was written first.
+    # Processes that measure at the same time all use the table that was written first.
     LatencyTable.measure(spec, space, device).save(path, keep=True)
     return LatencyTable.load(path)
 
 
 def cache_path(spec: NetworkSpec, space: SearchSpace, device: torch.device) -> Path:
-    """Return where the table of this network on this device is kept."""
+    """Return the path of the table of this network on this device."""
     folder = Path(os.environ.get("SASE_CACHE") or Path.home() / ".cache" / "sase-ray")
     name = hashlib.sha256((device_name(device) + _digest(spec, space, 32)).encode()).hexdigest()
     return folder / "latency" / f"{name[:16]}.json"
@@ -212,7 +213,7 @@ def _digest(spec: NetworkSpec, space: SearchSpace, batch_size: int) -> str:
 
 
 def _shape_read(kind: str, channels: int, size: tuple[int, int]) -> tuple[int, int, int]:
-    """Return the shape that an operation of this kind reads, without the batch."""
+    """Return the input shape of an operation of this kind, without the batch."""
     if kind == "channel_excite":
         return channels, 1, 1
     return (1, *size) if kind == "spatial_excite" else (channels, *size)

@@ -1,4 +1,4 @@
-"""What genotypes are worth with the weights of a supernet, in place of weights of their own."""
+"""Scores of genotypes with the weights of a supernet, in place of weights of their own."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from trainables.training.loop import Batch, Diverged, Evaluation, autocast, eval
 from trainables.training.protocol import TrainingProtocol
 
 PATIENCE = 100
-"""Proposals in a row that are known already before no more are asked for."""
+"""Number of known proposals in a row after which no more are requested."""
 
 
 class SharedWeights:
-    """Judges genotypes by a supernet's weights (Bender et al. 2018, section 3.4).
+    """Judge of genotypes by a supernet's weights (Bender et al. 2018, section 3.4).
 
     The running statistics of the batch norms belong to the mixture that was trained, so they are
-    estimated anew for each genotype, from training images, and put back afterwards. Every image of
-    a pass is charged as one that is only read (`trainables.training.cost`).
+    estimated again for each genotype, from training images, and restored afterwards. Every image
+    of a pass is charged as a forward pass (`trainables.training.cost`).
 
     Args:
-        supernet: on its device.
-        protocol: says the precision.
-        statistics: batches of training images that running statistics come from.
-        validation: batches that genotypes are judged by.
-        device: of the supernet.
-        budget: samples that may be spent; `judge` itself does not look at it.
-        task: whose metrics genotypes are judged by.
+        supernet: Supernet, on its device.
+        protocol: Protocol that sets the precision.
+        statistics: Batches of training images from which running statistics are estimated.
+        validation: Batches on which genotypes are judged.
+        device: Device of the supernet.
+        budget: Samples that may be spent; `judge` itself does not check it.
+        task: Task by whose metrics genotypes are judged.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class SharedWeights:
         self._screening = validation.first()
 
     def cost(self, *, screening: bool = False) -> int:
-        """Return the samples that one `judge` costs."""
+        """Return the cost of one call of `judge`, in samples."""
         judged = (
             sum(len(labels) for _, labels in self._screening)
             if screening
@@ -73,29 +73,29 @@ class SharedWeights:
         """Return the task's metrics of a genotype on the validation images.
 
         Args:
-            genotype: of the supernet's space.
-            screening: look at the first batch of the validation images alone.
+            genotype: Genotype of the supernet's space.
+            screening: Whether only the first batch of the validation images is used.
 
         Raises:
-            Diverged: the loss is not finite.
+            Diverged: The loss is not finite.
         """
         return self.evaluate(Mixture.of(genotype, self.supernet.space), screening=screening)
 
     def loss(self, genotype: Genotype, *, screening: bool = False) -> float:
-        """Return the loss of a genotype as `judge` does; infinity where it is not finite."""
+        """Return the loss of a genotype, as in `judge`; infinity where it is not finite."""
         try:
             return self.judge(genotype, screening=screening).loss
         except Diverged:
             return math.inf
 
     def evaluate(self, mixture: Mixture, *, screening: bool = False) -> Evaluation:
-        """Return what `judge` returns, of any mixture."""
+        """Return the same metrics as `judge`, for any mixture."""
         self.samples += self.cost(screening=screening)
         network = _Fixed(self.supernet, mixture)
-        # Of batch norms, and whatever else a block keeps a running estimate of.
+        # Buffers of batch norms, and of all other running estimates of a block.
         before = [(buffer, buffer.clone()) for buffer in network.buffers()]
         try:
-            # Dropout in the host must not move the generators that the search draws from.
+            # Dropout in the host must not advance the generators that the search draws from.
             own = [self.device] if self.device.type == "cuda" else []
             with (
                 torch.no_grad(),
@@ -110,19 +110,19 @@ class SharedWeights:
                 buffer.copy_(value)
 
     def rank(self, propose: Callable[[], Genotype], count: int) -> list[tuple[Genotype, float]]:
-        """Rank as many proposed genotypes as the budget pays for, by validation loss.
+        """Rank as many proposed genotypes as the budget allows, by validation loss.
 
         Half of the budget screens genotypes on one batch, the other half judges the best of them
         on all validation images (Li and Talwalkar 2019, section 3.2; ENAS, section 2.3). Where
-        the budget pays for judging as many on all images, there is no screening.
+        the budget is enough to judge the same number on all images, there is no screening.
 
         Args:
-            propose: returns a genotype; one that it returned before is not judged again.
-            count: how many to return at most.
+            propose: Function that returns a genotype; a repeated one is not judged again.
+            count: Largest number of genotypes to return.
 
         Returns:
-            Genotypes with their losses in nats, the smallest first. If the budget does not pay for
-            one, the first proposal, unjudged: its loss is not a number.
+            Genotypes with their losses in nats, the smallest first. If the budget is not enough
+            for one, only the first proposal, not judged: its loss is not a number.
         """
         whole, screening = self.cost(), self.cost(screening=True)
         judged = max(1, self.budget // 2 // whole)
@@ -144,7 +144,7 @@ class SharedWeights:
 
 
 def _distinct(propose: Callable[[], Genotype], count: int) -> list[Genotype]:
-    """Propose until there are `count` different genotypes, or nothing new comes any more."""
+    """Propose until there are `count` different genotypes, or no new ones are proposed."""
     found: dict[Genotype, None] = {}
     misses = 0
     while len(found) < count and misses < PATIENCE:
@@ -155,7 +155,7 @@ def _distinct(propose: Callable[[], Genotype], count: int) -> list[Genotype]:
 
 
 class _Fixed(nn.Module):
-    """A supernet with a mixture, as a network of images alone."""
+    """A supernet with a fixed mixture, as a network whose only input is images."""
 
     def __init__(self, supernet: Supernet, mixture: Mixture) -> None:
         super().__init__()

@@ -43,29 +43,29 @@ from trainables.training.loop import (
 )
 
 STOPPED_EARLY = "stopped early"
-"""How the reason begins, of a search that ends before its budget."""
+"""Beginning of the reason of a search that ends before its budget."""
 
 RANKING_SIZE = 20
 LOOKS = 10
-"""How often a search is looked at for signs of collapse."""
+"""Number of times that a search is checked for signs of collapse."""
 
 STATISTICS_BATCHES = 4
-"""Batches of training images from which running statistics are estimated anew."""
+"""Number of training batches from which running statistics are estimated again."""
 
 
 class SupernetTrainable(ResumableTrainable):
-    """Trains a supernet and its architecture parameters within a budget, an epoch an iteration.
+    """Training of a supernet and its architecture parameters in a budget, one epoch per iteration.
 
     The training set is cut into two halves, one for the weights and one for the architecture
     parameters (DARTS, Liu et al. 2019, section 3). An epoch is one pass over the weights' half;
-    the last one is as short as the budget asks. Each iteration reports what `ProxyTrainable`
-    reports, with the supernet's own validation metrics and the genotype it would give now, and
-    besides `ranking`, `peak_memory_mib`, what the algorithm reports (`alpha`), and, ten times a
-    search, the signs of collapse (`trainables.one_shot.collapse`): `entropy`, `poor_share`,
-    `dominant_eigenvalue` and `discretisation_gap`, the validation loss of the best genotype with
-    the shared weights less that of the supernet. The samples and seconds of these signs are not
-    counted, as no search but one that stops early by them needs them. The last iteration also
-    reports `scores`, the search's opinion of the job's `judged` genotypes.
+    the last one may be shorter, to fit the budget. Each iteration reports the same entries as
+    `ProxyTrainable`, with the supernet's own validation metrics and its present best genotype. It
+    also reports `ranking`, `peak_memory_mib`, the entries of the algorithm's `report` (`alpha`),
+    and, ten times per search, the signs of collapse (`trainables.one_shot.collapse`): `entropy`,
+    `poor_share`, `dominant_eigenvalue` and `discretisation_gap`, the validation loss of the best
+    genotype with the shared weights minus that of the supernet. The samples and seconds of these
+    signs are not counted, as only a search that stops early by them needs them. The last iteration
+    also reports `scores`, the search's scores of the job's `judged` genotypes.
     """
 
     def prepare(
@@ -74,12 +74,12 @@ class SupernetTrainable(ResumableTrainable):
         algorithm: OneShotAlgorithm | None = None,
         budget: int = 0,
     ) -> None:
-        """Take what the search is made of.
+        """Store the parts of the search.
 
         Args:
-            job: the search; its protocol gives way to the algorithm's.
-            algorithm: not yet started.
-            budget: samples the search may see.
+            job: Search; the algorithm's protocol replaces its own.
+            algorithm: Algorithm, not yet started.
+            budget: Samples that the search may use.
         """
         if job is None or algorithm is None:
             raise ValueError("hand job and algorithm over through tune.with_parameters")
@@ -149,7 +149,7 @@ class SupernetTrainable(ResumableTrainable):
         self.train_seconds = 0.0
 
     def train_epoch(self) -> Result:
-        """Search for one epoch, or for what is left of the budget, and evaluate the supernet."""
+        """Search for one epoch, or for the rest of the budget, and evaluate the supernet."""
         started = time.perf_counter()
         result: dict[str, Any] = {"diverged": False, "reason": ""}
         looks_before = int(LOOKS * self.steps / self.total_steps)
@@ -248,7 +248,7 @@ class SupernetTrainable(ResumableTrainable):
                     self.algorithm.architecture,
                     self.sharpest,
                 )
-        with suppress(Diverged):  # alone, the genotype may do what the mixture does not
+        with suppress(Diverged):  # the genotype by itself may diverge where the mixture does not
             alone = self._shared_weights().judge(ranking[0][0])
             signs["discretisation_gap"] = alone.loss - result["val_loss"]
         return signs
@@ -272,7 +272,7 @@ class SupernetTrainable(ResumableTrainable):
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a state, on a CPU bit for bit."""
+        """Resume from a state; on a CPU, bit for bit."""
         self.supernet.load_state_dict(state["supernet"])
         self.trainer.load_state_dict(state["trainer"])
         self.algorithm.load_state_dict(state["algorithm"])
