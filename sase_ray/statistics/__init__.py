@@ -1,1 +1,1 @@
-"""Tests and variance components."""
+"""Statistical tests and variance components."""

@@ -1,4 +1,4 @@
-"""The statistics of a comparison, by scipy and statsmodels."""
+"""Statistics of paired comparisons, by scipy and statsmodels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95% confidence interval (Student's t); NaN bounds from one value."""
+    """A mean with its 95% confidence interval (Student's t); the bounds are NaN for one value."""
 
     mean: float
     low: float
@@ -56,12 +56,12 @@ def mean_of_steps(
 def paired_p_value(
     first: Sequence[float], second: Sequence[float], resolution: float = 0.0
 ) -> float:
-    """Return the two-sided p-value of a paired t-test; NaN from fewer than two pairs.
+    """Return the two-sided p-value of a paired t-test; NaN for fewer than two pairs.
 
-    Pairs that are all equal give 1, as there is nothing to tell apart. An accuracy is a multiple
-    of one test image: a few differences of one image each are alike by rounding, not for lack of
-    noise. The t-test would take them for certainty, so their variance counts as no smaller than
-    that of the rounding.
+    Pairs that are all equal give 1, as there is no difference. An accuracy is a multiple of one
+    test image: a few differences of one image each are equal because of rounding, not because
+    there is no noise. The t-test would treat them as certain, so their variance counts as no
+    smaller than that of the rounding.
 
     Args:
         first: First value of each pair.
@@ -81,7 +81,7 @@ def paired_p_value(
 
 
 def _deviation(sample: np.ndarray, rounding: float) -> float:
-    """Return the standard deviation, no less than what the variance of rounding alone gives."""
+    """Return the standard deviation, at least that of the rounding errors."""
     return float(max(np.var(sample, ddof=1), rounding) ** 0.5)
 
 
@@ -102,13 +102,13 @@ def detectable_difference(
     """Return the smallest true difference that the paired test would find 8 times in 10.
 
     Args:
-        differences: Paired differences of each comparison; those of fewer than two are left
-            out, and of the others the fewest pairs count.
+        differences: Paired differences of each comparison; comparisons of fewer than two pairs are
+            left out, and the smallest number of pairs of the others counts.
         tests: Number of tests that share the 5% (Bonferroni, a bound for Holm).
-        resolution: as for `paired_p_value`.
+        resolution: Resolution of the values, as for `paired_p_value`.
 
     Returns:
-        In the units of the differences; NaN where none has two pairs.
+        The difference, in the units of the differences; NaN if no comparison has two pairs.
     """
     known = [np.asarray(d, dtype=float) for d in differences if len(d) >= 2]
     if not known:

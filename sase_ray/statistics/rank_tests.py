@@ -19,13 +19,13 @@ from scipy import stats
 from sase_ray.statistics.paired_tests import SIGNIFICANCE, holm
 
 FEWEST_BLOCKS = 5
-"""Below this, the large-sample forms of Friedman's and Nemenyi's tests are not to be trusted."""
+"""Minimum number of blocks for the large-sample forms of Friedman's and Nemenyi's tests."""
 
 FEWEST_SPARE = 5
 
 
 def overall(blocks: pd.DataFrame) -> float:
-    """Return the p-value that all treatments are alike: Friedman's test, of two Wilcoxon's."""
+    """Return the p-value that all treatments are alike: Friedman's test; for two, Wilcoxon's."""
     if blocks.shape[1] < 2 or (blocks.nunique(axis=1) == 1).all():
         return 1.0
     if blocks.shape[1] == 2:
@@ -34,7 +34,7 @@ def overall(blocks: pd.DataFrame) -> float:
 
 
 def pairwise(blocks: pd.DataFrame) -> pd.DataFrame:
-    """Return the p-values of Nemenyi's test between all pairs; of two treatments Wilcoxon's."""
+    """Return the p-values of Nemenyi's test between all pairs; for two treatments, Wilcoxon's."""
     if blocks.shape[1] < 3:
         names = list(blocks)
         p = signed_rank_p_value(*(blocks[n] for n in names)) if len(names) == 2 else 1.0
@@ -43,13 +43,13 @@ def pairwise(blocks: pd.DataFrame) -> pd.DataFrame:
 
 
 def signed_rank_p_value(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return the two-sided p-value of Wilcoxon's signed-rank test; 1 where all pairs are equal."""
+    """Return the two-sided p-value of Wilcoxon's signed-rank test; 1 if all pairs are equal."""
     equal = np.array_equal(np.asarray(first), np.asarray(second))
     return 1.0 if equal else float(stats.wilcoxon(first, second).pvalue)
 
 
 def smallest_signed_rank_p_value(pairs: int) -> float:
-    """Return the smallest two-sided p-value that Wilcoxon's test of this many pairs can give."""
+    """Return the smallest two-sided p-value that Wilcoxon's test can give for a number of pairs."""
     return min(1.0, 2.0 ** (1 - pairs))
 
 
@@ -84,8 +84,9 @@ def kendall(
 ) -> Kendall:
     """Measure how well two scores agree on the ranking of the same things.
 
-    Pairs with a score that is not finite are left out. There is no interval where fewer than
-    `FEWEST_SPARE` pairs are left beyond one per group: so few that agree by chance seem certain.
+    Pairs with a score that is not finite are left out. There is no interval if fewer than
+    `FEWEST_SPARE` pairs are left beyond one per group: a few pairs that agree by chance would seem
+    certain.
 
     Args:
         first: Score of each thing.
@@ -103,7 +104,7 @@ def kendall(
     together = rows[2][:, None] == rows[2][None, :]
 
     def tau_of(drawn: NDArray[np.int64]) -> float:
-        """Tau-b of the things drawn, from the orders of all pairs (scipy's is slower by far)."""
+        """Compute tau-b of the drawn things from the orders of all pairs (scipy is far slower)."""
         cells = np.ix_(drawn, drawn)
         a, b = (order[cells] * together[cells] for order in orders)
         compared = np.sqrt((a != 0).sum() * (b != 0).sum())
@@ -115,7 +116,7 @@ def kendall(
         return Kendall(tau, nan, nan, pairs)
     draws = stats.bootstrap(
         (everything,),
-        # A resample of one thing alone ranks nothing: no agreement.
+        # A resample of only one thing ranks nothing: no agreement.
         lambda drawn: np.nan_to_num(tau_of(drawn)),
         n_resamples=resamples,
         vectorized=False,
@@ -127,9 +128,10 @@ def kendall(
 
 
 def pareto_front(cost: Sequence[float], value: Sequence[float]) -> NDArray[np.bool_]:
-    """Return a mask of the points that no other dominates (Pareto front).
+    """Return a mask of the points that no other point dominates (Pareto front).
 
-    Of points that are equal in both, all are on the front; a point that is not finite never is.
+    Points that are equal in both are either all on the front or none; a point that is not finite
+    never is.
 
     Args:
         cost: Cost of each point, lower is better.

@@ -1,10 +1,11 @@
-"""How well a proxy protocol ranks genotypes, and not seeds.
+"""Reliability of a proxy protocol: how well its scores rank genotypes rather than seeds.
 
-The same genotypes are trained with several seeds. A score of genotype g with seed s is taken as
-mu + G_g + S_s + E_gs (two-way random effects, one observation a cell). G is what a search is
-after; S shifts all genotypes of a seed together and cancels in paired comparisons; E is the noise
-that is left. Shrout and Fleiss, "Intraclass Correlations: Uses in Assessing Rater Reliability",
-Psychological Bulletin 1979; McGraw and Wong, Psychological Methods 1996.
+The same genotypes are trained with several seeds. A score of genotype g with seed s is modelled as
+mu + G_g + S_s + E_gs (two-way random effects, one observation per cell). A search looks for the
+genotypes with the best G; S shifts all genotypes of a seed together and cancels in paired
+comparisons; E is the remaining noise. Shrout and Fleiss, "Intraclass Correlations: Uses in
+Assessing Rater Reliability", Psychological Bulletin 1979; McGraw and Wong, Psychological Methods
+1996.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sase_ray.statistics.paired_tests import SIGNIFICANCE
 from search_spaces.errors import UserError
 
 Scores = NDArray[np.float64]
-"""Scores of genotypes (rows) with seeds (columns)."""
+"""Array of scores: one row per genotype, one column per seed."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class VarianceComponents:
     """Variances of the two-way model, in squared units of the score; negative estimates are 0.
 
     Attributes:
-        genotype: of the genotypes' true differences.
-        seed: of what a seed does to all genotypes alike.
-        residual: of what is left, the noise of a paired comparison.
+        genotype: Variance of the genotypes' effects, their true differences.
+        seed: Variance of the seeds' effects, which are the same for all genotypes.
+        residual: Variance of the remaining noise, which paired comparisons see.
     """
 
     genotype: float
@@ -41,19 +42,20 @@ class VarianceComponents:
     def icc(self, seeds: int = 1) -> float:
         """Return the reliability of a ranking by scores averaged over `seeds` paired seeds.
 
-        ICC(3,k) of Shrout and Fleiss: the share of the genotypes in the variance that a paired
-        comparison sees; 0 is chance, 1 is no noise. NaN where nothing varies.
+        This is ICC(3,k) of Shrout and Fleiss: the share of the genotypes in the variance that a
+        paired comparison sees; 0 is chance, 1 is no noise. NaN if nothing varies.
         """
         return _share(self.genotype, self.residual / seeds)
 
     def icc_unpaired(self, seeds: int = 1) -> float:
-        """Return the same for scores whose seeds differ between genotypes (ICC(2,k))."""
+        """Return the reliability if the seeds differ between genotypes (ICC(2,k))."""
         return _share(self.genotype, (self.seed + self.residual) / seeds)
 
     def detectable(self, seeds: int) -> float:
         """Return the true difference of two genotypes that `seeds` pairs find 8 times in 10.
 
-        By a two-sided paired t-test at 5%; in the units of the score; NaN for one pair.
+        The test is a two-sided paired t-test at 5%. The difference has the units of the score; NaN
+        for one pair.
         """
         if seeds < 2:
             return float("nan")
@@ -69,10 +71,10 @@ def variance_components(scores: Scores) -> VarianceComponents:
     """Estimate the components by the mean squares of a two-way ANOVA.
 
     Args:
-        scores: finite, at least two genotypes (rows) and two seeds (columns).
+        scores: Finite scores of at least two genotypes (rows) and two seeds (columns).
 
     Raises:
-        UserError: there are fewer, or a score is not finite.
+        UserError: There are fewer, or a score is not finite.
     """
     _check(scores)
     genotypes, seeds = scores.shape
@@ -84,7 +86,7 @@ def variance_components(scores: Scores) -> VarianceComponents:
     rest = scores - by_genotype - by_seed + mean
     ms_residual = np.sum(rest**2) / ((genotypes - 1) * (seeds - 1))
     if ms_residual < (1e-12 * np.abs(scores).max()) ** 2:
-        ms_residual = np.float64(0.0)  # nothing but the rounding of these sums
+        ms_residual = np.float64(0.0)  # only the rounding of these sums
     ms_genotype = ms_genotype if ms_genotype > (1e-12 * np.abs(scores).max()) ** 2 else 0.0
     return VarianceComponents(
         genotype=max(0.0, float(ms_genotype - ms_residual) / seeds),
@@ -94,7 +96,7 @@ def variance_components(scores: Scores) -> VarianceComponents:
 
 
 def residuals(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what the means of genotypes and seeds leave of scores (genotype, seed, ...)."""
+    """Return scores (genotype, seed, ...) minus the effects of their genotypes and seeds."""
     means = scores.mean(axis=1, keepdims=True) + scores.mean(axis=0, keepdims=True)
     return scores - means + scores.mean(axis=(0, 1), keepdims=True)
 
@@ -104,14 +106,15 @@ def covariance_components(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Estimate the covariances of several scores of the same trainings.
 
-    By the mean products of a two-way ANOVA, of which `variance_components` is the diagonal.
+    The estimates are the mean products of a two-way ANOVA; `variance_components` gives their
+    diagonal.
 
     Args:
-        scores: (genotype, seed, score), finite, at least two genotypes and two seeds.
+        scores: Finite scores (genotype, seed, score) of at least two genotypes and two seeds.
 
     Returns:
-        Of the genotypes' effects, (score, score), which may have negative eigenvalues, and of the
-        noise of a training, of the same shape.
+        The covariance (score, score) of the genotypes' effects, which may have negative
+        eigenvalues, and that of the noise of a training, of the same shape.
     """
     genotypes, seeds = scores.shape[:2]
     own = scores.mean(axis=1) - scores.mean(axis=(0, 1))
@@ -123,8 +126,8 @@ def covariance_components(
 def nearest_covariance(estimate: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a positive semidefinite matrix close to an estimated covariance.
 
-    Negative eigenvalues of the correlations are set to 0, and the variances are kept; a variable
-    whose variance was estimated at 0 or less has none, and no covariance either.
+    Negative eigenvalues of the correlations are set to 0, and the variances are kept. The variance
+    and all covariances of a variable are 0 if its variance was estimated as 0 or less.
     """
     spread = np.sqrt(np.clip(np.diag(estimate), 0, None))
     scale = np.outer(spread, spread)
@@ -142,13 +145,13 @@ def best_linear_prediction(
     """Predict the true effects of genotypes from their observed means, several scores jointly.
 
     Henderson, "Best linear unbiased estimation and prediction under a selection model",
-    Biometrics 1975. Under normality the prediction is the mean of what the effects can be given
-    the data, and the error their covariance.
+    Biometrics 1975. Under normality the prediction is the mean of the effects given the data, and
+    the covariance of its error is that of the effects given the data.
 
     Args:
-        deviation: (genotype, score), of a genotype's mean from that of all.
-        effects: (score, score), the covariance of the genotypes' effects.
-        noise: (genotype, score, score), the covariance of the noise of that mean.
+        deviation: Deviation (genotype, score) of a genotype's mean from the mean of all.
+        effects: Covariance (score, score) of the genotypes' effects.
+        noise: Covariance (genotype, score, score) of the noise of a genotype's mean.
 
     Returns:
         The predictions (genotype, score) and the covariances of their errors
@@ -161,12 +164,13 @@ def best_linear_prediction(
 def genotype_correlation(first: Scores, second: Scores) -> float:
     """Return the correlation of the genotypes' effects on two scores of the same trainings.
 
-    Of the components of (co)variance, so that the noise of a training, which both scores share,
-    does not count. NaN where a score has no genotype effect; estimates beyond 1 are cut off.
+    It is computed from the components of (co)variance, so that the noise of a training, which both
+    scores share, does not count. NaN if a score has no genotype effect; estimates beyond 1 are
+    clipped.
 
     Args:
-        first: as for `variance_components`.
-        second: the other score, of the same genotypes and seeds.
+        first: First score, as for `variance_components`.
+        second: Second score, of the same genotypes and seeds.
     """
     _check(first)
     _check(second)
@@ -177,14 +181,14 @@ def genotype_correlation(first: Scores, second: Scores) -> float:
 
 
 def on_first_scale(scores: NDArray[np.float64], repeated: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Give every seed the mean and the spread that the first has on the repeated genotypes.
+    """Give every seed the mean and the spread that the first seed has on the repeated genotypes.
 
     In another seed's host all modules may do worse, and their differences may be larger; within a
     search, which has one seed, neither matters.
 
     Args:
-        scores: (genotype, seed, ...).
-        repeated: the genotypes that have all seeds.
+        scores: Scores (genotype, seed, ...).
+        repeated: Indices of the genotypes that have all seeds.
     """
     known = scores[repeated]
     mean, spread = known.mean(axis=0), known.std(axis=0)
@@ -195,11 +199,11 @@ def on_first_scale(scores: NDArray[np.float64], repeated: NDArray[np.int64]) -> 
 def icc_interval(scores: Scores) -> tuple[float, float]:
     """Return the 95% confidence interval of the ICC of one paired seed.
 
-    The F-interval of ICC(3,1) (Shrout and Fleiss 1979, p. 424); 0 is taken for negative bounds,
-    and (NaN, NaN) returned where the residual is 0.
+    This is the F-interval of ICC(3,1) (Shrout and Fleiss 1979, p. 424); negative bounds become 0,
+    and the result is (NaN, NaN) if the residual is 0.
 
     Args:
-        scores: as for `variance_components`.
+        scores: Scores, as for `variance_components`.
     """
     found = variance_components(scores)
     genotypes, seeds = scores.shape
@@ -227,12 +231,12 @@ def rank_agreement(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> R
     """Measure how well two seeds agree on the ranking of genotypes.
 
     Args:
-        scores: as for `variance_components`.
+        scores: Scores, as for `variance_components`.
         resamples: Number of bootstrap resamples of the genotypes, with replacement.
         seed: Seed of the bootstrap.
 
     Raises:
-        UserError: as `variance_components`.
+        UserError: As for `variance_components`.
     """
     _check(scores)
     rng = np.random.default_rng(seed)
@@ -244,11 +248,11 @@ def rank_agreement(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> R
 
 
 def mean_tau(scores: Scores) -> float:
-    """Return the mean Kendall's tau-b of all pairs of seeds; NaN where no pair has one."""
+    """Return the mean Kendall's tau-b over all pairs of seeds; NaN if no pair has one."""
     pairs = combinations(range(scores.shape[1]), 2)
-    # Tau-b: a resample repeats genotypes, and an accuracy on few images has ties.
+    # Tau-b, as a resample repeats genotypes, and accuracies on few images have ties.
     taus = [float(stats.kendalltau(scores[:, i], scores[:, j])[0]) for i, j in pairs]
-    # Where a seed scores all alike it ranks nothing, and its tau is not defined.
+    # A seed that scores all genotypes alike ranks nothing, and its tau is not defined.
     defined = [tau for tau in taus if not np.isnan(tau)]
     return float(np.mean(defined)) if defined else float("nan")
 
