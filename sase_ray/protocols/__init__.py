@@ -11,7 +11,7 @@ def presets() -> tuple[str, ...]:
 
 
 def experiments() -> tuple[str, ...]:
-    """Return the names of the bundled configurations, which stand in the place of a file."""
+    """Return the names of the bundled configurations, which can be given instead of a file."""
     return tuple(sorted(path.stem for path in FOLDER.glob("experiments/*.yaml")))
 
 

@@ -1,1 +1,1 @@
-"""Ground-truth tables, in place of training."""
+"""Ground-truth tables: recorded scores that take the place of training."""

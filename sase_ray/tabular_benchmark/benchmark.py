@@ -1,4 +1,4 @@
-"""`TabularBenchmark`: a space trained exhaustively, to look genotypes up in instead of training."""
+"""`TabularBenchmark`: an exhaustively trained space, whose scores are looked up, not trained."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ BUNDLED = Path(str(resources.files("sase_ray"))) / "tabular_benchmark" / "tables
 
 @dataclass(frozen=True)
 class TableEntry:
-    """The scores of a genotype after an epoch.
+    """Scores of a genotype after an epoch.
 
     Attributes:
         val_loss: Cross-entropy on the validation images, in nats.
         val_accuracy: Accuracy on the same images, 0 to 1.
-        samples: Training samples seen by then, those of a warm host not included.
-        seconds: Device-seconds of training and evaluation by then, without the warm host.
-        diverged: Whether the training was lost; then the loss is infinite.
+        samples: Number of training samples seen by then, without those of a warm host.
+        seconds: Device-seconds of training and evaluation by then, without those of a warm host.
+        diverged: Whether the training diverged; then the loss is infinite.
     """
 
     val_loss: float
@@ -57,18 +57,20 @@ class TableEntry:
 
 
 class TabularBenchmark:
-    """Every genotype of a space, trained by one proxy protocol, at every epoch.
+    """Scores of every genotype of a space, trained by one proxy protocol, at every epoch.
 
     The first seed has every genotype; some genotypes have more seeds, from which the noise of a
     training is known.
 
     Args:
-        rows: columns `COLUMNS`; `test_loss` and `test_accuracy` at a training's end only.
-        about: `config` (of the run it comes from), `samples_per_epoch`, `samples_of_host`,
-            `hosts`; `validity` where it was measured (see `Validity`), and further facts.
+        rows: Rows with the columns `COLUMNS`; `test_loss` and `test_accuracy` only at the end of a
+            training.
+        about: Metadata: `config` (of the run that the rows come from), `samples_per_epoch`,
+            `samples_of_host`, `hosts`; `validity` if it was measured (see `Validity`), and further
+            facts.
 
     Raises:
-        UserError: rows of the first seed are missing.
+        UserError: Rows of the first seed are missing.
     """
 
     def __init__(self, rows: pd.DataFrame, about: Mapping[str, Any]) -> None:
@@ -99,7 +101,7 @@ class TabularBenchmark:
         """Read a table that `sase-ray tabulate` wrote; without a path, the bundled one.
 
         Raises:
-            UserError: there is no such file, or it is not such a table.
+            UserError: There is no such file, or it is not such a table.
         """
         path = BUNDLED if path is None else Path(path)
         rows, about = read_benchmark(path)
@@ -112,38 +114,38 @@ class TabularBenchmark:
 
     @property
     def samples_per_epoch(self) -> int:
-        """Training samples that one epoch of a genotype's training sees."""
+        """Number of training samples in one epoch of a genotype's training."""
         return int(self.about["samples_per_epoch"])
 
     @property
     def samples_of_host(self) -> int:
-        """Training samples of the warm host that the trials start from."""
+        """Number of training samples of the warm host that the trials start from."""
         return int(self.about["samples_of_host"])
 
     @property
     def seconds_of_host(self) -> float:
-        """Device-seconds of the same, the mean over seeds."""
+        """Device-seconds of the warm host's training, the mean over seeds."""
         hosts = self.about["hosts"].values()
         return float(np.mean([host["seconds"] for host in hosts])) if hosts else 0.0
 
     @property
     def validity(self) -> Validity | None:
-        """How well the table ranks genotypes as what is wanted does; None if not measured."""
+        """Agreement of the table's ranking with the one that is wanted; None if not measured."""
         measured = self.about.get("validity")
         return None if measured is None else Validity.model_validate(measured)
 
     def lookup(
         self, genotype: Genotype | str, epoch: int | None = None, seed: int | None = None
     ) -> TableEntry:
-        """Return what was recorded.
+        """Return the recorded scores of a genotype.
 
         Args:
-            genotype: A genotype of the table's space.
+            genotype: Genotype of the table's space.
             epoch: Number of epochs trained, from 1; the default is the last.
             seed: Seed of the training; the default is the first, which every genotype has.
 
         Raises:
-            UserError: the genotype is not of the space, or the table has no such epoch or seed.
+            UserError: The genotype is not of the space, or the table has no such epoch or seed.
         """
         text = self._text(genotype)
         epoch = self._epoch(epoch)
@@ -170,18 +172,19 @@ class TabularBenchmark:
     ) -> TableEntry:
         """Draw another training of a genotype: a plausible truth and the noise of a training.
 
-        A seed stands for one world. Its true scores are drawn so that they agree with all that was
-        recorded, and spread as the genotypes do; `regret` with the same seed judges by them. The
-        noise is that of a real training in one warm host, larger for genotypes that train worse,
-        over all epochs at once (see `NoiseModel`). The same seed gives the same training.
+        Each seed stands for one world. The world's true scores are drawn so that they agree with
+        all recorded scores and vary as much as the genotypes do; `regret` with the same seed uses
+        them. The noise is that of a real training in one warm host, larger for genotypes that
+        train worse, and drawn for all epochs at once (see `NoiseModel`). The same seed gives the
+        same training.
 
         Args:
-            genotype: A genotype of the table's space.
+            genotype: Genotype of the table's space.
             epoch: Number of epochs trained, as for `lookup`.
             seed: Seed of the truth and of the noise.
 
         Raises:
-            UserError: as for `lookup`; or the table has no genotype with several seeds.
+            UserError: As for `lookup`; or the table has no genotype with several seeds.
         """
         index = self._index[self._text(genotype)]
         epoch = self._epoch(epoch)
@@ -196,11 +199,11 @@ class TabularBenchmark:
     def truth(self, genotype: Genotype | str, metric: str = "val_loss") -> float:
         """Return the best linear prediction of a genotype's validation score without noise.
 
-        From all scores of all its trainings jointly (`NoiseModel`); infinite or 0 where the
-        training was lost.
+        All scores of all its trainings are used jointly (`NoiseModel`). The result is infinite (a
+        loss) or 0 (an accuracy) if the training diverged.
 
         Raises:
-            UserError: as for `draw`.
+            UserError: As for `draw`.
         """
         index, column = self._index[self._text(genotype)], VALIDATION.index(_metric(metric))
         predicted = self._model.predicted[index, (self.epochs - 1) * len(VALIDATION) + column]
@@ -212,36 +215,37 @@ class TabularBenchmark:
     ) -> float:
         """Return how much worse a genotype's true test score is than that of the best; 0 is best.
 
-        In nats or, for accuracy, in shares. A genotype whose training was lost counts as the worst
-        of the others. For judging what a search has found; no search may read it.
+        The regret is in nats or, for accuracy, a share. A genotype whose training diverged counts
+        as the worst of the others. The regret is for judging the answers of searches; no search
+        may read it.
 
         Args:
-            genotype: A genotype of the table's space.
-            metric: The validation metric that the test metric belongs to.
-            seed: World of `draw`, in which the truth is known. The default is the mean over all
-                that is plausible; where the noise is not known, the regret of what was recorded.
+            genotype: Genotype of the table's space.
+            metric: Validation metric that the test metric belongs to.
+            seed: Seed of a world of `draw`, in which the truth is known. The default is the mean
+                over all plausible truths or, if the noise is not known, the recorded regret.
         """
         index, metric = self._index[self._text(genotype)], _metric(metric)
         of_all = self._regrets(metric) if seed is None else self._worlds.regrets(metric, seed)
         return float(of_all[index])
 
     def mean_regret(self, metric: str = "val_loss") -> float:
-        """Return the mean regret of all genotypes: that of a blind pick."""
+        """Return the mean regret of all genotypes: the expected regret of a random pick."""
         return float(self._regrets(_metric(metric)).mean())
 
     def best(self, metric: str = "val_loss") -> str:
-        """Return the genotype that was recorded best by a validation metric."""
+        """Return the genotype with the best recorded value of a validation metric."""
         scores = self._recorded[:, -1, VALIDATION.index(_metric(metric))]
         return self.genotypes[int(np.nanargmin(find_metric(metric).sign * scores))]
 
     def reliability(self, metric: str = "val_loss", epoch: int | None = None) -> VarianceComponents:
         """Return the variance components of the genotypes that were trained with all seeds.
 
-        On the scores as they were recorded, the scale of `sase-ray reliability`. `draw` uses
-        another, on which every seed has the mean and the spread of the first.
+        The scores are taken as they were recorded, on the scale of `sase-ray reliability`. `draw`
+        uses another scale, on which every seed has the mean and the spread of the first.
 
         Raises:
-            UserError: as for `draw`.
+            UserError: As for `draw`.
         """
         scores = self._repeated[:, :, self._epoch(epoch) - 1, VALIDATION.index(_metric(metric))]
         return variance_components(scores)
@@ -249,21 +253,21 @@ class TabularBenchmark:
     def test_agreement(self, metric: str = "val_loss") -> float:
         """Return how well validation and test images agree on the genotypes.
 
-        The correlation of the genotypes' effects, without the noise, on the scale of
-        `reliability`; NaN where one has no effect.
+        This is the correlation of the genotypes' effects on the two metrics, without the noise, on
+        the scale of `reliability`; NaN if one of the metrics has no genotype effect.
 
         Raises:
-            UserError: as for `draw`.
+            UserError: As for `draw`.
         """
         validation = self._repeated[:, :, -1, VALIDATION.index(_metric(metric))]
         return genotype_correlation(validation, self._tests(TEST[metric])[self._repeated_index])
 
     @property
     def repeated_genotypes(self) -> tuple[str, ...]:
-        """The genotypes that were trained with all seeds.
+        """Genotypes that were trained with all seeds.
 
         Raises:
-            UserError: as for `draw`.
+            UserError: As for `draw`.
         """
         return tuple(self.genotypes[int(i)] for i in self._repeated_index)
 
@@ -271,18 +275,18 @@ class TabularBenchmark:
         """Return Kendall's tau of two trainings of the same genotypes, the mean over seeds.
 
         Raises:
-            UserError: as for `draw`.
+            UserError: As for `draw`.
         """
         scores = self._repeated[:, :, -1, VALIDATION.index(_metric(metric))]
         return mean_tau(scores)
 
     def tells_apart(self, metric: str = "val_loss") -> bool:
-        """Return whether the genotypes' regrets differ at all, as far as the table knows."""
+        """Return whether the genotypes' regrets are known to differ at all."""
         return bool(np.ptp(self._regrets(_metric(metric))) > 0)
 
     @cached_property
     def _seeds(self) -> list[int]:
-        """The seeds that the repeated genotypes share; one that was begun only is left out."""
+        """Return the seeds of the repeated genotypes, without a seed that was only begun."""
         counts = self.rows.groupby("seed")["genotype"].nunique()
         others = counts.drop(self._first)
         kept = others.index[others >= 0.9 * others.max()] if len(others) else []
@@ -290,26 +294,26 @@ class TabularBenchmark:
 
     @cached_property
     def _trained(self) -> NDArray[np.float64]:
-        """Scores (genotype, seed, epoch, metric) of `_seeds`; NaN where there are none."""
+        """Scores (genotype, seed, epoch, metric) of `_seeds`; NaN if there is none."""
         rows = self.rows
         return np.stack([self._grid(rows[rows["seed"] == seed]) for seed in self._seeds], axis=1)
 
     @cached_property
     def _scores(self) -> NDArray[np.float64]:
-        """All scores (genotype, seed, score): `VALIDATION` epoch by epoch, then `TEST`."""
+        """Array of all scores (genotype, seed, score): `VALIDATION` by epoch, then `TEST`."""
         curves = self._trained.reshape(*self._trained.shape[:2], -1)
         tests = np.stack([self._tests(column) for column in TEST.values()], axis=2)
         return np.concatenate([curves, tests], axis=2)
 
     @cached_property
     def _lost(self) -> NDArray[np.bool_]:
-        """Which genotypes' first trainings have no finite end."""
+        """Mask of the genotypes whose first training does not end at finite scores."""
         ends = np.column_stack([self._recorded[:, -1, 0], self._tests("test_loss")[:, 0]])
         return np.asarray(~np.isfinite(ends).all(axis=1))
 
     @cached_property
     def _repeated_index(self) -> NDArray[np.int64]:
-        """The genotypes that have all of `_seeds` and never diverged."""
+        """Indices of the genotypes that have all of `_seeds` and never diverged."""
         kept = np.flatnonzero(np.isfinite(self._scores).all(axis=(1, 2)))
         if len(self._seeds) < 2 or len(kept) < 2:
             raise UserError("the table has too few genotypes with several seeds to know its noise")
@@ -321,7 +325,7 @@ class TabularBenchmark:
         return self._trained[self._repeated_index]
 
     def _tests(self, column: str) -> NDArray[np.float64]:
-        """A test metric (genotype, seed) of `_seeds`; NaN where there is none."""
+        """Return a test metric (genotype, seed) of `_seeds`; NaN if there is none."""
         ends = self.rows[self.rows[column].notna()]
         table = ends.pivot(index="genotype", columns="seed", values=column)
         return table.reindex(index=self.genotypes, columns=self._seeds).to_numpy(dtype=float)
@@ -337,7 +341,7 @@ class TabularBenchmark:
         return Worlds(self._model, tests, self._lost)
 
     def _regrets(self, metric: str) -> NDArray[np.float64]:
-        """The expected regrets of all genotypes; without a known noise those recorded."""
+        """Return the expected regrets of all genotypes; if the noise is unknown, the recorded."""
         try:
             worlds = self._worlds
         except UserError:
@@ -345,7 +349,10 @@ class TabularBenchmark:
         return worlds.expected_regrets(metric)
 
     def _grid(self, rows: pd.DataFrame) -> NDArray[np.float64]:
-        """Scores (genotype, epoch, metric); a lost training keeps its last row, absent is NaN."""
+        """Return scores (genotype, epoch, metric).
+
+        After a training diverged, its last row is repeated; missing scores are NaN.
+        """
         layers = [
             rows.pivot(index="genotype", columns="epoch", values=metric)
             .reindex(index=list(self.genotypes), columns=range(1, self.epochs + 1))

@@ -1,4 +1,4 @@
-"""The Parquet file of a ground-truth table."""
+"""Parquet file of a ground-truth table."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ COLUMNS = tuple(SCHEMA.names)
 
 
 MOST_ROWS = 10_000_000
-"""Largest number of rows: a small compressed file may expand to more than fits into memory."""
+"""Maximum number of rows: a small compressed file may expand to more than fits into memory."""
 
 
 _ABOUT = b"sase_ray"
 
 
 class _Space(BaseModel):
-    """What `describe_space` returns."""
+    """Result of `describe_space`."""
 
     name: str
     sets: dict[str, list[str]]
@@ -58,12 +58,13 @@ class _Host(BaseModel):
 
 
 class Validity(BaseModel):
-    """How well the validation scores of a table rank genotypes as what is wanted does.
+    """Agreement of a table's ranking of genotypes with the ranking that is wanted.
 
     Attributes:
-        of: What they were held against, such as "test loss of the final protocol".
-        tau: Kendall's tau of the two.
-        p_value: Two-sided p-value that there is no agreement.
+        of: Score that validation scores were compared with, such as "test loss of the final
+            protocol".
+        tau: Kendall's tau of the two scores.
+        p_value: Two-sided p-value of the hypothesis that there is no agreement.
         genotypes: Number of genotypes that were trained both ways.
     """
 
@@ -88,7 +89,7 @@ def read_benchmark(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the rows of a table that `write_benchmark` wrote, complete or not, and `about`.
 
     Raises:
-        UserError: there is no such file, or it is not such a table.
+        UserError: There is no such file, or it is not such a table.
     """
     if not os.path.isfile(path):  # False, where Path.is_file fails, for a name that is too long
         raise UserError(f"there is no table {path}: make one with `sase-ray tabulate`")
@@ -99,19 +100,19 @@ def read_benchmark(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
             about = json.loads((file.schema_arrow.metadata or {})[_ABOUT])
             _About.model_validate(about)
             table = file.read(columns=list(COLUMNS)).select(COLUMNS).cast(SCHEMA)
-        # The file's notes on pandas' types are not to be trusted; the schema gives the types.
+        # The file's metadata on pandas' types cannot be trusted; the schema gives the types.
         return table.to_pandas(ignore_metadata=True), about
     except ValidationError as error:
         raise explain_validation_error(
             error, _About, f"{path} is not a table of sase-ray tabulate"
         ) from None
-    # RecursionError: of values nested too deeply.
+    # RecursionError: values are nested too deeply.
     except (pa.ArrowException, OSError, LookupError, ValueError, RecursionError) as error:
         raise no_table(path, error) from error
 
 
 def no_table(path: Path, error: Exception) -> UserError:
-    """Return the error of a file that is no ground-truth table."""
+    """Return the error for a file that is no ground-truth table."""
     why = f"{type(error).__name__}: {shorten(str(error))}"
     return UserError(f"{path} is not a table of sase-ray tabulate ({why})")
 

@@ -1,4 +1,4 @@
-"""What is known of the genotypes behind a ground-truth table, and the noise of its trainings."""
+"""Model of the true scores behind a ground-truth table, and of the noise of its trainings."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from sase_ray.statistics.variance_components import (
 )
 
 FEWEST_FOR_SLOPE = 20
-"""Number of repeated genotypes below which the noise is taken to be the same for all."""
+"""Number of repeated genotypes below which the noise is assumed to be the same for all."""
 
 Array = NDArray[np.float64]
 
 
 class NoiseModel:
-    """Effects of genotypes and noise of trainings, of all scores of a table jointly.
+    """Effects of genotypes and noise of trainings, for all scores of a table jointly.
 
-    A score is taken as mean + effect of the genotype + noise, on the scale of the first seed
-    (`on_first_scale`): a search runs in the warm host of one seed. The scores of a training
+    A score is modelled as mean + effect of the genotype + noise, on the scale of the first seed
+    (`on_first_scale`), as a search runs in the warm host of one seed. The scores of a training
     (validation and test, all epochs) have correlated effects and correlated noise. The logarithm of
     the noise's variance is linear in the genotype's effect on one score, the driver: genotypes
     that train worse also train less alike.
 
     Attributes:
-        predicted: (genotype, score), the best linear predictions of the true scores.
-        slopes: (score,), how the logarithm of the noise's variance changes with the driver's
-            effect, per standard deviation of that score.
+        predicted: Best linear predictions (genotype, score) of the true scores.
+        slopes: Changes (score,) of the logarithm of the noise's variance with the driver's effect,
+            per standard deviation of that score.
 
     Args:
-        scores: (genotype, seed, score) as recorded; not finite where there is none.
-        repeated: indices of the genotypes that have all scores of all seeds, at least two.
-        driver: index of the score that the size of the noise depends on.
+        scores: Recorded scores (genotype, seed, score); not finite where there is none.
+        repeated: Indices of the genotypes that have all scores of all seeds, at least two.
+        driver: Index of the score that the size of the noise depends on.
     """
 
     def __init__(self, scores: Array, repeated: NDArray[np.int64], driver: int) -> None:
@@ -55,7 +55,7 @@ class NoiseModel:
         deviation = np.where(count[:, None] > 0, means - self._centre, 0.0)
         effects, noise = covariance_components(scaled[repeated])
         effects = nearest_covariance(effects)
-        # A genotype without any training has a mean of no weight.
+        # The mean of a genotype without any training has no weight.
         share = 1 / np.maximum(count, 1e-9)[:, None, None]
 
         first, _ = best_linear_prediction(deviation, effects, noise * share)
@@ -80,8 +80,8 @@ class NoiseModel:
     def true_scores(self, rng: np.random.Generator) -> Array:
         """Draw true scores (genotype, score) that agree with what was recorded.
 
-        Around the predictions, with the covariance of their errors ("plausible values"): they
-        spread as the genotypes do, where the predictions spread less.
+        They are drawn around the predictions, with the covariance of the predictions' errors
+        ("plausible values"), and so vary as much as the genotypes do; the predictions vary less.
         """
         draw = rng.standard_normal(self._effects.shape)
         moved = self._effects + np.einsum("gab,gb->ga", self._error_root, draw)
@@ -90,21 +90,21 @@ class NoiseModel:
     def noise(self, true: Array, rng: np.random.Generator) -> Array:
         """Draw the noise of one training of a genotype with true scores (score,).
 
-        A standardised residual of the repeated genotypes, all scores at once, so that a lucky
-        start stays lucky, in the size that belongs to the genotype's effect.
+        The noise is a standardised residual of a repeated genotype, for all scores at once, so
+        that a lucky start stays lucky, scaled to the size that belongs to the genotype's effect.
         """
         effect = true / self._unit - self._centre
         size = self._relative_noise(effect[None])[0]
         return np.asarray(self._residuals[rng.integers(len(self._residuals))] * size * self._unit)
 
     def noise_sd(self, true: Array) -> Array:
-        """Return the standard deviation of the noise of genotypes with true scores (.., score)."""
+        """Return the standard deviation of the noise of genotypes with true scores (..., score)."""
         effect = true / self._unit - self._centre
         common = (self._residuals**2).mean(axis=0) ** 0.5
         return np.asarray(self._relative_noise(effect) * common * self._unit)
 
     def _relative_noise(self, effects: Array) -> Array:
-        """Return the size of the noise (genotype, score); no further than the repeated ones go."""
+        """Return the size of the noise (genotype, score), within the range of the repeated ones."""
         driver = np.clip(effects[:, self._driver], *self._range) - self._middle
         return np.asarray(np.exp(0.5 * driver[:, None] * self.slopes))
 
@@ -112,12 +112,13 @@ class NoiseModel:
 def _slopes(effect: Array, rest: Array) -> Array:
     """Fit log(noise variance) = a + slope * effect, for each score.
 
-    Gamma regression with a logarithmic link of squared residuals on the effect ("joint modelling
-    of mean and dispersion", McCullagh and Nelder, Generalized Linear Models, 1989, chapter 10).
+    This is a gamma regression, with a logarithmic link, of squared residuals on the effect ("joint
+    modelling of mean and dispersion", McCullagh and Nelder, Generalized Linear Models, 1989,
+    chapter 10).
 
     Args:
-        effect: (genotype,).
-        rest: residuals (genotype, seed, score).
+        effect: Effects (genotype,) on the driver.
+        rest: Residuals (genotype, seed, score).
     """
     slopes = np.zeros(rest.shape[2])
     if len(effect) < FEWEST_FOR_SLOPE or np.ptp(effect) == 0:
@@ -125,7 +126,7 @@ def _slopes(effect: Array, rest: Array) -> Array:
     design = np.column_stack([np.ones_like(effect), effect])
     for score in range(len(slopes)):
         squares = (rest[:, :, score] ** 2).mean(axis=1)
-        if squares.mean() < 1e-12:  # no noise, but for rounding
+        if squares.mean() < 1e-12:  # no noise except rounding
             continue
         squares = np.maximum(squares / squares.mean(), 1e-6)
         gamma = families.Gamma(families.links.Log())

@@ -19,9 +19,9 @@ class Worlds:
     """True scores of all genotypes, drawn once per seed so that they agree with a table.
 
     Args:
-        model: What is known of the true scores.
+        model: Model of the true scores.
         test_columns: Index of the test score that belongs to a validation metric.
-        lost: Mask of the genotypes whose training was lost.
+        lost: Mask of the genotypes whose training diverged.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Worlds:
         """Return the true scores (genotype, score) of a seed's world.
 
         Raises:
-            UserError: the seed is not 0 or a positive integer.
+            UserError: The seed is not 0 or a positive integer.
         """
         if not isinstance(seed, int) or seed < 0:
             raise UserError(f"seed is 0, 1, 2, ..., not {seed!r}")
@@ -67,7 +67,7 @@ class Worlds:
 
 
 def regrets(test: Array, metric: str, lost: NDArray[np.bool_]) -> Array:
-    """Return how much worse test scores are than the best; what was lost is as bad as the worst."""
+    """Return how much worse test scores are than the best; diverged genotypes are worst."""
     cost = find_metric(metric).sign * test
     regret = cost - cost[~lost].min()
     regret[lost] = regret[~lost].max()
