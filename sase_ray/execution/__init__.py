@@ -1,1 +1,1 @@
-"""Runs searches and final trainings on Ray."""
+"""Execution of searches and final trainings on Ray."""

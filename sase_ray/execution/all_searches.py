@@ -36,16 +36,16 @@ from trainables.training.frozen_host import TrainedHost
 POLL_SECONDS = 0.5
 
 MAX_RESTARTS = 5
-"""How often a search whose own process died, with its node perhaps, is begun again."""
+"""Number of times that a search whose own process (or node) died is begun again."""
 
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A run to go on with.
+    """An interrupted run that is to be resumed.
 
     Attributes:
-        folder: of its results.
-        concurrency: trials that each of its searches runs at once.
+        folder: Folder of its results.
+        concurrency: Number of trials that each of its searches runs at once.
     """
 
     folder: RunFolder
@@ -62,19 +62,19 @@ def started(
 ) -> Iterator[Searches]:
     """Join the cluster and begin a run, or resume one.
 
-    A run that comes to its end leaves nothing but its results; of one that is interrupted,
-    everything that it needs to be resumed is kept.
+    A run that reaches its end leaves only its results; of one that is interrupted, everything
+    that is needed to resume it is kept.
 
     Args:
-        experiment: What to search, and by which strategies.
-        console: Where the place of the results is printed; standard output if None.
-        about: What the run is, for the record: its `kind`, and what else it was called with.
-        observers: Observers of the run, besides its journal and its tables.
-        interrupted: The run to resume; None begins one.
+        experiment: Experiment to run: what to search, and by which strategies.
+        console: Console on which the place of the results is printed; standard output if None.
+        about: Record of the run: its `kind`, and its other arguments.
+        observers: Observers of the run, in addition to its journal and its tables.
+        interrupted: Run to resume; None begins a new one.
 
     Raises:
         UserError: There is no such cluster, it has no room for the workers of a final training,
-            the results folder exists, or another process is at it.
+            the results folder exists, or another process works on it.
     """
     console = console or Console()
     searches = None
@@ -135,10 +135,10 @@ class Searches:
     """The searches of one run under way.
 
     Attributes:
-        experiment: What to search, and by which strategies.
-        slots: How the cluster is shared.
-        folder: Where the tables are written.
-        concurrency: Trials that each search runs at once.
+        experiment: Experiment: what to search, and by which strategies.
+        slots: Division of the cluster among trials.
+        folder: Folder where the tables are written.
+        concurrency: Number of trials that each search runs at once.
         observers: Observers of the run; the journal and the tables come before those given.
         outcomes: Searches that ended well.
         failures: Reason of each failure, by the search or final training that failed.
@@ -160,7 +160,7 @@ class Searches:
         self._restarts: dict[SearchId, int] = {}
         self._actors: dict[SearchId, Any] = {}
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        # With the driver: what it is notified of must not be lost with another node.
+        # On the driver's node: its notifications must not be lost with another node.
         self._events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         self.journal = Journal(self.folder.state)
         tables = ResultTables(self.folder, experiment.space, self.families, experiment.searches)
@@ -173,14 +173,14 @@ class Searches:
 
     @property
     def families(self) -> dict[str, str]:
-        """Each strategy's family."""
+        """Family of each strategy by its label."""
         return {name: strategy.family for name, strategy in self.experiment.strategies.items()}
 
     def run_all(self) -> None:
         """Run every strategy with every seed.
 
         Raises:
-            StorageError: What is seen cannot be kept.
+            StorageError: What the searches report cannot be stored.
         """
         # A search inside one supernet cannot be spread over trials, so it begins first.
         order = sorted(self.experiment.strategies.values(), key=lambda s: not s.trains_supernet)
@@ -213,7 +213,7 @@ class Searches:
         self.outcomes.sort(key=lambda o: searches.index(SearchId.of(o.strategy, o.seed)))
 
     def write_agreement(self) -> list[str]:
-        """Write how well one-shot searches rank, if the ground truth is known; return sentences."""
+        """Write how well one-shot searches rank if the ground truth is known; return sentences."""
         truth = self.experiment.truth
         if truth is None:
             return []
@@ -251,7 +251,7 @@ class Searches:
         if self.experiment.host_job is not None:
             return self.shared_host
         if seed not in self._hosts:
-            # One for all strategies; each of them pays for it in full.
+            # One for all strategies; each is charged its full cost.
             train = train_host_on(self.slots.trial)
             kept = self.folder.state.at("hosts", str(seed))
             self._hosts[seed] = train.remote(self._tasks[seed].job, kept)
@@ -266,7 +266,7 @@ class Searches:
         return train.remote(self._tasks[0].job, self.folder.state.at("hosts", "shared"))
 
     def on_shared_host(self) -> list[str]:
-        """Say what the host that all share was, and what it cost."""
+        """Return sentences on the host that all share, and on its cost."""
         if self.experiment.host_job is None:
             return []
         host: TrainedHost = ray.get(self.shared_host)
@@ -288,7 +288,7 @@ class Searches:
             check_storage(error)
             its_process_died = not isinstance(error, RayTaskError)
             if its_process_died and self._restarts.setdefault(search, 0) < MAX_RESTARTS:
-                # Its process died, not its trials: it continues where it was.
+                # Its process died, not its trials: it resumes where it was.
                 self._restarts[search] += 1
                 Store(self.folder.tune_storage).remove(search.file_name)
                 self.notify("noted", f"search {search}: its process died ({why}); it goes on")

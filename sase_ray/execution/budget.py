@@ -10,20 +10,20 @@ from ray.tune.search import Searcher
 from trainables.persistence.resumable import FIRST_TRIAL, OUT_OF_MEMORY, SHARE, TRIAL
 
 LARGER_SHARE = 2
-"""Factor on the share of a GPU of a trial that ran out of memory."""
+"""Factor on the GPU share of a trial that ran out of memory."""
 
 
 class Budget:
-    """A ledger of samples: what trials have spent, and what is set aside for their next epochs.
+    """A ledger of samples: those that trials have spent, and those set aside for the next epochs.
 
-    A trial begins, and goes on, only when what it needs next can be set aside; so a search never
+    A trial begins or continues only if what it needs next can be set aside; so a search never
     overdraws its budget, however many trials run at once.
 
     Args:
-        total: samples that all trials together may see.
-        samples_per_epoch: what one more epoch of a trial costs.
-        first_epochs: what a trial needs to begin, in epochs.
-        max_trials: how many may begin; None for no limit.
+        total: Samples that all trials together may see.
+        samples_per_epoch: Cost of one more epoch of a trial.
+        first_epochs: Epochs that a trial needs to begin.
+        max_trials: Number of trials that may begin; None for no limit.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Budget:
     def fail(self, trial_id: str) -> None:
         """Book a trial's failure.
 
-        The epoch it failed in counts, so that no search of failing trials continues for ever.
+        The epoch it failed in counts, so that a search of failing trials does not run forever.
         """
         lost = min(self.samples_per_epoch, self._aside.get(trial_id, 0))
         self.end(trial_id, self.spent.get(trial_id, 0) + lost)
@@ -99,7 +99,7 @@ class Budget:
 
 
 class BudgetStopper(tune.Stopper):
-    """Stops a trial whose next epoch the budget cannot pay."""
+    """Stopper of trials whose next epoch the budget cannot pay."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -117,13 +117,13 @@ class BudgetStopper(tune.Stopper):
 
 
 class BudgetedSearcher(Searcher):
-    """A searcher that suggests only what the budget can pay, and then is finished.
+    """A searcher that suggests only what the budget can pay, and is then finished.
 
     It numbers the trials: a trial's config holds its number under `TRIAL`.
 
     Args:
-        inner: suggests the configs.
-        budget: the ledger, shared with the stopper.
+        inner: Searcher that suggests the configs.
+        budget: Ledger, shared with the stopper.
     """
 
     def __init__(self, inner: Searcher, budget: Budget) -> None:
@@ -131,7 +131,7 @@ class BudgetedSearcher(Searcher):
         self.inner = inner
         self.budget = budget
         self.begun = 0
-        # Of trials that ran out of memory, and begin again with a larger share of a GPU.
+        # Trials that ran out of memory, and begin again with a larger share of a GPU.
         self._again: list[tuple[str, dict[str, Any]]] = []
         self._configs: dict[str, dict[str, Any]] = {}
         self._first_ids: dict[str, str] = {}
@@ -191,7 +191,7 @@ class BudgetedSearcher(Searcher):
 
 
 class Once(Searcher):
-    """Suggests one trial, of a search that is a single trial."""
+    """Searcher that suggests one trial, for a search that is a single trial."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ class Once(Searcher):
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
     ) -> bool:
-        """Take anything."""
+        """Accept anything."""
         return True
 
     def suggest(  # type: ignore[override]  # Tune's own annotation forgets FINISHED
@@ -215,4 +215,4 @@ class Once(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Learn nothing."""
+        """Ignore the result."""

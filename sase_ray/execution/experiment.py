@@ -1,4 +1,4 @@
-"""From a configuration to the parts of a comparison; everything that can be wrong is found here."""
+"""The parts of a comparison, built from a configuration, and checked for all possible errors."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ from trainables.search_job import SearchJob
 from trainables.training.frozen_host import HostJob
 
 FIRST_FINAL_SEED = 10_000
-"""Seeds of searches count from 0, those of final trainings from here."""
+"""First seed of the final trainings; those of searches count from 0."""
 
 SHOWN_BASELINES = {"none", "se", "cbam"}
-"""Of which Grad-CAM is shown, besides what the strategies found."""
+"""Baselines of which Grad-CAM is shown, in addition to the strategies' answers."""
 
 SAMPLED = 3
-"""Genotypes of which the memory is estimated."""
+"""Number of genotypes of which the memory is estimated."""
 
 
 def _threads(config: Config) -> int:
@@ -58,10 +58,10 @@ def _threads(config: Config) -> int:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is searched: space, host, data, task and protocols, checked against each other.
+    """The problem of a search: space, host, data, task and protocols, checked for consistency.
 
     Attributes:
-        config: Configuration that it was made from, which holds the task and the protocols.
+        config: Configuration it was made from, which holds the task and the protocols.
         space: Search space, its operations loaded.
         network: Host network.
         search_data: Data that searches may read.
@@ -142,11 +142,11 @@ class Problem:
 
     @cached_property
     def threads(self) -> int:
-        """CPU threads of one trial."""
+        """Number of CPU threads of one trial."""
         return _threads(self.config)
 
     def job(self, seed: int) -> SearchJob:
-        """Return what a search with a seed trains."""
+        """Return the job of a search with a seed, which defines what it trains."""
         return SearchJob(
             self.network,
             self.space,
@@ -185,10 +185,10 @@ class Experiment(Problem):
     """A problem, and the strategies that are compared on it at one budget with several seeds.
 
     Attributes:
-        strategies: Strategies by label, in the order asked for.
+        strategies: Strategies by label, in the order of the configuration.
         reliability: Row of the proxy protocol's reliability, if it has been measured.
         earlier: Run that strategies start from, if one is named.
-        truth: Genotypes that one-shot searches are asked about, if a table is named.
+        truth: Genotypes that one-shot searches are to rank, if a table is named.
     """
 
     strategies: Mapping[str, Strategy] = field(default_factory=dict)
@@ -255,7 +255,7 @@ class Experiment(Problem):
         """Return what a strategy starts from: the search of the same seed in the earlier run.
 
         Raises:
-            UserError: the earlier run has no such search, or it was in another space.
+            UserError: The earlier run has no such search, or it was in another space.
         """
         parent = strategy.starts_from
         if parent is None:
@@ -279,18 +279,18 @@ class Experiment(Problem):
     def final_seeds(self, replicate: int) -> range:
         """Return the seeds of the final trainings that belong to one search seed.
 
-        They are the same for all strategies, so that differences are paired, different for every
-        replicate, so that replicates are independent, and none that a search used: a genotype
-        must not be judged from the initial weights that it was chosen by.
+        They are the same for all strategies, so that differences are paired; different for every
+        replicate, so that replicates are independent; and not used by any search: a genotype must
+        not be judged from the initial weights by which it was chosen.
         """
         count = self.config.final.seeds
         first = FIRST_FINAL_SEED + replicate * count
         return range(first, first + count)
 
     def footprints(self) -> tuple[int, int]:
-        """Return the bytes that a trial takes of a GPU's memory, and a one-shot search's.
+        """Return the bytes of GPU memory that a trial takes, and those of a one-shot search.
 
-        Of a trial it is the most of some genotypes, by the proxy protocol and by the final one.
+        For a trial it is the maximum over some genotypes, by the proxy and the final protocol.
         """
         config, shape = self.config, self.search_data.shape
         rng = random.Random(0)

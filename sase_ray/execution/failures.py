@@ -1,4 +1,4 @@
-"""Why a task or trial failed."""
+"""Reasons of the failures of tasks and trials."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trainables.persistence.store import StorageError
 
 
 def reason_of(traceback: str) -> str:
-    """Return what a traceback says: its last line, without the name of our own exceptions."""
+    """Return the reason in a traceback: its last line, without the name of our own exceptions."""
     lines = traceback.strip().splitlines()
     if not lines:
         return "unknown error"
@@ -18,17 +18,17 @@ def reason_of(traceback: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Return why a Ray task failed: the last line of what it raised."""
+    """Return why a Ray task failed: the last line of its exception."""
     cause = getattr(error, "cause", None) or error
     lines = str(cause).strip().splitlines()
     return lines[-1].strip() if lines else type(cause).__name__
 
 
 def check_storage(error: Exception) -> None:
-    """Check that a Ray task did not fail for its storage, which ends a run.
+    """Check that a Ray task did not fail because of its storage, which ends a run.
 
     Raises:
-        StorageError: it did.
+        StorageError: It did.
     """
     cause = getattr(error, "cause", None) or error
     if isinstance(cause, StorageError) or f"{StorageError.__name__}: " in str(cause):

@@ -1,4 +1,4 @@
-"""Final trainings, each by one worker or by several, and each no more than once."""
+"""Final trainings, each by one or several workers, and each at most once."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from trainables.persistence.store import Store
 from trainables.training.frozen_host import TrainedHost
 
 MAX_RETRIES = 5
-"""How often a training whose process died, with its node perhaps, goes on elsewhere."""
+"""Number of times that a training whose process (or node) died is resumed elsewhere."""
 
 
 class FinalTrainings:
     """The final trainings of a run.
 
     Args:
-        slots: how the cluster is shared.
-        workers: of each training.
-        data: on what.
-        kept: where results and checkpoints are kept; what is there is not trained again.
-        host: reference of the trained host that all modules are inserted into, if any.
+        slots: Division of the cluster among trials.
+        workers: Number of workers of each training.
+        data: Data to train and test on.
+        kept: Store of results and checkpoints; what it holds is not trained again.
+        host: Reference of the trained host that all modules are inserted into, if any.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class FinalTrainings:
         self.teams: Any = None
         if workers > 1:
             at_once = max(1, slots.room_for_workers // workers)
-            # Holds nothing itself: what it starts does. A thread for each training at a time; what
-            # does not fit waits, where it costs nothing.
+            # It holds no resources itself, only what it starts does. There is one thread per
+            # training at a time; trainings without room wait at no cost.
             teams: Any = ray.remote(
                 num_cpus=0, max_restarts=MAX_FAILURES, max_task_retries=MAX_FAILURES
             )(_Teams)
@@ -56,7 +56,7 @@ class FinalTrainings:
             )
 
     def begin(self, job: FinalJob) -> Any:
-        """Return the reference of what `train_final` gives, with a `NOTE` perhaps."""
+        """Return the reference of the result of `train_final`, possibly with a `NOTE`."""
         kept = self._place(job)
         if self.teams is not None:
             return self.teams.train.remote(job, [self.data], kept)
@@ -64,10 +64,10 @@ class FinalTrainings:
         return alone.remote(job, self.data, self.host, kept)
 
     def activations(self, job: FinalJob) -> pd.DataFrame | None:
-        """Return where the trained network of a job looks, or None if that was not kept.
+        """Return the Grad-CAM rows of a job's trained network, or None if they were not kept.
 
         Raises:
-            StorageError: it cannot be read.
+            StorageError: They cannot be read.
         """
         return read_activations(self._place(job))
 

@@ -1,4 +1,4 @@
-"""What a run has seen, kept in its storage as it comes, so that it can be resumed."""
+"""The journal of a run: all results, stored as they arrive, so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from trainables.persistence.resumable import Result
 from trainables.persistence.store import StorageError, Store
 
 FLUSH_SECONDS = 2.0
-"""What is older than this is on disk. What is younger is still in the trials' checkpoints."""
+"""Age from which events are on disk; younger ones are still in the trials' checkpoints."""
 
 _Entry = dict[str, Any]
 
 
 @dataclass
 class Past:
-    """What a search had seen before it was interrupted.
+    """The results of a search from before it was interrupted.
 
     Attributes:
-        results: trial to the results of its first epochs.
-        failures: trial to the reason it failed for.
-        order: trials and epochs in the order in which they were reported.
+        results: Results of the first epochs by trial.
+        failures: Reason of failure by trial.
+        order: Trials and epochs in the order in which they were reported.
     """
 
     results: dict[str, list[Result]] = field(default_factory=dict)
@@ -46,11 +46,11 @@ class Past:
 class Journal(Observer):
     """Everything that the searches of a run report, in files that are only added to.
 
-    ``journal/<search>/<number>.jsonl`` holds events, a line each; ``outcomes/<search>.json`` a
+    ``journal/<search>/<number>.jsonl`` holds one event per line; ``outcomes/<search>.json`` a
     search that has ended, after which its journal and its checkpoints are removed.
 
     Args:
-        store: of the run.
+        store: Store of the run.
     """
 
     def __init__(self, store: Store) -> None:
@@ -63,11 +63,11 @@ class Journal(Observer):
         self._flushed = time.monotonic()
 
     def trials(self, search: SearchId) -> Store:
-        """Return where the trials of a search keep their checkpoints."""
+        """Return the store of the checkpoints of a search's trials."""
         return self.store.at("trials", search.file_name)
 
     def evaluated(self, search: SearchId, row: Mapping[str, Any]) -> None:
-        """Note an evaluation, unless the journal held it when the search began."""
+        """Note an evaluation unless the journal held it when the search began."""
         past = self._pasts.get(search)
         if past is not None and past.knows(row["trial"], row["epoch"]):
             return
@@ -84,10 +84,10 @@ class Journal(Observer):
         self._waiting.setdefault(search, []).append(event)
 
     def flush(self, *, now: bool = True) -> None:
-        """Write what is waiting; without `now` only if that was a while ago.
+        """Write the waiting events; without `now`, only if the last writing was a while ago.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: They cannot be written.
         """
         if not now and time.monotonic() - self._flushed < FLUSH_SECONDS:
             return
@@ -99,7 +99,7 @@ class Journal(Observer):
             folder.write(f"{self._parts[search]:08d}.jsonl", lines.encode())
             self._parts[search] += 1
         self._waiting.clear()
-        # Only now are the checkpoints of trials that have ended not needed any more.
+        # Only now are the checkpoints of trials that have ended no longer needed.
         for search, trials in self._ended.items():
             for trial in trials:
                 self.trials(search).remove(trial)
@@ -107,10 +107,10 @@ class Journal(Observer):
         self._flushed = time.monotonic()
 
     def past(self, search: SearchId) -> Past:
-        """Read what a search had seen.
+        """Read the past results of a search.
 
         Raises:
-            StorageError: a file of the journal is damaged.
+            StorageError: A file of the journal is damaged.
         """
         past = Past()
         folder = self.store.at("journal", search.file_name)
@@ -126,7 +126,7 @@ class Journal(Observer):
         return past
 
     def search_ended(self, search: SearchId, outcome: SearchOutcome) -> None:
-        """Keep how a search ended, in the place of its journal and its checkpoints."""
+        """Store the outcome of a search in place of its journal and its checkpoints."""
         if search in self._recalled:
             return
         content = json.dumps(_to_plain(outcome)).encode()
@@ -137,10 +137,10 @@ class Journal(Observer):
         self.trials(search).remove()
 
     def outcome(self, search: SearchId) -> SearchOutcome | None:
-        """Return how a search ended, or None if it has not.
+        """Return the outcome of a search, or None if it has not ended.
 
         Raises:
-            StorageError: the file is damaged.
+            StorageError: The file is damaged.
         """
         name = f"outcomes/{search.file_name}.json"
         content = self.store.read(name)
@@ -154,7 +154,7 @@ class Journal(Observer):
         return outcome
 
     def tick(self, last: bool) -> None:
-        """Write what is waiting, if that was a while ago, or nothing will follow for now."""
+        """Write the waiting events if the last writing was long ago or no more follow for now."""
         self.flush(now=last)
 
 
@@ -164,7 +164,7 @@ def _remember(past: Past, event: _Entry) -> None:
         past.failures[trial] = event["reason"]
         return
     result, known = event["result"], past.results.setdefault(trial, [])
-    # An epoch that was reported again, by a process in place of one that died, changes nothing.
+    # An epoch reported again, by a process that replaces one that died, changes nothing.
     if result["epoch"] == len(known) + 1:
         done = result["diverged"] or result["finished"] or _stopped_early(result)
         known.append(result | {"done": done})

@@ -1,4 +1,4 @@
-"""The observer of a run: what is notified of its searches and final trainings as they go."""
+"""The observer of a run, which is notified of its searches and final trainings as they run."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ class Observer:
         """Take a sentence that the user should read."""
 
     def tick(self, last: bool) -> None:
-        """Do what is done from time to time.
+        """Do periodic work.
 
         Args:
             last: Whether all searches, or all final trainings, have ended.
         """
 
     def run_ended(self) -> None:
-        """Release what is held; nothing of the run will follow."""
+        """Release resources; no event of the run will follow."""
 
 
 def notify(observers: Iterable[Observer], event: str, *values: Any) -> None:

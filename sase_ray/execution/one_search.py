@@ -1,4 +1,4 @@
-"""Runs one search through Ray Tune, and tells what came of it."""
+"""One search by Ray Tune, and its outcome."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from trainables.persistence.store import Store
 from trainables.proxy.warm_host import train_host
 
 MAX_FAILURES = 2
-"""How often a trial whose process died is started again, from its last checkpoint."""
+"""Number of times that a trial whose process died is resumed from its last checkpoint."""
 
 
 def train_host_on(resources: TrialResources) -> Any:
-    """Return `train_host` as a Ray task, to run with what one trial holds."""
+    """Return `train_host` as a Ray task that holds the resources of one trial."""
     return ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=2)(train_host)
 
 
@@ -47,20 +47,20 @@ def run_search(
     """Run one search on the Ray cluster that this process is connected to.
 
     Args:
-        strategy: what to run.
-        task: over what, on which data, with which budget and seed. A warm host that the proxy
-            protocol asks for is trained first, if the task does not bring it.
-        storage: folder or URI for Tune's own files; a subfolder is made, and removed at the end.
-        resources: of one trial.
-        concurrency: trials at a time.
+        strategy: Strategy to run.
+        task: Task: space, data, budget and seed. A warm host that the proxy protocol asks for is
+            trained first, if the task does not hold it.
+        storage: Folder or URI for Tune's own files; a subfolder is made, and removed at the end.
+        resources: Resources of one trial.
+        concurrency: Number of trials at a time.
         observers: Observers notified of trials and evaluations, in this process.
-        memory: where trials keep their checkpoints, and what is remembered of them; else they
-            keep them in `storage` for as long as the search runs.
-        order: in which the remembered results were reported.
+        memory: Store of the trials' checkpoints, with their past results; without one, the
+            checkpoints are in `storage` for as long as the search runs.
+        order: Order in which the past results were reported.
 
     Raises:
-        UserError: the budget is too small, or no trial came to a result.
-        StorageError: a trial could not write its checkpoint.
+        UserError: The budget is too small, or no trial gave a result.
+        StorageError: A trial could not write its checkpoint.
     """
     resources = resources or TrialResources()
     strategy.check(task)
@@ -78,7 +78,7 @@ def run_search(
     name = search.file_name
     # Tune's own per-trial loggers cost more than a small trial, and our tables hold the same.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    # So do its snapshots of all trials, which grow with the search; our journal takes their place.
+    # So do its snapshots of all trials, which grow with the search; our journal replaces them.
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"
     memory = memory or Memory(Store(storage).at(f"{name}-checkpoints"))
     if order and concurrency > 1:
@@ -134,7 +134,7 @@ def run_search(
 
 
 class _Turns(Observer):
-    """Reports to the keeper of the order what the search has seen."""
+    """Observer that reports to the keeper of the order what has reached the search."""
 
     def __init__(self, keeper: Any) -> None:
         self.keeper = keeper

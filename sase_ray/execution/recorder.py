@@ -52,7 +52,7 @@ class Recorder(Callback):
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Keep which genotype the trial is for, should it fail before it reports."""
+        """Record the genotype of the trial, in case it fails before it reports."""
         if trial.config.keys() >= {variable.name for variable in self.space.variables}:
             genotype = self.space.from_config(trial.config)
             self.history.genotypes[trial.config[TRIAL]] = str(genotype)
@@ -61,7 +61,7 @@ class Recorder(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: Row, **info: Any
     ) -> None:
-        """Record an evaluation, and pass on what else the trial says."""
+        """Record an evaluation, and pass on the trial's notes."""
         if note := result.get(NOTE):
             self._note(note)
         if share := result.get(OUT_OF_MEMORY):
@@ -77,11 +77,11 @@ class Recorder(Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Tell that a trial has ended well, and remove what Tune kept of it."""
+        """Notify the observers that a trial has ended well, and remove what Tune kept of it."""
         if trial.storage is not None:
             with suppress(OSError):  # what is left is removed with the search
                 trial.storage.storage_filesystem.delete_dir(trial.storage.trial_fs_path)
-        # Of every trial, Tune keeps the course of every number that it reported.
+        # Tune keeps the course of every number that a trial reported.
         trial.metric_analysis.clear()
         trial.metric_n_steps.clear()
         if OUT_OF_MEMORY in trial.last_result:
@@ -94,12 +94,12 @@ class Recorder(Callback):
         """Record why a trial failed.
 
         Raises:
-            StorageError: it failed because the storage did, which is no fault of its genotype.
+            StorageError: It failed because the storage did, which is not the genotype's fault.
         """
-        # `trial.get_error` reads Tune's storage, where the driver's own file may not be yet.
+        # `trial.get_error` reads Tune's storage, which may not hold the driver's own file yet.
         text = Path(trial.error_file).read_text() if trial.error_file else ""
         reason = reason_of(text)
-        # Tune writes to the storage, too, in its own manner.
+        # Tune also writes to the storage, in its own way.
         if any(told in text for told in (StorageError.__name__, *_NO_STORAGE)):
             raise StorageError(reason)
         self.history.failures[trial.config[TRIAL]] = reason

@@ -1,4 +1,4 @@
-"""The order in which a resumed search hears what it remembers: that in which it was heard first."""
+"""The order of past results in a resumed search, which is that of their first arrival."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 PATIENCE_SECONDS = 60.0
-"""A search that has not asked for the next thing by then goes another way than before."""
+"""Time without the next result after which a search has left its earlier course."""
 
 Turn = tuple[str, int]
 """A trial and an epoch."""
 
 
 class Order:
-    """Lets trials report in a given order, and everything else after it.
+    """A gate that lets trials report in a given order, and everything else after it.
 
-    What trials that run side by side report first, a searcher or a scheduler hears first; so a
-    resumed search would come to other decisions if it heard it in another order.
+    A searcher or a scheduler gets the results of trials side by side in the order of their
+    reports; a resumed search that got them in another order would decide differently.
 
     Args:
-        order: what was reported.
+        order: Trials and epochs in the order in which they were reported.
     """
 
     def __init__(self, order: Sequence[Turn]) -> None:
@@ -32,14 +32,14 @@ class Order:
         self._changed = asyncio.Condition()
 
     async def wait(self, turn: Turn | None) -> None:
-        """Wait until a remembered result may be reported; None is what is not remembered."""
+        """Wait until a past result may be reported; None stands for a new result."""
         async with self._changed:
             while not self._may_go(turn):
                 before = self.heard
                 try:
                     await asyncio.wait_for(self._changed.wait(), PATIENCE_SECONDS)
                 except TimeoutError:
-                    if self.heard == before:  # nobody will ask for what comes next
+                    if self.heard == before:  # no trial will report the next result
                         self.heard = len(self.order)
                         self._changed.notify_all()
 

@@ -21,10 +21,10 @@ from search_spaces.space import SearchSpace
 
 
 class ResultTables(Observer):
-    """Writes the tables of the searches that have ended so far.
+    """Observer that writes the tables of the searches that have ended so far.
 
-    Each search becomes frames once, at its end. Searches stand in the order of the run, whichever
-    ends first.
+    Each search is turned into frames once, at its end. Searches are in the order of the run,
+    whichever ends first.
 
     Args:
         folder: Folder of the run.

@@ -1,4 +1,4 @@
-"""The process of one search. It imports what a search needs, and nothing of the run around it."""
+"""The process of one search, which imports what a search needs, and nothing else of the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainables.training.frozen_host import TrainedHost
 
 
 class SearchProcess:
-    """Runs a search. Being an actor, it takes its reservations along if it dies."""
+    """The actor that runs a search; if it dies, its reservations are released."""
 
     def run(
         self,
@@ -28,13 +28,13 @@ class SearchProcess:
         events: Queue,
         settings: Mapping[str, Any],
     ) -> SearchOutcome:
-        """Run it to its end.
+        """Run a search to its end.
 
         Args:
             strategy: Strategy that searches.
-            task: What it searches.
-            warm: What it begins with.
-            host: What its candidates begin with, if they do.
+            task: Task of the search.
+            warm: Warm start of the search.
+            host: Trained host that its candidates begin with, if any.
             events: Queue of the run, which takes each `Event` of the search.
             settings: Further arguments of `run_search`.
         """
@@ -45,9 +45,9 @@ class SearchProcess:
 
 
 class _Queued(Observer):
-    """Puts every event into a queue.
+    """Observer that puts every event into a queue.
 
-    It is there once `put` returns, so the driver finds all of them once it knows of the end.
+    An event is there once `put` returns, so the driver finds all of them when it learns of the end.
     """
 
     def __init__(self, events: Queue) -> None:

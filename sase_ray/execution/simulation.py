@@ -1,7 +1,7 @@
 """Searches on a table in place of training: the same searchers and schedulers, a simulated clock.
 
 What Ray Tune does with a result is done here in the same order (`TuneController`,
-``_process_trial_result``), so that a strategy cannot tell the difference; a test runs both.
+``_process_trial_result``), so that a strategy sees no difference; a test runs both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from trainables.search_job import SearchJob
 from trainables.tasks.classification import CLASSIFICATION
 
 Look = Callable[[Genotype, int], TableEntry]
-"""A genotype and an epoch to what a trial sees then."""
+"""Function from a genotype and an epoch to what a trial sees then."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,18 @@ class TableJob(SearchJob):
 
     @property
     def samples_per_epoch(self) -> int:
-        """Samples of an epoch, as recorded."""
+        """Recorded samples of an epoch."""
         return self.table_samples_per_epoch
 
     @property
     def samples_of_host(self) -> int:
-        """Samples of the warm host, as recorded."""
+        """Recorded samples of the warm host."""
         return self.table_samples_of_host
 
 
 @dataclass
 class _Trial:
-    """What schedulers ask of a trial of Tune's."""
+    """The part of Tune's trials that schedulers use."""
 
     trial_id: str
     config: dict[str, Any]
@@ -68,14 +68,14 @@ def simulate_search(
     """Run one search on a table.
 
     Args:
-        strategy: what to run.
-        task: with a `TableJob`.
-        look: what a trial sees; asked for an epoch only once the trial has paid for it.
-        workers: trials at a time.
-        seconds_before: device-seconds of the warm host.
+        strategy: Strategy to run.
+        task: Task with a `TableJob`.
+        look: Returns what a trial sees; called for an epoch only once the trial has paid for it.
+        workers: Number of trials at a time.
+        seconds_before: Device-seconds of the warm host.
 
     Raises:
-        UserError: the budget is too small.
+        UserError: The budget is too small.
     """
     strategy.check(task)
     plan = strategy.plan(task)
@@ -91,7 +91,7 @@ def simulate_search(
     scheduler = plan.scheduler or FIFOScheduler()
     scheduler.set_search_properties(task.metric, task.mode)
     stopper = BudgetStopper(budget)
-    controller: Any = SimpleNamespace()  # FIFO and ASHA look at the trial alone
+    controller: Any = SimpleNamespace()  # FIFO and ASHA only look at the trial
     events: list[tuple[float, int, Any, TableEntry]] = []
     clock, begun = 0.0, 0
     order = 0
@@ -108,7 +108,7 @@ def simulate_search(
         while len(events) < workers:
             trial_id = f"{begun:05d}"
             config = searcher.suggest(trial_id)
-            if not isinstance(config, dict):  # nothing for now, or finished
+            if not isinstance(config, dict):  # nothing to begin now, or finished
                 break
             begun += 1
             trial: Any = _Trial(trial_id, config, task.job.space.from_config(config))
