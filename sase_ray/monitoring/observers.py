@@ -1,4 +1,4 @@
-"""The observers that a command hands to a run: the screen and TensorBoard."""
+"""The observers that a command passes to a run: the screen and TensorBoard."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Monitors:
         """Return the monitors of a run.
 
         Args:
-            experiment: The run.
-            console: Where progress is shown; standard output if None.
+            experiment: Experiment that is run.
+            console: Console for progress; standard output if None.
             finals: Whether final trainings follow the searches.
         """
         config = experiment.config

@@ -1,4 +1,4 @@
-"""TensorBoard's logs of a run as it goes: a folder a strategy and seed, so that curves overlay."""
+"""TensorBoard's logs of a run under way, one folder per strategy and seed to overlay curves."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from search_spaces.space import SearchSpace
 from trainables.persistence.store import StorageError
 
 PROGRESS_SECONDS = 5.0
-"""How often the progress of the run is logged."""
+"""Interval at which the progress of the run is logged."""
 
 INCUMBENT = {"incumbent_val_loss": "val_loss", "incumbent_val_accuracy": "val_accuracy"}
 COSTS = ("samples", "seconds", "trials")
-"""What curves run over: training samples, device-seconds, trials that have reported."""
+"""Horizontal axes of curves: training samples, device-seconds, trials that have reported."""
 
 COLLAPSE = ("entropy", "dominant_eigenvalue", "poor_share", "discretisation_gap")
-"""Signs of a one-shot search's collapse, of those that report them."""
+"""Signs of a one-shot search's collapse, for the strategies that report them."""
 
 COMPARISON = "comparison"
 PROGRESS = "progress"
-"""Folders of what is not of one strategy: the charts' layout and panels; how far the run is."""
+"""Folders of what belongs to no strategy: the charts' layout and panels; the run's progress."""
 
 
 def incumbent_tag(cost: str, metric: str) -> str:
-    """Return the tag of the metric of a search's best so far."""
+    """Return the tag of the metric of a search's incumbent."""
     return f"incumbent over {cost}/{metric}"
 
 
 def band_tags(cost: str, metric: str) -> tuple[str, str, str]:
-    """Return the tags of the mean over a strategy's seeds, the lowest and the highest."""
+    """Return the tags of the mean, the lowest and the highest over a strategy's seeds."""
     mean, low, high = (f"seeds over {cost}/{metric} {what}" for what in ("mean", "low", "high"))
     return mean, low, high
 
 
 class TensorBoardLogs(Observer):
-    """Writes evaluations as they come.
+    """Observer that writes evaluations as they arrive.
 
-    TensorBoard's first page shows tags by the alphabet: they are named so that it begins with the
-    incumbents.
+    TensorBoard's first page shows tags in alphabetical order: they are named so that it begins
+    with the incumbents.
 
     Tags, in the folder ``<strategy>/seed<seed>``:
 
@@ -123,14 +123,16 @@ class TensorBoardLogs(Observer):
             for op, probability in zip(self.choices[edge], probabilities, strict=True):
                 tag = f"probability {edge}/{op}"
                 writer.add_scalar(tag, probability, row["search_samples"])
-            if np.isfinite(probabilities).all():  # of a search that diverged they may not be
+            if np.isfinite(
+                probabilities
+            ).all():  # those of a search that diverged may not be finite
                 writer.add_histogram(f"operations/{edge}", np.asarray(probabilities), epoch)
-        if epoch.bit_count() == 1 or row["finished"]:  # 1, 2, 4, ...: a drawing takes 0.1 s
+        if epoch.bit_count() == 1 or row["finished"]:  # at 1, 2, 4, ..., as a drawing takes 0.1 s
             picture = pixels_of(draw_alpha(alpha, self.choices))
             writer.add_image("operations/probabilities", picture, epoch, dataformats="HWC")
 
     def tick(self, last: bool) -> None:
-        """Log the progress of the run, if that was a while ago.
+        """Log the progress of the run if the last time was a while ago.
 
         Raises:
             StorageError: It cannot be written.
@@ -146,7 +148,7 @@ class TensorBoardLogs(Observer):
             writer.flush()
 
     def run_ended(self) -> None:
-        """Finish all files; every evaluation is in them already."""
+        """Close all files; every evaluation is already in them."""
         for writer in self._writers.values():
             with suppress(OSError):
                 writer.close()
@@ -165,7 +167,7 @@ class TensorBoardLogs(Observer):
 
 
 def _layout(edges: list[str]) -> dict[str, dict[str, list[Any]]]:
-    """Return the custom charts; a line of tags is a regular expression."""
+    """Return the custom charts, in which a line of tags is a regular expression."""
     pairs = [(metric, cost) for metric in INCUMBENT.values() for cost in COSTS]
     return {
         "strategies: mean of the seeds, lowest and highest (at the end of the run)": {

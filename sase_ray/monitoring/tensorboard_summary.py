@@ -1,4 +1,4 @@
-"""What a run came to, for TensorBoard, out of the run's tables."""
+"""The results of a run for TensorBoard, taken from the run's tables."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ from trainables.persistence.store import StorageError
 DOTS_PER_INCH = 150
 
 SELECTED_FOLDERS = 40
-"""With more folders, TensorBoard's Custom Scalars and Images begin with none of them selected."""
+"""Number of folders above which TensorBoard's Custom Scalars and Images select none at first."""
 
 GENOTYPES = 50
-"""Rows of the HParams tab, each a folder of its own, where there are too many folders anyway."""
+"""Number of rows of the HParams tab, each a folder, if there are too many folders anyway."""
 
 OF_STRATEGY = (
     "test_accuracy", "difference", "p_holm", "search_samples", "search_seconds", "trials",
@@ -54,10 +54,10 @@ def write_summaries(folder: Path) -> None:
     """Write bands, tests, answers, the HParams tab and panels into a run's TensorBoard logs.
 
     Args:
-        folder: of the run, with its tables; of a single search it has no final trainings.
+        folder: Folder of the run, with its tables; that of a single search has no final trainings.
 
     Raises:
-        StorageError: they cannot be written.
+        StorageError: They cannot be written.
     """
     try:
         _write(folder)
@@ -126,7 +126,7 @@ def _write_hparams(logs: Path, tables: Mapping[str, pd.DataFrame]) -> None:
             values.setdefault(name, {})[value] = None
     known = {name for *_, results in rows for name in results}
     metrics = [n for n in dict.fromkeys((*OF_GENOTYPE, *OF_STRATEGY)) if n in known]
-    # The columns, once for all rows, which do not all have the same.
+    # The columns are declared once for all rows, as not all rows have the same.
     columns = hparams_config_pb(
         [HParam(name, Discrete([*of_name])) for name, of_name in values.items()],
         [Metric(f"result/{name}", display_name=name) for name in metrics],
@@ -141,7 +141,7 @@ def _write_hparams(logs: Path, tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 _HParamsRow = tuple[str, dict[str, str], dict[str, float]]
-"""Folder, hparams, metrics."""
+"""Folder, hyperparameters and metrics of a row of the HParams tab."""
 
 
 def _strategy_rows(tables: Mapping[str, pd.DataFrame]) -> Iterator[_HParamsRow]:

@@ -1,4 +1,4 @@
-"""What the terminal shows while a comparison runs, and TensorBoard beside it."""
+"""Progress of a comparison, as the terminal and also TensorBoard show it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from sase_ray.results.search_id import SearchId
 from trainables.metrics import find_metric
 
 PLAIN_STEPS = 10
-"""Without a terminal, a search is reported as it passes each of so many parts of its budget."""
+"""Number of reports of a search without a terminal: one per 10% of its budget."""
 
 SPEED_SECONDS = 600.0
-"""What is left is estimated from the speed of this time."""
+"""Window of time from whose speed the time left is estimated."""
 
 REDRAWS_PER_SECOND = 2
 
 
 @dataclass
 class _Search:
-    """How far one search is. `best` is the metric of the incumbent and the incumbent."""
+    """The progress of one search. `best` is the metric of the incumbent and the incumbent."""
 
     samples: int = 0
     begun: bool = False
@@ -46,18 +46,18 @@ class _Search:
 
 
 class Display(Observer):
-    """A line a strategy: share of the budget used, trials, incumbent; and when all will be done.
+    """One line per strategy (share of budget used, trials, incumbent), and the time left for all.
 
-    On a terminal the lines are drawn anew; elsewhere (a job's log) plain lines come now and then.
+    On a terminal the lines are redrawn; elsewhere (a job's log) plain lines are printed at times.
 
     Args:
-        console: where.
+        console: Console to print on.
         searches: All searches that will run.
-        budget: of each search, in samples.
-        metric: of the incumbent; a loss is better small, an accuracy large.
-        finals: final trainings to come, as far as known.
-        final_samples: training samples of each of them.
-        clock: seconds.
+        budget: Budget of each search, in samples.
+        metric: Metric of the incumbent: a small loss is better, or a large accuracy.
+        finals: Number of final trainings to come, as far as known.
+        final_samples: Training samples of each of them.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Display(Observer):
         for row in outcome.history.evaluations:
             self._take(self._searches[search], row)
             self._searches[search].trials_ended.add(row["trial"])
-        self._work.clear()  # that was not done in this time
+        self._work.clear()  # that work was not done in this time
 
     def search_ended(self, search: SearchId, outcome: SearchOutcome) -> None:
         """Show the answer of a search."""
@@ -170,7 +170,7 @@ class Display(Observer):
 
     @property
     def seconds(self) -> float:
-        """Since this display began."""
+        """Seconds since this display began."""
         return self.clock() - self._began
 
     def progress(self) -> tuple[float, Mapping[str, float]]:
@@ -178,7 +178,7 @@ class Display(Observer):
         return self.seconds, self.numbers()
 
     def numbers(self) -> Mapping[str, float]:
-        """Return what is shown, as numbers by name; without an estimate, no minutes are left."""
+        """Return the numbers shown by name; without an estimate, minutes left are missing."""
         searches = self._searches.values()
         numbers = {
             "budget used": self._used(searches),
@@ -194,7 +194,7 @@ class Display(Observer):
         return numbers if left is None else numbers | {"minutes left": left / 60}
 
     def render(self) -> RenderableType:
-        """Draw a line a strategy, and below it the final trainings and the time."""
+        """Draw one line per strategy, and below them the final trainings and the time."""
         right = {"justify": "right", "no_wrap": True}
         table = Table(box=None, pad_edge=False, expand=True, header_style="dim")
         table.add_column("strategy", no_wrap=True)
@@ -255,7 +255,7 @@ class Display(Observer):
 
     @property
     def _done(self) -> float:
-        """Samples, a search that has ended counting in full."""
+        """Number of samples done; a search that has ended counts in full."""
         used = self._used(self._searches.values()) * len(self._searches) * self.budget
         return used + self._finals_ended * self.final_samples
 
@@ -266,9 +266,9 @@ class Display(Observer):
             self._work.popleft()
 
     def _seconds_left(self) -> float | None:
-        """Estimate the time for the samples to come; None if nothing is known of the speed.
+        """Estimate the time for the remaining samples; None if the speed is unknown.
 
-        The speed is that since the first evaluation, so that the time to start up does not count.
+        The speed is measured from the first evaluation, so that the start-up time does not count.
         """
         if not self._work:
             return None
