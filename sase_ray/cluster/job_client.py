@@ -33,11 +33,11 @@ def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], obje
 
     Args:
         client: Connection to the job's cluster.
-        job_id: What `start_job` returned.
+        job_id: Id that `start_job` returned.
         write: Called with each new piece of the log.
 
     Returns:
-        What the cluster knows of the job at its end.
+        The details of the job at its end.
 
     Raises:
         UserError: The cluster can no longer be reached.
@@ -57,7 +57,7 @@ def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], obje
             start += len(piece)
 
     while True:
-        # Whatever broke the connection, the job's state determines what to do.
+        # The job's state determines what to do, however the connection broke.
         with suppress(Exception):
             asyncio.run(tail())
         with _plainly(client.get_address()):

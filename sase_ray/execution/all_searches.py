@@ -180,7 +180,7 @@ class Searches:
         """Run every strategy with every seed.
 
         Raises:
-            StorageError: What the searches report cannot be stored.
+            StorageError: The reports of the searches cannot be stored.
         """
         # A search inside one supernet cannot be spread over trials, so it begins first.
         order = sorted(self.experiment.strategies.values(), key=lambda s: not s.trains_supernet)

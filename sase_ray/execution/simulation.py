@@ -1,6 +1,6 @@
 """Searches on a table in place of training: the same searchers and schedulers, a simulated clock.
 
-What Ray Tune does with a result is done here in the same order (`TuneController`,
+The simulation handles a result as Ray Tune does, in the same order (`TuneController`,
 ``_process_trial_result``), so that a strategy sees no difference; a test runs both.
 """
 
