@@ -48,8 +48,8 @@ def run_search(
 
     Args:
         strategy: Strategy to run.
-        task: Task with space, data, budget and seed. A warm host that the proxy protocol asks for is
-            trained first, if the task does not hold it.
+        task: Task with space, data, budget and seed. A warm host that the proxy protocol asks for
+            is trained first, if the task does not hold it.
         storage: Folder or URI for Tune's own files; a subfolder is made, and removed at the end.
         resources: Resources of one trial.
         concurrency: Number of trials at a time.

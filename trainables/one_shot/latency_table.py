@@ -34,7 +34,7 @@ MIN_SECONDS = 0.02
 """Time for which each operation is repeated, in s."""
 
 MICROSECOND = 1e-3
-"""A microsecond in ms. The logarithm of a latency in microseconds must be positive (FBNet, eq. 2)."""
+"""A microsecond in ms. The log of a latency in microseconds must be positive (FBNet, eq. 2)."""
 
 
 class LatencyTable(BaseModel):
