@@ -1,4 +1,4 @@
-"""Commands that list what there is."""
+"""Commands that list the catalogues and describe a genotype."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def _about(problem: Problem) -> dict[str, Any]:
 
 
 class _Epochs(Observer):
-    """Hands the evaluations of one seed to the sitting."""
+    """Observer that passes the evaluations of one seed to the sitting."""
 
     def __init__(self, sitting: _Sitting) -> None:
         self.sitting = sitting

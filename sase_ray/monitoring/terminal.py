@@ -1,4 +1,4 @@
-"""Progress of a comparison, as the terminal and also TensorBoard show it."""
+"""Progress of a comparison, as the terminal and TensorBoard show it."""
 
 from __future__ import annotations
 
