@@ -1,4 +1,4 @@
-"""What can be built: operations, genotypes, spaces, the attention block, backbones.
+"""Operations, genotypes, search spaces, the attention block and backbones: what can be built.
 
 The plain-Python part (`Genotype`, `SearchSpace`) loads without torch; the rest loads on first use.
 """

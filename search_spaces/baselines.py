@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from search_spaces.backbones.attention import AttentionFactory
 
 Tunes = Literal["modules", "norms", "all"]
-"""What is trained where the host is frozen: modules alone, the host's batch norms too, or all."""
+"""Parts trained in a frozen host: only the modules, also the host's batch norms, or all."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A catalogue row. `module` makes the module for a number of channels; None for no module.
+    """One entry of the catalogue of baselines.
 
-    A baseline that `tunes` more than modules needs a trained host.
+    `module` makes the module for a number of channels, or None for no module. A baseline that
+    `tunes` more than the modules needs a trained host.
     """
 
     name: str
@@ -40,10 +41,10 @@ Maker = Callable[[int], "nn.Module | None"]
 def register_baseline(
     name: str, *, summary: str, source: str, tunes: Tunes = "modules"
 ) -> Callable[[Maker], Maker]:
-    """Enter a function from a number of channels to a module, or to None for the plain host.
+    """Add a function from a number of channels to a module, or to None for the plain host.
 
     Raises:
-        UserError: The name is taken.
+        UserError: The name is already taken.
     """
 
     def enter(module: Maker) -> Maker:
@@ -58,7 +59,7 @@ def _none(channels: int) -> None:
     return None
 
 
-# timm is imported by whoever builds one of its modules: it takes seconds.
+# Each function imports timm only when it builds a module, since the import takes seconds.
 @register_baseline(
     "se",
     summary="squeeze and excitation, reduction 16 (at least 8 hidden channels, as in timm)",
@@ -137,10 +138,10 @@ def baselines() -> list[Baseline]:
 
 
 def baseline_attention(name: str) -> AttentionFactory:
-    """Return the factory of a hand-designed module; it has no use for size and stage.
+    """Return the factory of a hand-designed module; it ignores size and stage.
 
     Raises:
-        UserError: no such module.
+        UserError: There is no such module.
     """
     module = BASELINES.find(name).module
 

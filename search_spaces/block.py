@@ -25,12 +25,12 @@ DEFAULT_SIZE = (8, 8)
 
 
 class Join(nn.Module):
-    """Joins the two spatial squeezes: s = ReLU(BN(conv1x1(concat(s_u, s_x)))).
+    """Join of the two spatial squeezes: s = ReLU(BN(conv1x1(concat(s_u, s_x)))).
 
     Shape: two maps (B, 1, H, W) to one of the same shape.
 
     Args:
-        affine: whether the batch norm has parameters; the supernet's has none.
+        affine: Whether the batch norm has affine parameters; the supernet's has none.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Join(nn.Module):
 
 
 class Edge(Protocol):
-    """What a block does on one edge."""
+    """Protocol of what a block does on one edge."""
 
     @property
     def operations(self) -> Sequence[nn.Module]:
@@ -98,15 +98,15 @@ def attend(
     join: Callable[[Tensor, Tensor], Tensor],
     balance: tuple[Tensor | float, Tensor | float] = (0.5, 0.5),
 ) -> Tensor:
-    """Run the DAG: x + x * (g_c + g_s) / 2, with each edge given as a function.
+    """Evaluate the block: x + x * (g_c + g_s) / 2, with each edge given as a function.
 
     The gates are small and their statistics overflow in half precision, so they are computed in
-    float32 (or better), whatever autocast says; the feature map keeps its precision.
+    float32 (or better), also under autocast; the feature map keeps its precision.
 
     Args:
-        x: feature map (B, C, H, W).
-        join: mixes the two spatial squeezes into s (B, 1, H, W).
-        balance: weights of the channel gate and of the spatial gate.
+        x: Feature map (B, C, H, W).
+        join: Function that mixes the two spatial squeezes into s (B, 1, H, W).
+        balance: Weights of the channel gate and of the spatial gate.
 
     Returns:
         The attended feature map (B, C, H, W), in the precision of `x`.
@@ -128,22 +128,23 @@ def attend(
 
 
 class SASE(nn.Module):
-    """One attention block, as its genotype says. Drop-in for timm's `attn_layer` and `se_layer`.
+    """The attention block of a genotype. Drop-in for timm's `attn_layer` and `se_layer`.
 
     Shape: (B, C, H, W) to the same, at any resolution. Parameters that have the shape of the map
-    (of `affine` and `l2norm`) are stored for `size` and resized to the map that comes.
+    (of `affine` and `l2norm`) are stored for `size` and resized to the input map.
 
     Args:
-        channels: C.
-        genotype: a one-block genotype or its text form.
-        size: (H, W) the block is built for.
-        affine: whether its batch norms have parameters.
-        act_layer: taken because timm passes it, and unused: the operations fix the activations.
-        device: of the parameters.
-        dtype: of the parameters.
+        channels: Number of channels C.
+        genotype: One-block genotype or its text form.
+        size: Map size (H, W) that the block is built for.
+        affine: Whether its batch norms have affine parameters.
+        act_layer: Unused; accepted because timm passes it. The operations fix the activations.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
     Raises:
-        UserError: no channels, or the genotype has several stages or names an unknown operation.
+        UserError: There are no channels, or the genotype has several stages or names an unknown
+            operation.
     """
 
     def __init__(
@@ -177,5 +178,5 @@ class SASE(nn.Module):
         return attend(x, *edges, join=self.join)
 
     def extra_repr(self) -> str:
-        """Show the genotype in the print-out of a network."""
+        """Return the genotype, for the printed form of a network."""
         return str(self.genotype)

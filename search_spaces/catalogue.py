@@ -1,4 +1,4 @@
-"""A catalogue: named entries, found by the folder that holds their files."""
+"""Catalogues: named entries, found through the folder that holds their files."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class _Entered(Generic[Entry]):
 
 
 class Catalogue(Generic[Entry]):
-    """Entries by name. Whatever a file of a folder declares is in it; there is no list to edit.
+    """Entries by name. It holds whatever the files of a folder declare; there is no list to edit.
 
     Names, and what `table` shows, are read from the source of the files. A file is imported when
-    one of its entries is wanted, so that nobody waits for the libraries of the others.
+    one of its entries is used, so that nobody waits for the libraries of the others.
 
     Args:
-        what: Kind of the entries, as errors name it.
+        what: Kind of the entries, as error messages name it.
         package: Dotted name of the folder (or of one file) to look through.
-        form: How its files declare an entry.
-        also: Further names that a caller accepts, for the error.
+        form: Way in which its files declare an entry.
+        also: Further names that a caller accepts, for the error message.
     """
 
     def __init__(self, what: str, package: str, form: Form, *, also: tuple[str, ...] = ()) -> None:
@@ -47,16 +47,16 @@ class Catalogue(Generic[Entry]):
         self._entered: dict[str, _Entered[Entry]] = {}
 
     def enter(self, name: str, entry: Entry, declared: Callable[..., Any]) -> None:
-        """Enter an entry; what a file declares calls this when it is imported.
+        """Add an entry; a declaration calls this when its file is imported.
 
         Args:
             name: Name of the entry.
             entry: The entry.
             declared: The function or class of the declaration. If it is defined again (a module
-                is loaded anew), it replaces itself.
+                is loaded again), it replaces itself.
 
         Raises:
-            UserError: The name is taken by something else.
+            UserError: The name is already taken by something else.
         """
         new = _Entered(entry, declared.__module__, declared.__qualname__)
         known, before = self._declared().entries.get(name), self._entered.get(name)
@@ -68,7 +68,7 @@ class Catalogue(Generic[Entry]):
         """Return an entry.
 
         Raises:
-            UserError: There is none of this name; the message has the nearest one.
+            UserError: There is no entry of this name; the message gives the nearest one.
         """
         if name not in self:
             raise unknown_name(self.what, name, [*self, *self._also])
@@ -80,14 +80,14 @@ class Catalogue(Generic[Entry]):
         return self._entered[name].entry
 
     def entries(self) -> list[Entry]:
-        """Return all entries, in the order of the names."""
+        """Return all entries, ordered by name."""
         return [self.find(name) for name in self]
 
     def table(self, *columns: str) -> list[tuple[Any, ...]]:
-        """Return one row per entry, in the order of the names.
+        """Return one row per entry, ordered by name.
 
         Args:
-            columns: Names of what is declared. An entry is imported only if its source does not
+            columns: Names of declared values. An entry is imported only if its source does not
                 hold one of them as a literal.
         """
         rows = []
@@ -99,7 +99,7 @@ class Catalogue(Generic[Entry]):
         return rows
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names: of the folder's files, then what was entered otherwise."""
+        """Iterate over the names: first of the folder's files, then of entries added otherwise."""
         declared = self._declared()
         for module in declared.computed:
             import_module(module)
@@ -113,7 +113,7 @@ class Catalogue(Generic[Entry]):
         return sum(1 for _ in self)
 
     def _declared(self) -> Declarations:
-        """Read the files' source, once, and again if the package got another folder."""
+        """Read the files' source once, and again if the package has gained another folder."""
         folders = getattr(sys.modules.get(self.package), "__path__", None)
         if folders is None:
             spec = find_spec(self.package)

@@ -1,4 +1,4 @@
-"""Entries of a catalogue that are classes with options."""
+"""Catalogue entries that are classes with options."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Configurable(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Enter the class into the catalogue."""
+        """Add the class to the catalogue."""
         super().__pydantic_init_subclass__(**kwargs)
         if "name" in vars(cls):
             cls.catalogue.enter(cls.name, cls, cls)
@@ -38,7 +38,8 @@ def configure(
     """Build an entry of a catalogue with its options.
 
     Raises:
-        UserError: No such entry or option, or a wrong value; the message has the nearest name.
+        UserError: There is no such entry or option, or a value is wrong; the message gives the
+            nearest name.
     """
     kind = catalogue.find(name)
     try:

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates, latency."""
+"""Costs of a network: parameters, multiply-accumulates, latency."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Cost:
     """Size of a network for one image.
 
     Attributes:
-        parameters: number of trainable scalars.
-        macs: multiply-accumulates of convolutions and matrix products in one forward pass.
+        parameters: Number of trainable scalars.
+        macs: Multiply-accumulates of convolutions and matrix products in one forward pass.
     """
 
     parameters: int
@@ -26,13 +26,13 @@ class Cost:
 def count_cost(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
     """Count parameters and multiply-accumulates for one image of shape (C, H, W).
 
-    Elementwise work (activations, statistics, gates) is not in the multiply-accumulates, as is
-    usual in the field; the latency shows it.
+    Elementwise work (activations, statistics, gates) is not counted in the multiply-accumulates,
+    as is usual in the field; the latency includes it.
     """
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     parameter = next(model.parameters())
-    # Without values, where blocks follow their formulas: on a real device statistics are matrix
-    # products, too.
+    # On the meta device, where blocks follow their plain formulas: on a real device the statistics
+    # are matrix products too, and would be counted.
     shape_only = copy.deepcopy(model).to("meta").eval()
     image = torch.zeros(1, *input_shape, device="meta", dtype=parameter.dtype)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -48,24 +48,24 @@ def measure_latency(
     min_seconds: float = 0.5,
     device: torch.device | None = None,
 ) -> float:
-    """Measure the median time of one inference pass in milliseconds; on a CPU, of one thread.
+    """Measure the median time of one inference pass in milliseconds; on a CPU, with one thread.
 
     The model is left in evaluation mode.
 
     Args:
-        input_shape: (C, H, W) of one image.
-        batch_size: images in the pass.
-        min_seconds: how long to repeat it; the first passes are not counted.
-        device: of the model, where it may have no parameters to tell.
+        input_shape: Shape (C, H, W) of one image.
+        batch_size: Number of images in the pass.
+        min_seconds: Time for which it is repeated, in seconds; the first passes are not counted.
+        device: Device of the model, for models without parameters to read it from.
     """
     parameter = next(model.parameters(), torch.empty(0, device=device))
     model.eval()
-    # A generator of its own: measuring must not change what is drawn after it.
+    # A separate generator: measuring must not change later random draws.
     generator = torch.Generator(parameter.device).manual_seed(0)
     images = torch.empty(
         batch_size, *input_shape, device=parameter.device, dtype=parameter.dtype
     ).normal_(generator=generator)
-    # Imported here: it looks for a CUDA compiler, and warns where there is one but no GPU.
+    # Imported here: it looks for a CUDA compiler, and warns if there is one but no GPU.
     from torch.utils.benchmark import Timer
 
     with torch.inference_mode():

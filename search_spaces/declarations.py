@@ -1,4 +1,4 @@
-"""Reads what Python files declare out of their source, without running them."""
+"""Declarations in Python files, read from their source without running them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 Trees = Mapping[str, ast.Module]
-"""Dotted name of a module to its syntax tree."""
+"""Mapping from the dotted name of a module to its syntax tree."""
 
 Fields = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """One entry of a catalogue, as the source declares it.
+    """A catalogue entry as the source declares it.
 
     Attributes:
         name: Name of the entry.
@@ -36,8 +36,8 @@ class Declarations:
     """The declarations of some files.
 
     Attributes:
-        entries: By name, in the order of the files and of their lines.
-        computed: Modules that declare in a way that only running them resolves (in a loop, say).
+        entries: Declarations by name, in the order of the files and of their lines.
+        computed: Modules with declarations that only running them resolves (in a loop, say).
     """
 
     entries: Mapping[str, Declaration]
@@ -45,11 +45,11 @@ class Declarations:
 
 
 class Form(ABC):
-    """How a file declares an entry."""
+    """Base class of the ways in which a file declares an entry."""
 
     @abstractmethod
     def mentions(self, text: str) -> bool:
-        """Return False if a file of this text cannot declare anything."""
+        """Return False if a file with this text cannot declare anything."""
 
     @abstractmethod
     def read(self, trees: Trees) -> Iterator[tuple[str, Fields | None]]:
@@ -67,7 +67,7 @@ class Decorated(Form):
     Attributes:
         decorator: Name of the decorator.
         parameters: Names of its positional parameters.
-        where: Only declarations with these values count.
+        where: Values that a declaration must have to count.
     """
 
     decorator: str
@@ -75,7 +75,7 @@ class Decorated(Form):
     where: tuple[tuple[str, str], ...] = ()
 
     def mentions(self, text: str) -> bool:
-        """Look for the decorator's name."""
+        """Return whether the text contains the decorator's name."""
         return self.decorator in text
 
     def read(self, trees: Trees) -> Iterator[tuple[str, Fields | None]]:
@@ -105,7 +105,7 @@ class Decorated(Form):
         return getattr(node, "id", getattr(node, "attr", None)) == self.decorator
 
     def _arguments(self, call: ast.Call, constants: Fields) -> Fields | None:
-        """Evaluate the arguments; those that are computed are left out, but for the key's."""
+        """Evaluate the arguments; those that are computed are left out, except the key's."""
         pairs = [*zip(self.parameters, call.args, strict=False)]
         pairs += [(keyword.arg or "**", keyword.value) for keyword in call.keywords]
         fields = _literals(pairs, constants)
@@ -118,7 +118,7 @@ class Subclassed(Form):
     """A class whose body assigns `name` and `summary`; further fields may be inherited."""
 
     def mentions(self, text: str) -> bool:
-        """Look for a class."""
+        """Return whether the text contains a class."""
         return "class " in text
 
     def read(self, trees: Trees) -> Iterator[tuple[str, Fields | None]]:
@@ -154,9 +154,9 @@ def read_declarations(form: Form, package: str, folders: tuple[str, ...]) -> Dec
     """Read what the files of a package declare.
 
     Args:
-        form: How they declare it.
+        form: Way in which they declare it.
         package: Dotted name of the package, or of a module that is one file.
-        folders: Its folders, looked through with all that is below; or the one file.
+        folders: Its folders, searched recursively; or the one file.
     """
     trees: dict[str, ast.Module] = {}
     for folder in map(Path, folders):
@@ -176,12 +176,12 @@ def read_declarations(form: Form, package: str, folders: tuple[str, ...]) -> Dec
 
 
 def fill_in(template: str, variant: Mapping[str, object]) -> str:
-    """Write the text of a variant: ``"resnet{depth}"`` with ``{"depth": 20}`` is resnet20."""
+    """Fill in the text of a variant: ``"resnet{depth}"`` with ``{"depth": 20}`` is resnet20."""
     return template.format(**variant) if variant else template
 
 
 def first_line(docstring: str | None) -> str:
-    """Return the first line of a docstring, which summarises; empty without one."""
+    """Return the first line of a docstring, its summary; an empty text if there is none."""
     return next(iter((docstring or "").strip().splitlines()), "")
 
 

@@ -1,4 +1,4 @@
-"""Errors that reach the user as one sentence."""
+"""Errors that the user sees as one sentence."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _ABBREVIATED.maxstring = _ABBREVIATED.maxother = 100
 
 
 class UserError(ValueError):
-    """A mistake in what was asked for. The message is one sentence that says how to mend it.
+    """A mistake in the user's request. The message is one sentence that explains how to fix it.
 
-    It is one line that any terminal shows as it is, whatever names and values of the user's stand
-    in it: characters that cannot be printed are written as escapes, and what is long is cut.
+    It is one line that any terminal shows as it is, whatever names and values of the user it
+    contains: characters that cannot be printed are written as escapes, and long texts are cut.
     """
 
     def __init__(self, message: str) -> None:
@@ -28,7 +28,7 @@ class UserError(ValueError):
 
 
 def shorten(text: str, longest: int = 200) -> str:
-    """Return a text of the user's as an error shows it: the beginning, if it is long."""
+    """Return a text of the user as an error shows it: only the beginning, if it is long."""
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 
@@ -46,12 +46,12 @@ def explain_validation_error(
 ) -> UserError:
     """Turn the first problem that pydantic found into one sentence naming the key.
 
-    An unknown key comes before all else: misspelt, it is why another one is missing.
+    An unknown key is reported first: a misspelt key is the reason why another one is missing.
 
     Args:
-        error: what `model.model_validate` raised.
-        model: the model that was validated; its fields are the candidates for a misspelt key.
-        where: the file or option the values came from, to begin the sentence with.
+        error: Error that `model.model_validate` raised.
+        model: Model that was validated; its fields are the candidates for a misspelt key.
+        where: File or option that the values came from; the sentence begins with it.
     """
     problems = error.errors()
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
@@ -69,10 +69,10 @@ def explain_validation_error(
 
 
 def _abbreviate(value: object) -> str:
-    """Show a value in at most a line: YAML's aliases make small files hold huge ones."""
+    """Return a value as at most one line: with YAML's aliases, small files can hold huge values."""
     try:
         return _ABBREVIATED.repr(value)
-    except ValueError:  # an integer of more digits than Python prints
+    except ValueError:  # an integer with more digits than Python prints
         return f"an {type(value).__name__} too long to show"
 
 

@@ -1,4 +1,4 @@
-"""The genotype: which operation each edge of the attention block uses. Plain Python."""
+"""Genotypes: which operation each edge of the attention block uses. Plain Python."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EDGE_KINDS: Mapping[str, str] = {
     "spatial_squeeze": "spatial_squeeze",
     "spatial_excite": "spatial_excite",
 }
-"""Each edge of the block, in the order of the text form, and the kind of operation it takes."""
+"""Edges of the block, in the order of the text form, with the kind of operation each takes."""
 
 EDGES: tuple[str, ...] = tuple(EDGE_KINDS)
 KINDS: tuple[str, ...] = tuple(dict.fromkeys(EDGE_KINDS.values()))
@@ -26,17 +26,17 @@ STAGE_SEPARATOR = "+"
 
 @dataclass(frozen=True, order=True)
 class Genotype:
-    """Six operation names a block; one block for the whole network, or one for each stage.
+    """Six operation names per block; one block for the whole network, or one for each stage.
 
     The text form joins the six names of `EDGES` by ``-`` and the stages by ``+``:
     ``gap_gmp-fc-affine-pnorm-gap-conv3x3_x2``. It is safe in file names and parses back to an
     equal object. A genotype knows no search space: `SearchSpace.parse` also checks the names.
 
     Args:
-        ops: operation names, six a stage, in the order of `EDGES`.
+        ops: Operation names, six per stage, in the order of `EDGES`.
 
     Raises:
-        UserError: the number of names is not a positive multiple of six, or a name is empty.
+        UserError: The number of names is not a positive multiple of six, or a name is empty.
     """
 
     ops: tuple[str, ...]
@@ -57,7 +57,7 @@ class Genotype:
         """Read the text form. A genotype passes through unchanged.
 
         Raises:
-            UserError: a stage has not six names, or it is no text at all.
+            UserError: A stage does not have six names, or the argument is not a text.
         """
         if isinstance(text, Genotype):
             return text
@@ -74,10 +74,10 @@ class Genotype:
 
     @classmethod
     def of(cls, **ops: str) -> Genotype:
-        """Build a one-block genotype from edge names: ``Genotype.of(channel_squeeze="gap", …)``.
+        """Build a one-block genotype by edge names: ``Genotype.of(channel_squeeze="gap", …)``.
 
         Raises:
-            UserError: an edge is missing or unknown.
+            UserError: An edge is missing or unknown.
         """
         for edge in ops:
             if edge not in EDGES:
@@ -96,7 +96,7 @@ class Genotype:
         """Return the one-block genotype of a stage; a shared genotype serves every stage.
 
         Raises:
-            UserError: the genotype has several stages, but not that many.
+            UserError: The genotype has several stages, but none with this index.
         """
         if self.stages == 1:
             return self
@@ -110,7 +110,7 @@ class Genotype:
         """Return the edges and their operations of a one-block genotype, in order.
 
         Raises:
-            UserError: the genotype has more than one stage.
+            UserError: The genotype has more than one stage.
         """
         if self.stages != 1:
             raise UserError(f"genotype {self} has {self.stages} stages: ask for one of them")
@@ -127,4 +127,4 @@ PUBLISHED = Genotype.parse("gap_gmp-fc-affine-pnorm-gap-conv3x3_x2")
 
 
 Ranking = list[tuple[Genotype, float]]
-"""Genotypes with scores, best first. Scores of one ranking compare with each other only."""
+"""Genotypes with scores, best first. Scores are comparable only within one ranking."""

@@ -1,4 +1,4 @@
-"""Names of a package that are imported on first use, so that nobody waits for the others."""
+"""Lazy package attributes: imported on first use, so that nobody waits for the others."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 
 def lazy_attributes(package: str, file: str) -> Callable[[str], Any]:
-    """Make the `__getattr__` of a package out of what it imports under ``if TYPE_CHECKING:``.
+    """Make the `__getattr__` of a package from what it imports under ``if TYPE_CHECKING:``.
 
     Args:
-        package: `__name__` of the package.
-        file: `__file__` of the package.
+        package: The package's `__name__`.
+        file: The package's `__file__`.
     """
     places: dict[str, str] = {}
     for node in ast.parse(Path(file).read_text(encoding="utf-8")).body:

@@ -20,9 +20,9 @@ class Mixture:
     """The weights of a whole supernet in one step.
 
     Args:
-        edges: one `EdgeWeights` for each of `SearchSpace.variables`.
-        joins: weights over (s_u, s_x) and over (g_c, g_s), two vectors of length 2 that PC-DARTS
-            learns (edge normalisation, Xu et al. 2020); None leaves both sides as they are.
+        edges: One `EdgeWeights` per decision in `SearchSpace.variables`.
+        joins: Weights over (s_u, s_x) and over (g_c, g_s), two vectors of length 2 that PC-DARTS
+            learns (edge normalisation, Xu et al. 2020); None leaves both sides unweighted.
     """
 
     edges: Sequence[EdgeWeights]

@@ -1,4 +1,4 @@
-"""Networks with attention: a host with one genotype's blocks, and the supernet over all."""
+"""Networks with attention: a host with the blocks of one genotype, and the supernet of all."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from search_spaces.super_block import SuperSASE
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """Which host network, for which images. Everything but the attention.
+    """Specification of a host network and its images: everything except the attention.
 
     Args:
-        backbone: name in the catalogue of backbones.
-        num_classes: number of classes.
-        in_channels: channels of the images.
-        input_size: (H, W) of the images.
-        options: options of the backbone, e.g. ``{"width": 16}``.
+        backbone: Name of the backbone in the catalogue.
+        num_classes: Number of classes.
+        in_channels: Number of channels of the images.
+        input_size: Size (H, W) of the images.
+        options: Options of the backbone, e.g. ``{"width": 16}``.
     """
 
     backbone: str
@@ -40,9 +40,9 @@ class NetworkSpec:
     def build(self, attention: AttentionFactory | None = None, *, seed: int = 0) -> nn.Module:
         """Build the host with attention from a factory.
 
-        The host's initial weights depend on the seed alone: each attention module draws its own
-        from a generator of its own. So two genotypes of one seed start from the same host (common
-        random numbers), and torch's global generator is left as it was.
+        The host's initial weights depend only on the seed: each attention module draws its own
+        weights from a separate generator. So two genotypes with one seed start from the same host
+        (common random numbers), and the state of torch's global generator is not changed.
         """
         blocks = 0
 
@@ -53,7 +53,7 @@ class NetworkSpec:
                 torch.default_generator.manual_seed(seed * 10_007 + blocks)
                 return attention(channels, size, stage) if attention else None
 
-        # Not `torch.manual_seed`: it reseeds the generators of the GPUs too.
+        # Not `torch.manual_seed`, which also seeds the generators of the GPUs.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return build_backbone(
@@ -69,7 +69,7 @@ class NetworkSpec:
         """Build the network whose blocks are those of a genotype.
 
         Raises:
-            UserError: the genotype has another number of stages than the backbone.
+            UserError: The genotype and the backbone have different numbers of stages.
         """
         genotype = Genotype.parse(genotype)
         self.check_stages(genotype.stages)
@@ -89,10 +89,10 @@ class NetworkSpec:
         return self.with_genotype(module, seed=seed)
 
     def check_stages(self, stages: int) -> None:
-        """Check that a space or genotype with that many stages fits the backbone.
+        """Check that a space or genotype with this number of stages fits the backbone.
 
         Raises:
-            UserError: it is neither shared (1 stage) nor of the backbone's number of stages.
+            UserError: The number is neither 1 (shared) nor the backbone's number of stages.
         """
         have = get_backbone(self.backbone).stages
         if stages not in (1, have):
@@ -103,13 +103,13 @@ class NetworkSpec:
 
 
 class _Current:
-    """Where the blocks of one supernet find the mixture of the pass that is running."""
+    """The mixture of the running forward pass, which the blocks of one supernet read."""
 
     mixture: Mixture | None = None
 
 
 class _Slot(nn.Module):
-    """Stands where a host calls its attention with nothing but the feature map."""
+    """Stand-in for a host's attention: the host passes only the feature map."""
 
     def __init__(self, block: nn.Module, stage: int, current: _Current) -> None:
         super().__init__()
@@ -124,16 +124,16 @@ class _Slot(nn.Module):
 
 
 class Supernet(nn.Module):
-    """A host whose attention blocks mix all operations of a space.
+    """A host network whose attention blocks mix all operations of a space.
 
     Shape: images (B, C, H, W) and a `Mixture` to logits (B, num_classes).
 
     Args:
-        spec: the host.
-        space: the search space.
-        block: builds a mixed block from ``(channels, space, size=...)``: `SuperSASE`, or one
-            that shows it only a part of the channels.
-        seed: of the initial weights.
+        spec: Host network and its images.
+        space: Search space.
+        block: Builder of a mixed block from ``(channels, space, size=...)``: `SuperSASE`, or one
+            whose operations see only a part of the channels.
+        seed: Seed of the initial weights.
     """
 
     def __init__(
@@ -165,15 +165,15 @@ class Supernet(nn.Module):
             self._current.mixture = None
 
     def blocks(self) -> list[tuple[int, nn.Module]]:
-        """Return the mixed blocks in the order of the host, each with its stage."""
+        """Return the mixed blocks in the order of the host, each with the index of its stage."""
         return [(m.stage, m.block) for m in self.host.modules() if isinstance(m, _Slot)]
 
     def extract(self, genotype: Genotype, *, inherit: bool = True, seed: int = 0) -> nn.Module:
         """Return the discrete network of a genotype.
 
         Args:
-            inherit: with the supernet's weights, host and blocks; otherwise with fresh ones.
-            seed: of the fresh weights.
+            inherit: Whether host and blocks get the supernet's weights; otherwise fresh ones.
+            seed: Seed of the fresh weights.
         """
         self.space.validate(genotype)
         if not inherit:

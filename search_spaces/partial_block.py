@@ -1,4 +1,4 @@
-"""Supernet blocks that show their operations only a part of the channels; the others pass by."""
+"""Supernet blocks whose operations see only a part of the channels; the others bypass them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class PartialSuperSASE(nn.Module):
     Shape: (B, C, H, W) to the same.
 
     Args:
-        channels: C, divisible by K.
-        space: the search space.
-        size: (H, W) the block is built for.
-        parts: K.
-        affine: whether batch norms have parameters.
+        channels: Number of channels C, divisible by K.
+        space: Search space.
+        size: Map size (H, W) that the block is built for.
+        parts: Number of parts K.
+        affine: Whether batch norms have affine parameters.
 
     Raises:
-        UserError: K does not divide C.
+        UserError: The number of channels is not divisible by K.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class PartialSuperSASE(nn.Module):
         self.mixed = SuperSASE(self.shown, space, size=size, affine=affine)
 
     def forward(self, x: Tensor, mixture: Mixture | Sequence[EdgeWeights]) -> Tensor:
-        """Attend to the shown channels of `x`."""
+        """Attend to the first 1/K of the channels of `x`."""
         shown, passing = x.split([self.shown, x.shape[1] - self.shown], dim=1)
         joined = torch.cat([self.mixed(shown, mixture), passing], dim=1)
         return F.channel_shuffle(joined, self.parts) if self.parts > 1 else joined
 
     def extract(self, genotype: Genotype, *, inherit: bool = True) -> SASE:
-        """Refuse: these weights are those of narrower operations.
+        """Raise an error: these weights belong to narrower operations.
 
         Raises:
-            UserError: always.
+            UserError: In every case.
         """
         raise UserError(
             f"this block has weights for {self.shown} of {self.shown * self.parts} channels: "
@@ -71,13 +71,14 @@ class PartialSuperSASE(nn.Module):
 
 
 class AttentivePartialSuperSASE(PartialSuperSASE):
-    """The mixed block on the 1/K of the channels that a channel attention finds most important.
+    """The mixed block on the 1/K of the channels that a channel attention ranks highest.
 
     Xue and Qin, "Partial Connection Based on Channel Attention for Differentiable Neural
     Architecture Search", IEEE Transactions on Industrial Informatics 2023 (ADARTS). The attention
-    is CBAM's, of average and maximum (timm's). It weighs the channels that are shown, through
-    which it is trained; the others pass by as they are, and all stay in their places. Channels are
-    chosen for a whole batch, by the mean over its images; outside of training by the running mean.
+    is CBAM's, of average and maximum (timm's). It weighs the chosen channels, through which it is
+    trained; the others bypass the operations unchanged, and all channels keep their places.
+    Channels are chosen for a whole batch, by the mean over its images; outside of training, by the
+    running mean.
     """
 
     running_score: Tensor
@@ -98,7 +99,7 @@ class AttentivePartialSuperSASE(PartialSuperSASE):
         self.register_buffer("running_score", torch.zeros(channels))
 
     def score(self, x: Tensor) -> Tensor:
-        """Return the importance of the channels of (B, C, H, W), (B, C, 1, 1), from 0 to 1."""
+        """Return the importance of each channel, (B, C, H, W) to (B, C, 1, 1), from 0 to 1."""
         attention = self.attention
         logits = [
             attention.fc2(attention.act(attention.fc1(summary)))

@@ -22,9 +22,9 @@ from search_spaces.user_files import read_text, read_yaml_mapping
 
 @dataclass(frozen=True)
 class Variable:
-    """One decision of the space: an edge, in one stage or in all, and what it may be.
+    """One decision of the space: an edge, in one stage or in all, and its possible operations.
 
-    The name is the edge's, or ``stage2.channel_squeeze`` where stages choose for themselves.
+    Its name is that of the edge, or ``stage2.channel_squeeze`` where each stage has its own block.
     """
 
     name: str
@@ -45,19 +45,19 @@ class OperationFile:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Sets of operations, the edges that pick from them, and who shares a choice.
+    """Sets of operations, the edges that pick from them, and whether stages share a genotype.
 
     Args:
-        name: name of the space, as on the command line.
-        sets: set name to the operation names in it.
-        edges: each of the six edges to the name of the set it picks from.
-        stages: 1 where the whole network shares one genotype, else the number of stages.
-        source: where the space comes from.
-        operation_files: files to load before the operations are built.
+        name: Name of the space on the command line.
+        sets: Mapping from each set's name to the names of its operations.
+        edges: Mapping from each of the six edges to the name of the set that it picks from.
+        stages: Number of stages; 1 if the whole network shares one genotype.
+        source: Paper or other origin of the space.
+        operation_files: Files that are loaded before the operations are built.
 
     Raises:
-        UserError: an edge is missing, or picks from a set that is empty or not there, or there
-            is no stage.
+        UserError: An edge is missing, or picks from a set that is empty or missing, or there is
+            no stage.
     """
 
     name: str
@@ -90,7 +90,7 @@ class SearchSpace:
         """Load a space by the name of a bundled definition or by the path of a YAML file.
 
         Raises:
-            UserError: no such space, or the file does not describe one.
+            UserError: There is no such space, or the file does not describe one.
         """
         if isinstance(name_or_path, SearchSpace):
             return name_or_path
@@ -123,7 +123,7 @@ class SearchSpace:
         """Read a genotype and check it against this space.
 
         Raises:
-            UserError: as `validate`.
+            UserError: The text is not a genotype, or not one of this space (see `validate`).
         """
         genotype = Genotype.parse(text)
         self.validate(genotype)
@@ -133,7 +133,7 @@ class SearchSpace:
         """Check that a genotype belongs to this space.
 
         Raises:
-            UserError: naming the set, the allowed names and the nearest one.
+            UserError: It does not; the message names the set, the allowed names and the nearest.
         """
         if genotype.stages != self.stages:
             raise UserError(
@@ -154,22 +154,22 @@ class SearchSpace:
         return True
 
     def __bool__(self) -> bool:
-        """Return True, which `len` cannot tell: a per-stage space outgrows what it may return."""
+        """Return True: `len` would overflow, as the size of a per-stage space exceeds its limit."""
         return True
 
     def __len__(self) -> int:
         return self.size
 
     def __iter__(self) -> Iterator[Genotype]:
-        """Enumerate all genotypes, the last edge fastest."""
+        """Enumerate all genotypes; the last edge varies fastest."""
         for ops in product(*(v.choices for v in self.variables)):
             yield Genotype(ops)
 
     def __getitem__(self, index: int) -> Genotype:
-        """Return the genotype that enumeration gives at `index`.
+        """Return the genotype at position `index` of the enumeration.
 
         Raises:
-            IndexError: the index is outside the space.
+            IndexError: The index is out of range.
         """
         if not -self.size <= index < self.size:
             raise IndexError(f"genotype {index} of {self.size}")
@@ -196,11 +196,11 @@ class SearchSpace:
         """Draw `count` different genotypes uniformly.
 
         Raises:
-            UserError: the space has fewer.
+            UserError: The space has fewer genotypes.
         """
         if not 0 <= count <= self.size:
             raise UserError(f"space {self.name!r} has {self.size} genotypes, {count} asked for")
-        # Floyd's algorithm: `rng.sample` takes no range as long as a per-stage space.
+        # Floyd's algorithm: `rng.sample` does not accept a range as long as a per-stage space.
         chosen: set[int] = set()
         for last in range(self.size - count, self.size):
             index = rng.randrange(last + 1)
@@ -223,7 +223,7 @@ class SearchSpace:
         """Change exactly `changes` decisions, each to another operation drawn uniformly.
 
         Raises:
-            UserError: fewer decisions than that have an alternative.
+            UserError: Fewer than `changes` decisions have an alternative.
         """
         self.validate(genotype)
         free = [i for i, v in enumerate(self.variables) if len(v.choices) > 1]
@@ -242,16 +242,16 @@ class SearchSpace:
         return Genotype(tuple(rng.choice(pair) for pair in pairs))
 
     def to_config(self, genotype: Genotype) -> dict[str, str]:
-        """Return a genotype as variable name to operation, as a Tune trial's config has it."""
+        """Return a genotype as the config of a Tune trial: variable names to operations."""
         self.validate(genotype)
         names = (v.name for v in self.variables)
         return dict(zip(names, genotype.ops, strict=True))
 
     def from_config(self, config: Mapping[str, object]) -> Genotype:
-        """Read a genotype out of a trial's config; other keys are ignored.
+        """Read a genotype from a trial's config; other keys are ignored.
 
         Raises:
-            UserError: a variable is missing or its value is not allowed.
+            UserError: A variable is missing or its value is not allowed.
         """
         missing = [v.name for v in self.variables if v.name not in config]
         if missing:
@@ -262,7 +262,7 @@ class SearchSpace:
 
 
 def describe_space(space: SearchSpace) -> dict[str, Any]:
-    """Return a space as plain values that tell it from others; operation files by a digest."""
+    """Return a space as plain values that identify it, with digests of its operation files."""
     files = [hashlib.sha256(file.text.encode()).hexdigest() for file in space.operation_files]
     return {
         "name": space.name,
@@ -275,7 +275,7 @@ def describe_space(space: SearchSpace) -> dict[str, Any]:
 
 
 class _SpaceFile(BaseModel):
-    """What a space's YAML file may say."""
+    """Schema of a space's YAML file."""
 
     model_config = ConfigDict(extra="forbid")
 

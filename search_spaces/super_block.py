@@ -1,7 +1,7 @@
-"""The supernet block: all operations of each edge, mixed by weights that are an argument.
+"""The supernet block: all operations of each edge, mixed by weights that it gets as an argument.
 
-DARTS (Liu et al. 2019, eq. 2): an edge gives sum_o w_o * o(x). How the weights come about
-(softmax of alpha, Gumbel samples, one path, what pruning left) is the algorithm's business.
+DARTS (Liu et al. 2019, eq. 2): an edge gives sum_o w_o * o(x). The algorithm decides how the
+weights are computed (softmax of alpha, Gumbel samples, one path, what pruning left).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from search_spaces.space import SearchSpace
 class SuperSASE(nn.Module):
     """The attention block with every operation of the space on every edge.
 
-    Shape: (B, C, H, W) to the same. Batch norms have no affine parameters, as in DARTS: they
-    would rescale what the weights mean.
+    Shape: (B, C, H, W) to the same. Batch norms have no affine parameters, as in DARTS: these
+    would rescale the operations and so change what the weights mean.
 
     Args:
-        channels: C.
-        space: the search space; its operations are built for every edge.
-        size: (H, W) the block is built for.
-        affine: whether batch norms have parameters.
+        channels: Number of channels C.
+        space: Search space; all operations of each edge are built.
+        size: Map size (H, W) that the block is built for.
+        affine: Whether batch norms have affine parameters.
 
     Raises:
-        UserError: the space names an unknown operation.
+        UserError: The space names an unknown operation.
     """
 
     def __init__(
@@ -98,11 +98,11 @@ class SuperSASE(nn.Module):
         """Return the discrete block of a one-block genotype.
 
         Args:
-            inherit: copy the supernet's parameters and running statistics; otherwise the block
-                starts with fresh ones. Batch norms get affine parameters at their identity.
+            inherit: Whether the supernet's parameters and running statistics are copied; otherwise
+                the block starts with fresh ones. Batch norms get affine parameters at the identity.
 
         Raises:
-            UserError: the genotype has several stages, or an operation that is not in the space.
+            UserError: The genotype has several stages, or an operation that is not in the space.
         """
         for edge, op in genotype.edges().items():
             if op not in self.choices[edge]:
@@ -160,7 +160,7 @@ class _MixedEdge:
 
 
 def _side_by_side(first: _MixedEdge, second: _MixedEdge) -> list[Edge]:
-    """Return two edges that read the same numbers, evaluated together at the first call."""
+    """Return two edges that read the same numbers and are evaluated together at the first call."""
     if len(first.operations) == 1 or len(second.operations) == 1:
         return [first, second]
     found: list[Tensor] = []
@@ -191,7 +191,7 @@ class _Half:
 def _evaluate_all(
     operations: Sequence[nn.Module], x: Tensor | FeatureMap
 ) -> tuple[Tensor, list[int]]:
-    """Return the outputs of O operations, (B, O, numbers), and in which order they are."""
+    """Return the outputs of O operations, (B, O, numbers), and their order."""
     rows: list[Tensor] = []
     order: list[int] = []
     for together, indices in _groups(operations).items():
@@ -204,7 +204,7 @@ def _evaluate_all(
 
 
 def _groups(operations: Sequence[nn.Module]) -> dict[Any, list[int]]:
-    """Sort operations by the function that evaluates several of their kind together."""
+    """Group operations by the function that evaluates several of their kind together."""
     groups: dict[Any, list[int]] = {}
     for index, operation in enumerate(operations):
         kind: Any = type(operation)
@@ -215,7 +215,7 @@ def _groups(operations: Sequence[nn.Module]) -> dict[Any, list[int]]:
 @cache
 def _together(kind: Any) -> Callable[..., Tensor] | None:
     owner = next((base for base in kind.__mro__ if "together" in vars(base)), None)
-    # A subclass that computes something else of its own is evaluated by itself.
+    # A subclass that overrides the computation is evaluated separately.
     if owner is None or any(
         getattr(kind, name, None) is not getattr(owner, name, None)
         for name in ("forward", "squeeze")

@@ -1,4 +1,4 @@
-"""Text and YAML files that anybody may have written: read without running code, and bounded."""
+"""Reading of untrusted text and YAML files: without running code, and with limits on size."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import yaml
 from search_spaces.errors import UserError
 
 LONGEST = 100_000
-"""Characters of a file; PyYAML takes about a second for as many."""
+"""Maximum number of characters of a file; PyYAML takes about a second for as many."""
 
 MOST_VALUES = 100_000
-"""Values of a YAML file with every alias (``*name``) written out."""
+"""Maximum number of values of a YAML file with every alias (``*name``) expanded."""
 
 
 def read_text(path: Path, what: str) -> str:
     """Read a text file.
 
     Raises:
-        UserError: it cannot be read, is no text in UTF-8, or is longer than `LONGEST`.
+        UserError: The file cannot be read, is not UTF-8 text, or is longer than `LONGEST`.
     """
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(LONGEST + 1)
     except OSError as error:
         raise UserError(f"{what} {path}: {error.strerror or error}") from None
-    except ValueError:  # of the decoder, or of a path with a null character
+    except ValueError:  # from the decoder, or for a path with a null character
         raise UserError(f"{what} {str(path)!r} is not a text file") from None
     _check_length(text, f"{what} {path}")
     return text
@@ -39,22 +39,23 @@ def parse_yaml(text: str, where: str) -> Any:
     """Read YAML into plain values.
 
     Args:
-        text: the YAML.
-        where: what it is, to begin the error with.
+        text: YAML text.
+        where: Description of its origin, with which the error begins.
 
     Raises:
-        UserError: it is not YAML, or its aliases stand for more than `MOST_VALUES` values.
+        UserError: The text is not YAML, or has more than `MOST_VALUES` values with its aliases
+            expanded.
     """
     _check_length(text, where)
     try:
-        # Counted before it is constructed, which writes out what `<<: *name` merges.
+        # Counted before construction, which expands what `<<: *name` merges.
         nodes = list(islice(_nodes(yaml.compose(text, Loader=yaml.SafeLoader)), MOST_VALUES + 1))
         for node in nodes:
             if isinstance(node, yaml.ScalarNode):
-                node.value.encode()  # refuses half a character, which nothing could write again
+                node.value.encode()  # raises for a lone surrogate, which could not be written again
         small = len(nodes) <= MOST_VALUES
         content = yaml.safe_load(text) if small else None
-    # PyYAML lets ValueError (a date of 2020-13-45), KeyError, AttributeError and others through.
+    # PyYAML also raises ValueError (a date of 2020-13-45), KeyError, AttributeError and others.
     except Exception as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
@@ -71,7 +72,7 @@ def read_yaml_mapping(path: Path, what: str) -> dict[str, object]:
     """Read a YAML file that holds a mapping.
 
     Raises:
-        UserError: the file cannot be read, is not YAML, or holds something else.
+        UserError: The file cannot be read, is not YAML, or holds something else.
     """
     content = parse_yaml(read_text(path, what), f"{what} {path}")
     if not isinstance(content, dict):
@@ -86,7 +87,7 @@ def _check_length(text: str, where: str) -> None:
 
 
 def _nodes(root: yaml.Node | None) -> Iterator[yaml.Node]:
-    """Walk a tree, which may be without end; a node with aliases comes wherever it stands."""
+    """Walk a tree, which may be infinite; an aliased node is yielded at each of its places."""
     pending = [] if root is None else [root]
     while pending:
         node = pending.pop()

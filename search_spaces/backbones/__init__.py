@@ -1,8 +1,8 @@
-"""The backbones, one file a family, in one catalogue; `timm:NAME` reaches those of timm.
+"""The catalogue of backbones, one file per family; `timm:NAME` reaches those of timm.
 
 Every file of this folder that registers one is part of the catalogue. A file is imported when one
-of its networks is asked for: torchvision and timm take seconds, which a worker that trains a
-CIFAR-style ResNet never spends.
+of its networks is requested: importing torchvision and timm takes seconds, which a worker that
+trains a CIFAR-style ResNet never spends.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Looks backbones up and builds them."""
+"""Look-up and construction of backbones."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def backbones() -> list[Backbone]:
 
 
 def get_backbone(name: str) -> Backbone:
-    """Look a backbone up: a name of the catalogue, or `timm:NAME` for a network of timm.
+    """Look up a backbone: a name of the catalogue, or `timm:NAME` for a network of timm.
 
     Raises:
-        UserError: no such backbone.
+        UserError: There is no such backbone.
     """
     if name.startswith(TIMM_PREFIX):
-        # Only who asks for timm pays for its import, which takes seconds.
+        # Imported only where it is needed: importing timm takes seconds.
         from search_spaces.backbones.timm_models import timm_backbone
 
         return timm_backbone(name.removeprefix(TIMM_PREFIX))
@@ -42,15 +42,15 @@ def build_backbone(
     """Build a backbone as a classifier (B, in_channels, H, W) -> (B, num_classes) logits.
 
     Args:
-        name: a name of the catalogue, or `timm:NAME`.
-        num_classes: number of classes.
-        in_channels: channels of the images.
+        name: A name of the catalogue, or `timm:NAME`.
+        num_classes: Number of classes.
+        in_channels: Channels of the images.
         input_size: (H, W) of the images, from which each stage's map size follows.
-        attention: gives the attention module of each block; None builds the plain host.
-        options: what the builder takes besides, e.g. `width` of the CIFAR-style ResNets.
+        attention: Factory of each block's attention module; None builds the plain host.
+        options: Further arguments of the builder, e.g. `width` of the CIFAR-style ResNets.
 
     Raises:
-        UserError: no such backbone, or it does not take one of the options.
+        UserError: There is no such backbone, or it does not take one of the options.
     """
     backbone = get_backbone(name)
     for key in options.keys() & backbone.variant.keys():

@@ -1,4 +1,4 @@
-"""torchvision's ConvNeXts with attention in the residual branch, and a small one.
+"""ConvNeXts of torchvision with attention in the residual branch, and a small one.
 
 Paper: Liu et al., A ConvNet for the 2020s, CVPR 2022, https://arxiv.org/abs/2201.03545
 """
@@ -19,7 +19,7 @@ from search_spaces.errors import UserError
 
 
 class AttentionCNBlock(CNBlock):
-    """torchvision's `CNBlock` with `attention` (B, C, H, W) before the layer scale."""
+    """The `CNBlock` of torchvision with `attention` (B, C, H, W) before the layer scale."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -101,7 +101,7 @@ def build(
 
 
 def _stage_sizes(name: str, input_size: tuple[int, int], patch: int) -> list[tuple[int, int]]:
-    """Map size of each stage; the unpadded convolutions of stem and downsampling round down."""
+    """Return each stage's map size; unpadded convolutions of stem and downsampling round down."""
     if not isinstance(patch, int) or patch < 1:
         raise UserError(f"option patch of {name} is a positive integer, not {patch!r}")
     if min(input_size) < 8 * patch:
@@ -114,7 +114,7 @@ def _stage_sizes(name: str, input_size: tuple[int, int], patch: int) -> list[tup
 
 
 def _stem(in_channels: int, channels: int, patch: int) -> nn.Conv2d:
-    """Cut the image into patches, initialised as torchvision does."""
+    """Build the layer that cuts the image into patches, initialised as in torchvision."""
     stem = nn.Conv2d(in_channels, channels, patch, stride=patch)
     nn.init.trunc_normal_(stem.weight, std=0.02)
     assert stem.bias is not None

@@ -1,4 +1,4 @@
-"""The catalogue of backbones, and the decorator that enters one. Loads without torch."""
+"""The catalogue of backbones and the decorator that adds to it. Loads without torch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Backbone:
-    """A catalogue row.
+    """One entry of the catalogue of backbones.
 
     Attributes:
         name: Name on the command line.
-        builder: See `register_backbone`.
+        builder: Function that builds the network, see `register_backbone`.
         stages: Number of stages that a per-stage genotype must have.
         summary: One line for the catalogue.
-        source: The paper.
+        source: Paper that describes it.
         variant: Arguments of the builder that make this member of its family.
     """
 
@@ -51,18 +51,18 @@ def register_backbone(
     source: str,
     variants: Sequence[Mapping[str, Any]] = ({},),
 ) -> Callable[[T], T]:
-    """Enter a builder ``(num_classes, in_channels, input_size, attention, **options)``.
+    """Add a builder ``(num_classes, in_channels, input_size, attention, **options)``.
 
     Args:
         name: Name on the command line.
         stages: Number of stages that a per-stage genotype must have.
         summary: One line for the catalogue.
-        source: The paper.
-        variants: The members of a family, one row each: arguments that the builder takes besides.
+        source: Paper that describes it.
+        variants: Members of a family, one mapping per member: further arguments of the builder.
             `name`, `summary` and `source` are templates that they fill in (``"resnet{depth}"``).
 
     Raises:
-        UserError: The name is taken.
+        UserError: The name is already taken.
     """
 
     def enter(builder: T) -> T:

@@ -1,4 +1,4 @@
-"""torchvision's ResNets, with attention after the last normalisation of each residual branch.
+"""ResNets of torchvision, with attention after the last normalisation of each residual branch.
 
 Paper: He et al., Deep Residual Learning for Image Recognition, CVPR 2016,
 https://arxiv.org/abs/1512.03385
@@ -23,7 +23,7 @@ from search_spaces.errors import UserError
 
 
 class AttentionBasicBlock(BasicBlock):
-    """torchvision's `BasicBlock` with `attention` between `bn2` and the addition."""
+    """The `BasicBlock` of torchvision with `attention` between `bn2` and the addition."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -37,7 +37,7 @@ class AttentionBasicBlock(BasicBlock):
 
 
 class AttentionBottleneck(Bottleneck):
-    """torchvision's `Bottleneck` with `attention` between `bn3` and the addition."""
+    """The `Bottleneck` of torchvision with `attention` between `bn3` and the addition."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -60,17 +60,18 @@ def load_weights(
 ) -> None:
     """Load weights into a network whose attention modules are called `attention`.
 
-    Weights of a plain host leave the attention as it is; those of a network with attention must
-    fit that too. A stem or head of another shape (other images, other classes) stays as it is.
+    Weights of a plain host leave the attention unchanged; those of a network with attention must
+    fit the attention too. A stem or head of another shape (other images, other classes) keeps its
+    own weights.
 
     Args:
-        network: is changed in place.
-        weights: a key of `named`, or a path to a file with a state dict.
-        named: torchvision's weights for this network.
-        replaceable: prefixes of the keys of stem and head.
+        network: Network that is changed in place.
+        weights: Key of `named`, or path to a file with a state dict.
+        named: Weights that torchvision has for this network.
+        replaceable: Prefixes of the keys of stem and head.
 
     Raises:
-        UserError: no such name or file, a file that is no state dict, or one of another network.
+        UserError: There is no such name or file, or the file is not a state dict of this network.
     """
     state = _read_state_dict(weights, named)
     own = network.state_dict()
@@ -150,7 +151,7 @@ def _place_attention(
 ) -> None:
     stages = (network.layer1, network.layer2, network.layer3, network.layer4)
     for stage, layer in enumerate(stages):
-        # Each of the convolutions and the pooling with stride 2 rounds up.
+        # Every convolution or pooling with stride 2 rounds up.
         height, width = (-(-side // (4 * 2**stage)) for side in input_size)
         for block in layer:
             channels = block.expansion * block.conv2.out_channels

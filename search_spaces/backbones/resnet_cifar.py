@@ -17,8 +17,8 @@ from search_spaces.errors import UserError
 class CifarBlock(nn.Module):
     """Two 3x3 convolutions with a parameter-free shortcut (option A of the paper).
 
-    Shape: (B, in_channels, H, W) to (B, channels, ceil(H / stride), ceil(W / stride)). Where they
-    grow, the shortcut subsamples and fills the new channels with zeros.
+    Shape: (B, in_channels, H, W) to (B, channels, ceil(H / stride), ceil(W / stride)). Where the
+    channels grow, the shortcut subsamples and fills the new channels with zeros.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -41,10 +41,10 @@ class CifarBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """Three stages of `blocks` blocks with width, 2 width and 4 width channels.
+    """A ResNet of three stages of `blocks` blocks with width, 2 width and 4 width channels.
 
     Shape: images (B, in_channels, H, W) to logits (B, num_classes). The stages' maps have the
-    size of the image over the stride of the stem, then a half and a quarter of it, rounded up.
+    size of the image divided by the stride of the stem, then half and a quarter of it, rounded up.
     """
 
     def __init__(

@@ -1,13 +1,13 @@
-"""timm's convolutional networks that have a place for attention, as `timm:NAME`.
+"""Convolutional networks of timm that have a place for attention, as `timm:NAME`.
 
 Two kinds of network have one: the ResNets, at the `se` of each block, after its last
 normalisation (where `block_args=dict(attn_layer=...)` puts it); and the networks that come with
 squeeze and excitation (EfficientNet, MobileNetV3, RegNetY and more), where each such module is
 replaced (as `se_layer` does). The second is inside the inverted bottleneck, not at its end.
 
-The modules are set into the finished network rather than passed to timm: half of the networks with
+The modules are put into the finished network rather than passed to timm: half of the networks with
 squeeze and excitation refuse `se_layer` (MobileNetV3 does), `block_args` drops the other arguments
-of a block, and pretrained weights load before the attention is there.
+of a block, and pretrained weights are loaded before the attention is there.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from search_spaces.backbones.registry import TIMM_PREFIX, Backbone
 from search_spaces.errors import UserError
 
 NOMINAL_SIZE = (7, 7)
-"""What the attention is told as map size, as timm's own attention layers are told none."""
+"""Map size that the attention is built for, since timm passes none to its attention layers."""
 
 _RESIDUAL_BLOCKS = (BasicBlock, Bottleneck)
 _SQUEEZE_EXCITATIONS = (SEModule, EffectiveSEModule, SqueezeExcite)
 
 
 def timm_backbone(network: str) -> Backbone:
-    """Make the catalogue row of a timm network; it counts as one stage.
+    """Make the catalogue entry of a timm network; it counts as one stage.
 
     Raises:
-        UserError: timm has no such network.
+        UserError: There is no such network in timm.
     """
     if not timm.is_model(network):
         near = get_close_matches(network, timm.list_models(), n=3)
@@ -62,12 +62,12 @@ def _build(
     attention: AttentionFactory,
     **options: Any,
 ) -> nn.Module:
-    """Build a timm network; its own attention, if any, gives way to that of the factory.
+    """Build a timm network; the factory's attention replaces the network's own, if it has any.
 
-    The factory is told stage 0 and the size (7, 7) for every block, whatever `input_size`.
+    The factory gets stage 0 and the size (7, 7) for every block, whatever `input_size` is.
 
     Raises:
-        UserError: the network has no place for attention.
+        UserError: The network has no place for attention.
     """
     host = timm.create_model(network, num_classes=num_classes, in_chans=in_channels, **options)
     places = list(_places(host))

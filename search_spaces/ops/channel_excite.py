@@ -1,4 +1,4 @@
-"""Channel excitations: one number a channel to the gate of that channel.
+"""Channel excitations: one number per channel to the gate of that channel.
 
 Shapes: (B, C, 1, 1) to (B, C, 1, 1). Convolutions have no bias.
 
@@ -46,7 +46,7 @@ class ChannelConv(OperationModule):
 
     @staticmethod
     def together(operations: Sequence[ChannelConv], z: Tensor) -> Tensor:
-        """Excite (B, C, 1, 1) by O operations, level by level: (B, O, C)."""
+        """Excite (B, C, 1, 1) by O operations, layer by layer: (B, O, C)."""
         rows = z.flatten(1).unsqueeze(1)
         gates: dict[ChannelConv, Tensor] = {}
         level = 0

@@ -49,8 +49,8 @@ class L2Norm(Statistic):
 class L2NormIN(OperationModule):
     """sqrt(sum y^2), y = a * InstanceNorm(x) + b: the published `l2norm`, for comparison.
 
-    Being the norm of what was just normalised, it is sqrt(N * (a^2 * var / (var + eps) + b^2)),
-    which hardly depends on x.
+    As the norm of a normalised map, it equals sqrt(N * (a^2 * var / (var + eps) + b^2)), which
+    hardly depends on x.
     """
 
     def build(self, channels: int, size: tuple[int, int], affine: bool, **factory: Any) -> None:
@@ -60,7 +60,7 @@ class L2NormIN(OperationModule):
     @full_precision
     def forward(self, x: Tensor) -> Tensor:
         """Squeeze (B, C, H, W) to (B, C, 1, 1)."""
-        normalised = F.layer_norm(x, x.shape[2:])  # as InstanceNorm2d, which refuses 1x1 maps
+        normalised = F.layer_norm(x, x.shape[2:])  # equals InstanceNorm2d, which rejects 1x1 maps
         return reference_statistics.p_norm(self.scale(normalised), (2, 3), 2)
 
 

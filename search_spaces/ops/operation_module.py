@@ -9,12 +9,12 @@ from torch import nn
 
 
 class OperationModule(nn.Module):
-    """Base class of the bundled operations: the constructor that `register_op` asks for.
+    """Base class of the bundled operations, with the constructor that `register_op` requires.
 
     Args:
-        channels: C of the feature map.
-        size: (H, W) that the module is built for.
-        affine: Whether batch norms have parameters of their own.
+        channels: Number of channels C of the feature map.
+        size: Map size (H, W) that the module is built for.
+        affine: Whether batch norms have affine parameters.
         device: Of the parameters.
         dtype: Of the parameters.
     """
@@ -32,4 +32,4 @@ class OperationModule(nn.Module):
         self.build(channels, size, affine, device=device, dtype=dtype)
 
     def build(self, channels: int, size: tuple[int, int], affine: bool, **factory: Any) -> None:
-        """Make the parameters, on the device and in the dtype of `factory`; none by default."""
+        """Make the parameters, with the device and dtype in `factory`; none by default."""

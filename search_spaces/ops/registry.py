@@ -1,4 +1,4 @@
-"""The catalogue of operations, and the decorator that enters one."""
+"""The catalogue of operations and the decorator that adds to it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Operation:
-    """A catalogue row: what an edge of this kind may be."""
+    """One entry of the catalogue: an operation that an edge of this kind may use."""
 
     kind: str
     name: str
@@ -41,20 +41,21 @@ OPERATIONS: dict[str, Catalogue[Operation]] = {
     )
     for kind in KINDS
 }
-"""The catalogue of each kind."""
+"""Catalogue of each kind of operation."""
 
 
 def register_op(kind: str, name: str, *, source: str = "") -> Callable[[T], T]:
-    """Enter a function or a module class into the catalogue, under `kind` and `name`.
+    """Add a function or a module class to the catalogue, under `kind` and `name`.
 
     A *function* is an operation without parameters: tensor to tensor, with the shapes of its
     kind (see the kind's file). A *class* is an `nn.Module` built as
-    ``cls(channels, size, affine=..., device=..., dtype=...)``: `channels` of the feature map,
-    `size` the (H, W) it is built for, `affine` whether its batch norms have parameters of their
-    own (False inside a supernet). The first line of the docstring is its summary.
+    ``cls(channels, size, affine=..., device=..., dtype=...)``: `channels` is the number of
+    channels of the feature map, `size` the (H, W) that it is built for, and `affine` whether its
+    batch norms have affine parameters (False inside a supernet). The first line of the docstring
+    is its summary.
 
     Raises:
-        UserError: no such kind, or the name is taken by something else.
+        UserError: There is no such kind, or the name is already taken by something else.
     """
     if kind not in KINDS:
         raise unknown_name("kind of operation", kind, KINDS)
@@ -70,7 +71,7 @@ def register_op(kind: str, name: str, *, source: str = "") -> Callable[[T], T]:
 
 
 class Stateless(nn.Module):
-    """A module around an operation that is a plain function."""
+    """Module that wraps an operation that is a plain function."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -81,12 +82,12 @@ class Stateless(nn.Module):
         return self.function(x)
 
     def extra_repr(self) -> str:
-        """Name the function in the module's print-out."""
+        """Return the name of the function, for the printed form of the module."""
         return self.function.__name__
 
 
 def operations(kind: str | None = None) -> list[Operation]:
-    """Return the operations of one kind, or of all."""
+    """Return the operations of one kind, or of all kinds."""
     return [op for one in (KINDS if kind is None else (kind,)) for op in OPERATIONS[one].entries()]
 
 
@@ -103,7 +104,7 @@ def build_op(
     """Build one operation as a module.
 
     Raises:
-        UserError: no operation of that kind has this name.
+        UserError: No operation of that kind has this name.
     """
     factory = OPERATIONS[kind].find(name).factory
     if isinstance(factory, type):
@@ -112,10 +113,10 @@ def build_op(
 
 
 def load_operations(space: SearchSpace) -> None:
-    """Run the space's own operation files and check that every operation it names exists.
+    """Run the operation files of the space and check that every operation it names exists.
 
     Raises:
-        UserError: a file fails, or a name is in no catalogue.
+        UserError: A file fails, or a name is not in the catalogue.
     """
     for file in space.operation_files:
         _run_operation_file(file)
@@ -128,8 +129,8 @@ def load_operations(space: SearchSpace) -> None:
 
 @cache
 def _run_operation_file(file: OperationFile) -> None:
-    # Run from its text, not by import: the path may not exist on the machine of a worker.
-    # Named by the path alone, so that a file that was edited may register its operations anew.
+    # Run from its text, not imported: the path may not exist on the machine of a worker.
+    # Named only by its path, so that a file that was edited may register its operations again.
     digest = hashlib.sha256(file.path.encode()).hexdigest()
     module = ModuleType(f"sase_user_operations_{digest[:16]}")
     module.__file__ = file.path

@@ -1,4 +1,4 @@
-"""Spatial excitations: one number a position to the gate of that position.
+"""Spatial excitations: one number per position to the gate of that position.
 
 Shapes: (B, 1, H, W) to (B, 1, H, W). Convolutions have one channel, no bias, and keep the size.
 
@@ -46,7 +46,7 @@ class SpatialConv(OperationModule):
         return s.sigmoid()
 
     def first_kernel(self) -> Tensor:
-        """Return the kernel of what comes before the first ReLU or the sigmoid."""
+        """Return the one kernel of the convolutions before the first ReLU or the sigmoid."""
         first, *others = (cast(Tensor, conv.weight) for conv in self.convs)
         return first if self.relu else math.prod(others, start=first)
 
@@ -55,7 +55,7 @@ class SpatialConv(OperationModule):
         """Excite (B, 1, H, W) by O operations at once: (B, O, H * W).
 
         All first kernels are padded to one size and applied as one. Kernels with no ReLU between
-        are one kernel, their outer product.
+        them are combined into one kernel, their outer product.
         """
         kernels = [op.first_kernel() for op in operations]
         maps = list(convolve_map(s, stack_kernels(kernels).to(s.dtype)).split(1, 1))

@@ -1,4 +1,4 @@
-"""What all squeezes share: a feature map of which everything is computed once, and their base."""
+"""Base class of the squeezes, and the feature map whose statistics they share."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ LAYER_NORM_EPS = 1e-5
 
 
 class FeatureMap:
-    """A feature map, and what squeezes read of it, each computed once.
+    """A feature map and the statistics that squeezes read, each computed once.
 
-    Squeezes that are about to read the same map are announced to `expect`; what they read is then
-    computed together, at the first call. A map under a gate (`gated`) shares with the plain one
-    what it can; for that it is read first.
+    Squeezes that will read the same map are announced to `expect`; their statistics are then
+    computed together at the first call. A map under a gate (`gated`) shares what it can with the
+    plain one; to allow this it is read first.
 
     Args:
-        features: x (B, C, H, W), float32 or float64.
-        gate: m (B, C, 1, 1); the map is m * x. None is 1.
-        plain: of the same features without a gate.
+        features: Map x (B, C, H, W), float32 or float64.
+        gate: Gate m (B, C, 1, 1); the map is m * x. None stands for 1.
+        plain: Map of the same features without a gate.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class FeatureMap:
         self.features = features
         self.gate = gate
         # No map refers to itself or to those made from it: a cycle would keep their memory until
-        # the garbage collector comes by.
+        # the garbage collector runs.
         self._plain = plain
         self._space_names: Names = frozenset()
         self._position_names: Names = frozenset()
@@ -72,7 +72,7 @@ class FeatureMap:
                 self._reads_normalised |= operation.reads_normalised
 
     def expect_gated(self, operations: Iterable[nn.Module]) -> None:
-        """Announce operations that will read this map under a gate which is not known yet."""
+        """Announce operations that will read this map under a gate that is not known yet."""
         for operation in operations:
             if isinstance(operation, Squeeze):
                 self._space_names |= operation.over_space
@@ -142,19 +142,19 @@ def spread_from_grid(cells: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class Squeeze(OperationModule):
-    """Base class of the squeezes: says which statistics it reads, so that several share them."""
+    """Base class of the squeezes: declares the statistics it reads, so that several share them."""
 
     over_space: ClassVar[Names] = frozenset()
-    """What it reads of `measure_channels`."""
+    """Results of `measure_channels` that it reads."""
 
     over_channels: ClassVar[Names] = frozenset()
-    """What it reads of `measure_positions`."""
+    """Results of `measure_positions` that it reads."""
 
     reads_normalised: ClassVar[bool] = False
-    """Whether it reads the normalised map; `over_space` has its mean and standard deviation."""
+    """Whether it reads the normalised map; if so, `over_space` has its mean and deviation."""
 
     def squeeze(self, features: FeatureMap) -> Tensor:
-        """Squeeze a map that expects this operation."""
+        """Squeeze a map to which this operation was announced."""
         raise NotImplementedError
 
     def statistics(self, features: FeatureMap) -> dict[str, Tensor]:

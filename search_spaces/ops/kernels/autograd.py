@@ -1,4 +1,4 @@
-"""Shared by the fused operations: parts of a batch, tracing, constants, gradients."""
+"""Helpers of the fused operations: parts of a batch, tracing, constants, gradients."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 CHUNK = 2**18
-"""Values that are worked on at a time on a CPU, to keep the peak memory down."""
+"""Number of values that are processed at a time on a CPU, to limit the peak memory."""
 
 
 def chunks(x: Tensor) -> Iterator[slice]:
-    """Cut the batch into parts, of which the intermediate results are small."""
+    """Cut the batch into parts whose intermediate results are small."""
     size = max(len(x), 1)
     if x.device.type == "cpu" and x.numel():
         size = max(1, CHUNK * len(x) // x.numel())
@@ -23,8 +23,8 @@ def chunks(x: Tensor) -> Iterator[slice]:
 
 
 def is_traced(x: Tensor) -> bool:
-    """Return whether plain formulas are wanted: by a compiler or a transform of functions."""
-    # As `torch.autograd.Function.apply` asks.
+    """Return whether a compiler or a function transform traces x, which needs plain formulas."""
+    # The same check as in `torch.autograd.Function.apply`.
     transformed: bool = torch._C._are_functorch_transforms_active()
     return transformed or torch.compiler.is_compiling() or x.device.type == "meta"
 
@@ -32,8 +32,8 @@ def is_traced(x: Tensor) -> bool:
 def constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Keep the tensors that a function makes from its hashable arguments.
 
-    They are made as ordinary tensors even in inference mode, whose own could not be used in
-    training, and are not kept while a compiler traces with stand-ins.
+    They are made as ordinary tensors even in inference mode, whose tensors could not be used in
+    training, and are not kept while a compiler traces with fake tensors.
     """
 
     @cache
@@ -53,15 +53,15 @@ def differentiable(
     needed: Sequence[bool],
     gradients: Sequence[Tensor | None],
 ) -> tuple[Tensor | None, ...]:
-    """Return gradients that have gradients themselves, by way of the plain formula.
+    """Return gradients that can be differentiated again, computed with the plain formula.
 
     Args:
-        plain: from the inputs to the outputs.
-        inputs: of the function.
-        needed: which of them need a gradient.
-        gradients: in the outputs; None where there is none.
+        plain: Plain formula, from the inputs to the outputs.
+        inputs: Inputs of the function.
+        needed: Whether each input needs a gradient.
+        gradients: Gradients with respect to the outputs; None where there is none.
     """
-    # Views, for one input may depend on another, which is not what a partial derivative is of.
+    # Views, since one input may depend on another, which a partial derivative must not follow.
     inputs = [x if x is None else x.view_as(x) for x in inputs]
     pairs = [
         (output, gradient)

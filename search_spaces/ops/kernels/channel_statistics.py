@@ -1,8 +1,8 @@
-"""Statistics of the channels of a map and averages of it, with one backward pass for all of them.
+"""Statistics of a map's channels and averages of the map, with one backward pass for all of them.
 
-The formulas are those of `statistics`; here they share what they have in common (the mean, the
-deviations from it), keep only the map itself for the backward pass, and touch the whole map as
-rarely as can be.
+The formulas are those of `reference_statistics`; here they share common terms (the mean, the
+deviations from it), keep only the map itself for the backward pass, and pass over the whole map as
+rarely as possible.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PLAIN: dict[str, Callable[[Tensor, Axes], Tensor]] = {
     "root_mean_square": reference_statistics.root_mean_square,
     "p_norm": lambda x, dim: reference_statistics.p_norm(x, dim, 4),
 }
-"""Statistics of each channel, (B, C, 1, 1)."""
+"""Plain formulas of the statistics of each channel, (B, C, 1, 1)."""
 
 GRID = 8
 GROUP = 4
@@ -46,20 +46,20 @@ def average_groups(x: Tensor) -> Tensor:
 
 
 def groups_of(channels: int) -> int:
-    """Return D, the number of groups of channels."""
+    """Return D, the number of groups into which the channels are averaged."""
     return max(1, channels // GROUP)
 
 
 AVERAGES: dict[str, Callable[[Tensor], Tensor]] = {"grid": average_grid, "groups": average_groups}
-"""Averages of a map."""
+"""Plain formulas of the averages of a map."""
 
 
 def measure_channels(x: Tensor, wanted: Names) -> dict[str, Tensor]:
-    """Return statistics of each channel of x, and averages of x.
+    """Compute statistics of each channel of x, and averages of x.
 
     Args:
-        x: (B, C, H, W), float32 or float64.
-        wanted: keys of `PLAIN` and of `AVERAGES`.
+        x: Map (B, C, H, W), float32 or float64.
+        wanted: Names of the results, keys of `PLAIN` and of `AVERAGES`.
     """
     names = tuple(name for name in (*PLAIN, *AVERAGES) if name in wanted)
     if is_traced(x):
@@ -75,7 +75,7 @@ def _plain(x: Tensor, names: tuple[str, ...]) -> tuple[Tensor, ...]:
 
 
 def _is_even(name: str, x: Tensor) -> bool:
-    """Return whether the parts that are averaged are of one size."""
+    """Return whether the parts that are averaged have equal sizes."""
     if name == "grid":
         return x.shape[2] % GRID == 0 and x.shape[3] % GRID == 0
     return name != "groups" or x.shape[1] % groups_of(x.shape[1]) == 0
@@ -108,7 +108,7 @@ class _Measure(torch.autograd.Function):
         given = {n: g for n, g in zip(ctx.names, gradients, strict=True) if g is not None}
         if not given:
             return None, None
-        if torch.is_grad_enabled():  # somebody wants gradients of these gradients
+        if torch.is_grad_enabled():  # double backward was requested
             return *differentiable(
                 lambda x: _plain(x, tuple(given)), [x], [True], [*given.values()]
             ), None
@@ -123,7 +123,7 @@ class _Measure(torch.autograd.Function):
 
 
 def _sums(x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
-    """Return what takes a pass over the map."""
+    """Compute the statistics that take a pass over the map."""
     found = {}
     if not AVERAGES.keys() >= set(names):
         found["mean"] = x.mean(SPACE, keepdim=True)
@@ -151,7 +151,7 @@ def _sums(x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
 
 
 def _from_sums(sums: dict[str, Tensor], names: tuple[str, ...], n: int) -> dict[str, Tensor]:
-    """Return the other statistics; n is the number of positions."""
+    """Compute the other statistics from the sums; n is the number of positions."""
     found = {}
     if "standard_deviation" in names:
         found["standard_deviation"] = (sums["squares"] / max(n - 1, 1)).sqrt_()
@@ -167,10 +167,11 @@ def _from_sums(sums: dict[str, Tensor], names: tuple[str, ...], n: int) -> dict[
 
 
 def _terms(found: dict[str, Tensor], given: dict[str, Tensor], n: int) -> dict[str, Tensor]:
-    """Return what the gradient in x is made of, each (B, C, 1, 1) but for that of averages.
+    """Return the terms of the gradient with respect to x, (B, C, 1, 1) except those of averages.
 
-    It is c0 + c1 d + c2 d^2, d = x - mean; to which `in_maximum` is added where x is `maximum`, and
-    `in_p_norm` times the cube of x / p_norm, and those of averages to what they are averages of.
+    The gradient is c0 + c1 d + c2 d^2, d = x - mean. To this are added `in_maximum` where x is
+    `maximum`, `in_p_norm` times the cube of x / p_norm, and the gradients of averages to the values
+    that they average.
     """
     terms = {name: given[name] for name in AVERAGES if name in given}
 
@@ -179,7 +180,7 @@ def _terms(found: dict[str, Tensor], given: dict[str, Tensor], n: int) -> dict[s
 
     if "mean" in found:
         terms["minus_mean"] = -found["mean"]
-    if "root_mean_square" in given:  # its slope is in x, which is d + mean
+    if "root_mean_square" in given:  # its derivative is linear in x, which is d + mean
         slope = given["root_mean_square"] * _inverse(found["root_mean_square"]) / n
         add("c1", slope)
         add("c0", slope * found["mean"])
@@ -200,7 +201,7 @@ def _terms(found: dict[str, Tensor], given: dict[str, Tensor], n: int) -> dict[s
 
 
 def _write_gradient(x: Tensor, terms: dict[str, Tensor], out: Tensor) -> None:
-    """Write the gradient in x, as `_terms` says, with as few passes as can be."""
+    """Write the gradient with respect to x from its `_terms`, with as few passes as possible."""
     begun = True
     if "c2" in terms:
         deviation = x + terms["minus_mean"]
@@ -213,7 +214,7 @@ def _write_gradient(x: Tensor, terms: dict[str, Tensor], out: Tensor) -> None:
     else:
         begun = False
     if "maximum" in terms:
-        # Tied maxima share the gradient.
+        # Tied maxima share the gradient equally.
         largest = torch.empty_like(x) if begun else out
         torch.eq(x, terms["maximum"], out=largest)
         share = terms["in_maximum"] / largest.sum(SPACE, keepdim=True)
@@ -245,5 +246,5 @@ def _or_one(x: Tensor) -> Tensor:
 
 
 def _inverse(x: Tensor) -> Tensor:
-    """Return 1 / x, and 0 where x is 0 or next to it."""
+    """Return 1 / x, and 0 where x is 0 or nearly 0."""
     return torch.where(x > torch.finfo(x.dtype).tiny, 1 / _or_one(x), 0.0)

@@ -1,4 +1,4 @@
-"""Formulas of what is made of sums over the channels at each position."""
+"""Formulas of the statistics that follow from sums over the channels at each position."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from search_spaces.ops.kernels.reference_statistics import root
 def apply_formulas(
     names: tuple[str, ...], n: int, sums: Sequence[Tensor | None]
 ) -> tuple[Tensor, ...]:
-    """Return statistics of n values each, in the shape of the sums.
+    """Compute statistics of n values each, in the shape of the sums.
 
-    A standard deviation that may be the rounding of a true 0 is taken for 0.
+    A standard deviation that may be the rounding error of a true 0 is set to 0.
 
     Args:
         names: Any of `mean`, `standard_deviation`, `third_moment` and `p_norm`.
@@ -37,7 +37,7 @@ def apply_formulas(
 
 
 def norm_of_affine(a: Tensor, b: Tensor, n: int, linear: Tensor, squares: Tensor) -> Tensor:
-    """Return sqrt(sum (a y + b)^2) over n values y, and 0 where it may be the rounding of a true 0.
+    """Return sqrt(sum (a y + b)^2) over n values y; 0 where it may be the rounding of a true 0.
 
     Args:
         a: Factor of each position, (H, W).
@@ -52,7 +52,7 @@ def norm_of_affine(a: Tensor, b: Tensor, n: int, linear: Tensor, squares: Tensor
 
 
 def _above(total: Tensor, count: int, terms: Tensor) -> Tensor:
-    """Return `total`, and 0 where it may be what rounding leaves of 0: `count` eps of `terms`."""
+    """Return `total`, and 0 where it may be the rounding error of 0: `count` eps of `terms`."""
     rounding = (count * torch.finfo(terms.dtype).eps) * terms.detach().clamp(min=0)
-    # A comparison with what is no number is false, and keeps it.
+    # A comparison with NaN is false, so NaN is kept.
     return torch.where(total <= rounding, 0.0, total)

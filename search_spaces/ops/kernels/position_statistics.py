@@ -1,8 +1,8 @@
-"""Statistics over the channels, of a feature map and of the same map under gates, all at once.
+"""Statistics over the channels of a feature map and of the same map under gates, all at once.
 
 At each position they are functions of a few sums over the channels, of w_c * x_c^k: with w = 1 for
-the map itself and w = m^k for the map m * x. So they are matrix products of a few such weights with
-powers of x, which all maps share.
+the map itself and w = m^k for the map m * x. These sums are matrix products of a few such weights
+with powers of x, which all maps share.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ NEEDS = {
     "third_moment": (1, 2, 3),
     "p_norm": (4,),
 }
-"""Statistics, and the powers that they are made of."""
+"""Powers of the map whose sums each statistic needs."""
 
 DEGREE = {"mean": 1, "maximum": 1, "standard_deviation": 1, "third_moment": 3, "p_norm": 1}
-"""With which power of the map they grow."""
+"""Power of the map with which each statistic grows."""
 
 POWERS = 4
 SAFE = (2.0**-20, 2.0**30)
-"""Between which the powers of a value neither vanish nor overflow."""
+"""Range in which the powers of a value neither vanish nor overflow."""
 
 
 @dataclass(frozen=True)
 class GatedMap:
-    """A map whose positions are to be measured.
+    """A map whose statistics over the channels are requested.
 
     Attributes:
-        wanted: keys of `NEEDS`.
-        gate: m (B, C, 1, 1); the map is m * x. None is 1.
+        wanted: Names of the statistics, keys of `NEEDS`.
+        gate: Gate m (B, C, 1, 1); the map is m * x. None stands for 1.
     """
 
     wanted: Names
@@ -49,17 +49,17 @@ class GatedMap:
 
 
 def measure_positions(x: Tensor, maps: Sequence[GatedMap]) -> list[dict[str, Tensor]]:
-    """Return the statistics (B, 1, H, W) that each map wants.
+    """Compute the statistics (B, 1, H, W) that each map requests.
 
-    The standard deviation and the third moment come from sums of powers: where they are small
-    against the mean, they are as exact as the mean's precision allows.
+    The standard deviation and the third moment are computed from sums of powers: where they are
+    small compared with the mean, they are only as exact as the mean's precision allows.
 
     Args:
-        x: (B, C, H, W), float32 or float64.
-        maps: each with its gate.
+        x: Map (B, C, H, W), float32 or float64.
+        maps: Maps made from x, each with its gate.
     """
     cubed = any(max(NEEDS[name], default=0) > 2 for map_ in maps for name in map_.wanted)
-    # Looking at a value stops an accelerator, and a tracer cannot.
+    # Reading a value makes an accelerator wait, and is impossible under a tracer.
     if not cubed or (x.device.type == "cpu" and not is_traced(x)):
         sums = _Sums(x, maps)
         if not cubed or sums.are_safe():
@@ -72,19 +72,19 @@ def measure_positions(x: Tensor, maps: Sequence[GatedMap]) -> list[dict[str, Ten
 
 
 def _scale(x: Tensor) -> Tensor:
-    """Return a power of two by which x is near 1."""
+    """Return a power of two that scales x to magnitudes near 1."""
     low, high = torch.aminmax(x.detach()) if x.numel() else (x.new_zeros(()), x.new_zeros(()))
     return _power_of_two(torch.maximum(-low, high))
 
 
 def _power_of_two(peak: Tensor) -> Tensor:
-    # What is next to 0 has no inverse that is finite.
+    # A value next to 0 has no finite inverse.
     usable = (peak > torch.finfo(peak.dtype).tiny) & peak.isfinite()
     return torch.where(usable, torch.exp2(-torch.log2(torch.where(usable, peak, 1.0)).ceil()), 1.0)
 
 
 class _Sums:
-    """Sums over the channels, and maxima, that several maps ask for."""
+    """Sums over the channels, and maxima, that several maps need."""
 
     def __init__(self, x: Tensor, maps: Sequence[GatedMap]) -> None:
         self.x = x
@@ -111,7 +111,7 @@ class _Sums:
             weights = [self.x.new_ones((1, 1)).expand(self.x.shape[:2])] * POWERS
         else:
             first = map_.gate.flatten(1)
-            square = first * first  # as products, and not powers, for the sake of time
+            square = first * first  # products, since they are faster than powers
             weights = [first, square, square * first, square * square]
         places = {}
         for power in needed:
@@ -120,14 +120,14 @@ class _Sums:
         self.places.append(places)
 
     def are_safe(self) -> bool:
-        """Return whether no power of the map has overflowed or vanished, by the largest sum."""
-        power = 4 if 4 in self.found else 2  # a sum of an odd power may be small by chance
+        """Return whether, by the largest sum, no power of the map has overflowed or vanished."""
+        power = 4 if 4 in self.found else 2  # sums of odd powers may be small by cancellation
         sums = self.found[power].detach()
         low, high = SAFE
         return sums.numel() > 0 and low**power < float(sums.amax()) < high**power
 
     def statistics(self) -> list[dict[str, Tensor]]:
-        """Return the statistics of each map; maps that want the same share their formulas."""
+        """Compute the statistics of each map; maps with equal requests share their formulas."""
         statistics: list[dict[str, Tensor]] = [{} for _ in self.maps]
         for wanted in dict.fromkeys(map_.wanted for map_ in self.maps):
             alike = [index for index, map_ in enumerate(self.maps) if map_.wanted == wanted]
@@ -151,12 +151,12 @@ class _Sums:
 
 
 def normalised_sums(centred: Tensor, factors: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Return for each of the factors the sums over the channels of y and of y^2, y = factor * x.
+    """Return, for each factor, the sums over the channels of y and of y^2, y = factor * x.
 
     Args:
-        centred: x (B, C, H, W), without the mean of each channel: sums of powers of the map as it
-            is would lose the variance of a channel that hardly varies.
-        factors: each (B, C, 1, 1).
+        centred: Map x (B, C, H, W) less the mean of each channel: sums of powers of the original
+            map would lose the variance of a channel that hardly varies.
+        factors: Factors, each (B, C, 1, 1).
     """
     rows = torch.stack([factor.flatten(1) for factor in factors], 1)
     linear, squares, *_ = _sums(centred, rows, rows * rows, None, None)
@@ -173,9 +173,9 @@ def _plain_sums(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
     """Return sum_c w[r, c] * x[c]^k for k = 1 to 4, and the maxima of x under gates.
 
     Args:
-        x: (B, C, H, W).
-        others: for each k the weights w (B, R, C), which give (B, R, H, W), or None; after these
-            the gates (B, C, 1, 1), each of which gives (B, 1, H, W), None being 1.
+        x: Map (B, C, H, W).
+        others: For each k the weights w (B, R, C), which give (B, R, H, W), or None; after these
+            the gates (B, C, 1, 1), each of which gives (B, 1, H, W); None stands for 1.
     """
     flat = x.flatten(2)
     sums = [
@@ -189,7 +189,7 @@ def _plain_sums(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
 
 
 class _PositionSums(torch.autograd.Function):
-    """`_plain_sums` with powers that are made once, and a backward pass by Horner's rule."""
+    """Fused `_plain_sums`: powers are computed once, and the backward pass uses Horner's rule."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -236,7 +236,7 @@ class _PositionSums(torch.autograd.Function):
                     continue
                 factor = None if gate is None else gate[part].flatten(2)
                 gated = own if factor is None else own * factor
-                # Tied maxima share the gradient.
+                # Tied maxima share the gradient equally.
                 mask = torch.empty_like(own)
                 torch.eq(gated, largest[part].flatten(2), out=mask)
                 share = gradient / mask.sum(1, keepdim=True)
@@ -250,7 +250,7 @@ class _PositionSums(torch.autograd.Function):
 
 
 def _powers(flat: Tensor, wanted: Sequence[Tensor | None]) -> Iterator[tuple[int, Tensor]]:
-    """Yield powers of a part of the map that are wanted; each is overwritten by the next."""
+    """Yield the requested powers of a part of the map; each is overwritten by the next."""
     first, second, third, fourth = (tensor is not None for tensor in wanted)
     if first:
         yield 1, flat

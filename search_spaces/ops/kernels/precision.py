@@ -1,4 +1,4 @@
-"""Precision in which statistics are computed."""
+"""Numerical precision in which statistics are computed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Return x in float32, or as it is where it is float32 or float64."""
+    """Return x in float32, or unchanged if it is float32 or float64."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def full_precision(function: Callable[..., T]) -> Callable[..., T]:
-    """Run a function or method of one tensor in float32 (or float64), also under autocast.
+    """Decorate a function or method of one tensor to run in float32 (or float64), also in autocast.
 
     The tensor is its last argument. The result keeps that precision.
     """
@@ -28,7 +28,7 @@ def full_precision(function: Callable[..., T]) -> Callable[..., T]:
         *owner, x = args
         x = at_least_float32(x)
         device = x.device.type
-        # Not entered needlessly: an exported graph would carry the context as a submodule.
+        # Entered only where needed: an exported graph would contain the context as a submodule.
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
                 return function(*owner, x)

@@ -1,4 +1,4 @@
-"""The end of the block: both gates on the feature map, forward and backward in one pass each."""
+"""Last step of the block: both gates applied to the map, in one pass each way."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _plain_recalibrate(x: Tensor, channel_gate: Tensor, spatial_gate: Tensor) ->
 
 
 class _Recalibrate(torch.autograd.Function):
-    """`_plain_recalibrate`, each result written over the factor that it is made of."""
+    """Fused `_plain_recalibrate` that writes each result over one of its factors."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, channel_gate: Tensor, spatial_gate: Tensor) -> Tensor:

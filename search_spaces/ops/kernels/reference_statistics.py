@@ -1,8 +1,8 @@
 """Statistics over some axes of a map, with finite values and gradients everywhere.
 
 All take x and the axes `dim` to reduce, and keep those axes with size one. N is the number of
-values reduced. Fourth powers are taken after division by the largest magnitude: they cannot
-overflow, and a root never meets zero, where its gradient is infinite.
+values reduced. Fourth powers are taken after division by the largest magnitude, so that they
+cannot overflow, and no root is taken of zero, where its gradient is infinite.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ def mean(x: Tensor, dim: Axes) -> Tensor:
 
 
 def maximum(x: Tensor, dim: Axes) -> Tensor:
-    """Return the maximum; tied maxima share the gradient."""
+    """Return the maximum; tied maxima share the gradient equally."""
     return x.amax(dim, keepdim=True)
 
 
 def p_norm(x: Tensor, dim: Axes, p: int) -> Tensor:
     """Return (sum |x|^p)^(1/p) for p = 2 or 4; at x = 0 both value and gradient are 0."""
-    if p == 2:  # squares of float32 overflow beyond 1e19 only, and need no scale
+    if p == 2:  # squares of float32 overflow only beyond 1e19, and need no scaling
         return root((x * x).sum(dim, keepdim=True), 2)
     peak = x.detach().abs().amax(dim, keepdim=True)
     squares = (x / torch.where(peak > 0, peak, 1.0)).square()
@@ -36,7 +36,7 @@ def p_norm(x: Tensor, dim: Axes, p: int) -> Tensor:
 
 def root(total: Tensor, p: int) -> Tensor:
     """Return total^(1/p) for p = 2 or 4, and 0 with gradient 0 where total is 0."""
-    zero = total <= 0  # false of what is no number, which is kept
+    zero = total <= 0  # false for NaN, which is kept
     square_root = torch.where(zero, 1.0, total).sqrt()
     return torch.where(zero, 0.0, square_root if p == 2 else square_root.sqrt())
 
@@ -66,5 +66,5 @@ def covariance(x: Tensor) -> Tensor:
 
 
 def count(x: Tensor, dim: Axes) -> int:
-    """Return N."""
-    return prod([x.shape[axis] for axis in dim])  # a list: torch.compile traces no generator
+    """Return N, the number of values reduced."""
+    return prod([x.shape[axis] for axis in dim])  # a list: torch.compile cannot trace a generator

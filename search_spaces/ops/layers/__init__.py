@@ -1,1 +1,1 @@
-"""Layers that operations are made of."""
+"""Layers from which the operations are built."""

@@ -1,4 +1,4 @@
-"""Torch's batch norm, fit for the small maps and mixed precision of the block."""
+"""Batch norm of torch, adapted to the small maps and mixed precision of the block."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that also trains on a single value a channel, and keeps the dtype of its input.
+    """Batch norm that also trains on one value per channel, and keeps the dtype of its input.
 
-    A training batch with B * H * W = 1 has no variance: it is normalised by the running
-    statistics, which it leaves as they are, where torch raises an error.
+    A training batch with B * H * W = 1 has no variance: it is normalised by the running statistics
+    and does not change them, where torch raises an error.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, H, W)."""
         if self.running_mean is None:
             return super().forward(x)
-        # A module in half precision is given float32, and torch refuses the mixture.
+        # A module in half precision may get float32, and torch rejects the mixture.
         if self.uses_batch(x.numel() // max(x.shape[1], 1)):
             return super().forward(x.to(self.running_mean.dtype)).to(x.dtype)
         stored = (self.running_mean, self.running_var, self.weight, self.bias)
@@ -27,16 +27,16 @@ class BatchNorm2d(nn.BatchNorm2d):
         return F.batch_norm(x, mean, var, weight, bias, eps=self.eps)
 
     def uses_batch(self, count: int) -> bool:
-        """Return whether a batch with `count` values a channel is normalised by its own."""
+        """Return whether a batch with `count` values per channel uses its own statistics."""
         return self.training and count != 1
 
     def observe(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Move the running statistics as torch does after a training batch.
+        """Update the running statistics as torch does after a training batch.
 
         Args:
-            mean: of the batch, (C,).
-            variance: of the batch, biased, (C,).
-            count: values a channel.
+            mean: Mean of the batch, (C,).
+            variance: Biased variance of the batch, (C,).
+            count: Number of values per channel.
         """
         move_running_statistics(self, mean, variance, count)
 
@@ -45,7 +45,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 def move_running_statistics(
     norm: _BatchNorm, mean: Tensor, variance: Tensor, count: int | Tensor
 ) -> None:
-    """Move the running statistics of a batch norm, if it has any: see `BatchNorm2d.observe`."""
+    """Update the running statistics of a batch norm, if it has any: see `BatchNorm2d.observe`."""
     if norm.running_mean is None or norm.running_var is None:
         return
     momentum = norm.momentum

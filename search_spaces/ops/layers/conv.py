@@ -1,4 +1,4 @@
-"""Torch's convolution, fit for the block: one-channel maps, and the precision of its input."""
+"""Convolutions adapted to the block: for one-channel maps, in the precision of the input."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch.nn.grad import conv2d_weight
 from search_spaces.ops.kernels.autograd import constant, is_traced
 
 SMALL = 2**14
-"""Values up to which, on a CPU, torch's plain convolution is the fastest where no gradient is
-needed, and its own gradients of a depthwise one where one is, whatever the kernel."""
+"""Number of values up to which, on a CPU, torch's plain convolution is the fastest if no gradient
+is needed, and torch's own gradients of a depthwise one if one is needed, whatever the kernel."""
 
 
 class Conv2d(nn.Conv2d):
-    """Convolution without bias, stride 1, that computes in the dtype of its input.
+    """Convolution without bias and with stride 1 that computes in the dtype of its input.
 
     Args:
-        in_channels: channels in.
-        out_channels: channels out.
-        kernel_size: height and width of the kernel.
-        groups: number of groups of channels.
-        same: pad with zeros so that the size of the map stays (odd kernels).
-        device: of the weight.
-        dtype: of the weight.
+        in_channels: Number of input channels.
+        out_channels: Number of output channels.
+        kernel_size: Height and width of the kernel.
+        groups: Number of groups of channels.
+        same: Whether to pad with zeros so that the map keeps its size (odd kernels).
+        device: Device of the weight.
+        dtype: Dtype of the weight.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class MapConv2d(Conv2d):
     """Convolution of a one-channel map that keeps its size.
 
     Args:
-        kernel_size: height and width of the kernel, both odd.
-        device: of the weight.
-        dtype: of the weight.
+        kernel_size: Height and width of the kernel, both odd.
+        device: Device of the weight.
+        dtype: Dtype of the weight.
     """
 
     def __init__(
@@ -82,13 +82,14 @@ class MapConv2d(Conv2d):
 
 
 def mix_channels(x: Tensor, weight: Tensor) -> Tensor:
-    """Return the 1x1 convolution of numbers a channel, (B, C, 1, 1) to (B, K, 1, 1).
+    """Return the 1x1 convolution of one number per channel, (B, C, 1, 1) to (B, K, 1, 1).
 
-    As a matrix product: torch's convolution has a tenfold overhead on so little (on a CPU).
+    It is computed as a matrix product: torch's convolution has a tenfold overhead on such small
+    inputs (on a CPU).
 
     Args:
-        x: (B, C, 1, 1).
-        weight: (K, C, 1, 1).
+        x: Numbers (B, C, 1, 1).
+        weight: Weights (K, C, 1, 1).
     """
     return F.linear(x.flatten(1), weight.flatten(1).to(x.dtype))[:, :, None, None]
 
@@ -97,14 +98,14 @@ def convolve_map(x: Tensor, weight: Tensor) -> Tensor:
     """Convolve a one-channel map (B, 1, H, W) with K odd kernels to (B, K, H, W).
 
     Args:
-        x: the map.
-        weight: (K, 1, h, w), in the dtype of x.
+        x: Map (B, 1, H, W).
+        weight: Kernels (K, 1, h, w), in the dtype of x.
     """
     small = x.numel() <= SMALL
     needs_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     if is_traced(x) or (small and not needs_gradient):
         return F.conv2d(x, weight, padding=_margins(weight))
-    # With one channel the strides may claim to be channels-last, which is slow.
+    # With one channel the strides may look channels-last, which is slow.
     x = x.flatten(1).view(x.shape)
     taps = weight.shape[2] * weight.shape[3]
     if len(weight) == 1 and len(x) and (taps <= 9 or small):
@@ -116,11 +117,12 @@ def convolve_map(x: Tensor, weight: Tensor) -> Tensor:
 def convolve_channels(z: Tensor, kernels: Tensor) -> Tensor:
     """Convolve along the channels, keeping their number: (B, G, C) to (B, K, C).
 
-    As a matrix product of windows: torch's convolution has a large overhead on so little.
+    It is computed as a matrix product of windows: torch's convolution has a large overhead on such
+    small inputs.
 
     Args:
-        z: G rows of numbers; K rows of which each gets its own kernel, or one that gets all.
-        kernels: (K, n) with n odd, in the dtype of z.
+        z: Rows of numbers; G = K rows with one kernel each, or G = 1 row for all kernels.
+        kernels: Kernels (K, n) with n odd, in the dtype of z.
     """
     n = kernels.shape[1]
     windows = F.pad(z, (n // 2, n // 2)).unfold(2, n, 1)
@@ -130,7 +132,7 @@ def convolve_channels(z: Tensor, kernels: Tensor) -> Tensor:
 
 
 def stack_kernels(kernels: Sequence[Tensor]) -> Tensor:
-    """Put odd kernels (1, 1, h, w) in the middle of zeros of the largest size: (K, 1, H, W)."""
+    """Pad odd kernels (1, 1, h, w) with zeros on all sides to the largest size: (K, 1, H, W)."""
     if len(kernels) == 1:
         return kernels[0]
     places = _places(tuple(tuple(k.shape[2:]) for k in kernels), kernels[0].device)
@@ -140,7 +142,7 @@ def stack_kernels(kernels: Sequence[Tensor]) -> Tensor:
 
 @constant
 def _places(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """Where in the kernels, flat and one after another, each weight is; a zero follows them."""
+    """Return the index of each weight in the concatenated flat kernels, which a zero follows."""
     height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
     end = sum(h * w for h, w in sizes)
     places = torch.full((len(sizes), 1, height, width), end)
@@ -176,7 +178,7 @@ class _MapConvolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         in_x = in_weight = None
         if ctx.needs_input_grad[0]:
-            # A convolution with the flipped kernel.
+            # The gradient is a convolution with the flipped kernel.
             in_x = _depthwise(gradient, weight.flip(2, 3)).sum(1, keepdim=True)
         if ctx.needs_input_grad[1]:
             in_weight = conv2d_weight(x, weight.shape, gradient, padding=_margins(weight))
@@ -186,7 +188,7 @@ class _MapConvolution(torch.autograd.Function):
 def _depthwise(x: Tensor, weight: Tensor) -> Tensor:
     """Convolve each of K maps with its own kernel: (B, K, H, W) to the same.
 
-    The batch is taken for the channels of a depthwise convolution, which is fast where torch's
+    The batch is treated as the channels of a depthwise convolution, which is fast where torch's
     convolution of one channel is slow.
     """
     batch, maps, *size = x.shape

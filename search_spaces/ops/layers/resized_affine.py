@@ -8,20 +8,20 @@ from torch import Tensor, nn
 
 
 def resize_grid(grid: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize (h, w) to `size` = (H, W), bilinear between pixel centres; itself where they agree."""
-    # The shortcut would pin the input size of an exported graph; resizing gives the same values.
+    """Resize (h, w) to `size` = (H, W), bilinear between pixel centres; unchanged if equal."""
+    # The shortcut would fix the input size of an exported graph; resizing gives the same values.
     if not torch.compiler.is_exporting() and tuple(grid.shape) == tuple(size):
         return grid
     return F.interpolate(grid[None, None], size, mode="bilinear", align_corners=False)[0, 0]
 
 
 class Affine(nn.Module):
-    """a * x + b, with a = 1 and b = 0 at the start.
+    """Affine map a * x + b, with a = 1 and b = 0 at the start.
 
     Args:
-        shape: of a and of b; they broadcast against x.
-        device: of the parameters.
-        dtype: of the parameters.
+        shape: Shape of a and of b, which broadcast against x.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class Affine(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scale and shift x, shape kept."""
+        """Scale and shift x; the shape stays the same."""
         return self.weight * x + self.bias
 
 
 class GridAffine(Affine):
-    """a * x + b, with a and b for each position of a map.
+    """Affine map a * x + b, with a and b for each position of a map.
 
-    They are stored at the (h, w) the module is built for, and resized to the map they meet.
+    They are stored at the (h, w) that the module is built for, and resized to the input map.
     """
 
     def at(self, size: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -51,6 +51,6 @@ class GridAffine(Affine):
         return resize_grid(self.weight.to(dtype), size), resize_grid(self.bias.to(dtype), size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scale and shift (..., H, W), shape kept."""
+        """Scale and shift (..., H, W); the shape stays the same."""
         weight, bias = self.at((x.shape[-2], x.shape[-1]), x.dtype)
         return weight * x + bias

@@ -1,4 +1,4 @@
-"""Second-order pooling: what variables have to do with one another, as features."""
+"""Second-order pooling: covariances of variables as features."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class SecondOrder(nn.Module):
     Global second-order pooling (GSoP), Gao et al., CVPR 2019, https://arxiv.org/abs/1811.12006.
 
     Args:
-        variables: D, the number of variables.
-        features: number of features given.
-        affine: whether the batch norm has parameters of its own.
-        device: of the parameters.
-        dtype: of the parameters.
+        variables: Number of variables D.
+        features: Number of output features.
+        affine: Whether the batch norm has affine parameters.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class SecondOrder(nn.Module):
         self.mix = Conv2d(variables, features, (1, 1), device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Turn D variables in N observations, (B, D, N), into (B, features, 1, 1)."""
+        """Compute features (B, features, 1, 1) of D variables in N observations, (B, D, N)."""
         norm, weight = self.norm, self.rows.weight.to(x.dtype).flatten(1)
-        # The fast way takes the statistics of what it sees, which may be a part of the batch.
+        # The fused form uses the statistics of its input, which may be only a part of the batch.
         if is_traced(x) or isinstance(norm, SharedNorm):
             rows = self.rows(norm(covariance(x).unsqueeze(3))).flatten(1)
         else:
@@ -70,11 +70,11 @@ class SecondOrder(nn.Module):
 
 
 class _NormalisedRows(torch.autograd.Function):
-    """Each row of a covariance, normalised as by batch norm, times its own weights.
+    """Product of each row of a covariance, normalised as by batch norm, with its own weights.
 
     Shapes: centred variables (B, D, N) and weights (D, D) to (B, D), and the mean and the biased
-    variance of each row over the batch. Torch's own batch norm, and its gradient of a matrix times
-    its transpose, pass over the covariances four times as often.
+    variance of each row over the batch. With torch's batch norm, and its gradient of a matrix times
+    its transpose, there are four times as many passes over the covariances.
     """
 
     @staticmethod
@@ -95,7 +95,7 @@ class _NormalisedRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         q, weight, cov, rows, inverse = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody wants gradients of these gradients
+        if torch.is_grad_enabled():  # double backward was requested
             stored, eps = ctx.stored, ctx.eps
             return (
                 *differentiable(
@@ -120,7 +120,7 @@ class _NormalisedRows(torch.autograd.Function):
 
 
 def _mean_of_rows(cov: Tensor) -> Tensor:
-    """Return the mean of each row over the batch, (B, D, D) to (D,): faster in two steps."""
+    """Return the mean of each row over the batch, (B, D, D) to (D,), in two steps for speed."""
     return cov.sum(0).sum(1) / max(cov.shape[0] * cov.shape[2], 1)
 
 

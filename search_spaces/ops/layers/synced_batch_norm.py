@@ -1,7 +1,7 @@
-"""Batch norm over a batch whose parts lie with several processes.
+"""Batch norm over a batch that is divided among several processes.
 
-Torch's own `SyncBatchNorm` does the same on a GPU only, so that nothing could be tested without
-one, and does not know the block's batch norm.
+Torch's own `SyncBatchNorm` works only on a GPU, so that nothing could be tested without one, and
+does not support the block's batch norm.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from search_spaces.ops.layers.batch_norm import BatchNorm2d, move_running_statis
 
 
 class SharedNorm(nn.Module):
-    """A batch norm that trains with the statistics of the parts of all processes together.
+    """Batch norm that trains with the statistics of all processes' parts of the batch.
 
-    Values, gradients and running statistics are those of the batch norm over the whole batch, for
-    a loss that is the sum of the processes' losses. In evaluation it is the batch norm itself.
+    Values, gradients and running statistics equal those of a batch norm over the whole batch, for
+    a loss that is the sum of the processes' losses. In evaluation it is the plain batch norm.
     Every process of torch's default group must call it, with at least one image.
 
     Args:
-        norm: the batch norm, whose parameters and buffers stay where they are. What timm's
-            `BatchNormAct2d` does after normalising is done here too.
+        norm: Batch norm, which keeps its parameters and buffers. The steps of timm's
+            `BatchNormAct2d` after normalising are applied here too.
     """
 
     def __init__(self, norm: _BatchNorm) -> None:
@@ -49,10 +49,10 @@ class SharedNorm(nn.Module):
 
 
 def share_norms(model: nn.Module) -> nn.Module:
-    """Let every batch norm in a network train with the statistics of all processes; in place.
+    """Make every batch norm of a network train with the statistics of all processes, in place.
 
     Raises:
-        UserError: it has a batch norm that does more than is known here.
+        UserError: It has a batch norm of a kind that is not supported here.
     """
     for name, child in model.named_children():
         if isinstance(child, _BatchNorm):
@@ -73,10 +73,10 @@ def _known(norm: _BatchNorm) -> _BatchNorm:
 
 
 class _Normalise(torch.autograd.Function):
-    """(B, C, ...) normalised; mean and biased variance (C,) of all parts, and values a channel.
+    """Normalisation of (B, C, ...), with mean, biased variance (C,) and count of all parts.
 
-    Ioffe and Szegedy, ICML 2015, https://arxiv.org/abs/1502.03167, their gradients with the sums
-    taken over all processes.
+    Source: Ioffe and Szegedy, ICML 2015, https://arxiv.org/abs/1502.03167; their gradients with the
+    sums taken over all processes. The count is the number of values per channel.
     """
 
     @staticmethod
@@ -101,7 +101,7 @@ class _Normalise(torch.autograd.Function):
         wide = _full_precision(gradient)
         normed = (_full_precision(x) - mean.view(shape)) * inverse.view(shape)
         sums = torch.stack([wide.sum(axes), (wide * normed).sum(axes)])
-        # Of this process's part, as for any other parameter: who averages gradients adds them up.
+        # Gradient of this process's part, as for any parameter: averaging gradients adds them up.
         in_bias = sums[0].clone() if ctx.has_bias else None
         in_weight = None if weight is None else sums[1].clone()
         dist.all_reduce(sums)
@@ -113,7 +113,7 @@ class _Normalise(torch.autograd.Function):
 
 
 def _of_all_parts(mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Combine the parts' statistics; sums of squares would cancel where the mean is large."""
+    """Combine the statistics of the parts; sums of squares would cancel where the mean is large."""
     own = torch.cat([mean, variance, mean.new_full((1,), count)])
     parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, own)
