@@ -1,4 +1,4 @@
-"""How far a block's training step is from what its memory traffic alone would take."""
+"""A block's training step compared with the time that only its memory traffic would take."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from search_spaces.space import SearchSpace
 from search_spaces.super_block import SuperSASE
 
 PASSES = 5
-"""Of a map through memory: read forward and backward, its gradient read, two results written."""
+"""Memory passes over a map: read forward and backward, gradient read, two results written."""
 
 
 def rows() -> list[Row]:

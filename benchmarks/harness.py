@@ -1,4 +1,4 @@
-"""How the benchmarks measure: two things in turn in one run, the ratio of their medians."""
+"""Measurement for the benchmarks: two actions in turn in one run, and the ratio of medians."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ THREADS = 2
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.
+    """One row of the table.
 
     Attributes:
-        what: is measured.
-        against: what it is compared with; "-" for a figure of its own.
-        value: the ratio, or the figure in `unit`.
-        target: what it should be; None where it is only told.
-        better: whether the target is a largest or a smallest value.
-        detail: the figures that the ratio comes from.
-        unit: of the value.
+        what: Name of what is measured.
+        against: Name of what it is compared with; "-" for an absolute figure.
+        value: Ratio, or the figure in `unit`.
+        target: Value that it should reach; None where it is only reported.
+        better: Whether the target is a maximum or a minimum.
+        detail: Figures from which the ratio is computed.
+        unit: Unit of the value.
     """
 
     what: str
@@ -43,18 +43,18 @@ class Row:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the target is met; None where there is none."""
+        """Whether the target is met; None where there is no target."""
         if self.target is None:
             return None
         return self.value <= self.target if self.better == "at most" else self.value >= self.target
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all, and whether it holds."""
+        """Return all attributes, and whether the target holds."""
         return {**asdict(self), "holds": self.holds}
 
 
 def prepare() -> torch.device:
-    """Set the process up as a trial's is, and return the device."""
+    """Set up the process like a trial's, and return the device."""
     device = best_device()
     if device.type == "cpu":
         torch.set_num_threads(THREADS)
@@ -65,7 +65,7 @@ def prepare() -> torch.device:
 def in_turn(
     actions: dict[str, Callable[[], Any]], device: torch.device, *, repeats: int, warmup: int = 3
 ) -> dict[str, float]:
-    """Return the median seconds of each action; they run in turn, so that drift hits all alike."""
+    """Return each action's median seconds; they run in turn, so that drift affects all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     for repeat in range(warmup + repeats):
         for name, action in actions.items():
@@ -84,7 +84,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def plain_forms() -> ModuleType:
-    """Return the blocks that are evaluated operation by operation: the tests' reference."""
+    """Return the module of blocks evaluated operation by operation: the tests' reference."""
     path = Path(__file__).parents[1] / "tests" / "search_spaces" / "plain.py"
     spec = importlib.util.spec_from_file_location("plain", path)
     assert spec is not None
@@ -95,7 +95,7 @@ def plain_forms() -> ModuleType:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Describe what the figures were measured on."""
+    """Describe the machine that the figures were measured on."""
     found: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),

@@ -1,4 +1,4 @@
-"""The published block in ResNet-50 at 224x224, against timm's CBAM and SE in the same host."""
+"""The published block in ResNet-50 at 224x224, compared with timm's CBAM and SE."""
 
 from __future__ import annotations
 

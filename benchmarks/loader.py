@@ -1,4 +1,4 @@
-"""The training loop's own batches against torch's DataLoader with workers. Fashion-MNIST's size."""
+"""The training loop's batches compared with torch's DataLoader, at the size of Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGES, BATCH, WORKERS = 4096, 64, 2
 
 
 class Images(Dataset[tuple[torch.Tensor, int]]):
-    """The usual way: one image at a time through torchvision's transforms."""
+    """The usual data set: one image at a time through torchvision's transforms."""
 
     def __init__(self, part: LabelledImages) -> None:
         self.part = part

@@ -1,6 +1,6 @@
-"""Ten thousand trials that do nothing through Ray Tune: does time grow linearly, and memory not?
+"""Ten thousand empty trials in Ray Tune: does time grow linearly and memory stay constant?
 
-Not part of `make bench`, for it takes a quarter of an hour:
+It takes a quarter of an hour and so is not part of `make bench`:
 ``python benchmarks/long_search.py 1000 10000``.
 """
 
@@ -70,5 +70,5 @@ if __name__ == "__main__":
     if len(sys.argv) == 2:
         main(int(sys.argv[1]))
     else:
-        for count in sys.argv[1:]:  # each in a process of its own, whose peak is its own
+        for count in sys.argv[1:]:  # each in a separate process, for a separate peak
             subprocess.run([sys.executable, __file__, count], check=True)

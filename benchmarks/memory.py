@@ -1,4 +1,4 @@
-"""Peak memory of a supernet step, against the same supernet operation by operation."""
+"""Peak memory of a supernet step, compared with the same supernet operation by operation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCH = 256
 
 
 def peak(kind: str) -> int:
-    """Return the bytes that three steps need beyond those of the model and of torch itself."""
+    """Return the bytes that three steps need in addition to the model and torch itself."""
     device = prepare()
     space = SearchSpace.load("sase")
     block = SuperSASE if kind == "fast" else plain_forms().PlainSuperSASE
@@ -34,7 +34,7 @@ def peak(kind: str) -> int:
             logits = supernet(images, Mixture([a.softmax(0) for a in alpha]))
         F.cross_entropy(logits.float(), labels).backward()
 
-    step(2)  # what libraries set up once
+    step(2)  # for what libraries set up once
     before = _resident(device)
     for _ in range(3):
         step(BATCH)

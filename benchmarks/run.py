@@ -1,4 +1,4 @@
-"""`make bench`: run every benchmark, print the table, write it to `benchmarks/results/`."""
+"""The command of `make bench`: run all benchmarks, print the table and write it to `results/`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ print("\\n" + json.dumps({{"machine": harness.machine(device), "rows": rows}}))
 
 
 def run(name: str) -> dict:
-    """Run one script in a process of its own, so that none changes what another measures."""
+    """Run one script in a separate process, so that none changes what another measures."""
     code = RUN_ONE.format(here=str(HERE), name=name)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=HERE.parent

@@ -1,4 +1,4 @@
-"""What sharing a GPU brings: trials an hour of k trials at 1/k of it, and how busy one keeps it."""
+"""Trials per hour of k trials that share a GPU, and how busy one trial keeps it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def make_job(images: int, epochs: int) -> SearchJob:
 
 
 def trials_an_hour(job: SearchJob, k: int, trials: int) -> float:
-    """Train k trials at a time, each with 1/k of a GPU, on the Ray cluster of this process."""
+    """Measure trials per hour, k at a time with 1/k of a GPU each, on this process's cluster."""
     task = SearchTask(job, trials * job.samples_per_trial)
     resources = TrialResources(cpus=0.1, gpus=1 / k)
     with tempfile.TemporaryDirectory() as storage:
@@ -65,7 +65,7 @@ def trials_an_hour(job: SearchJob, k: int, trials: int) -> float:
 
 
 def busy(job: SearchJob) -> float:
-    """Return the share of a trial's epoch in which the GPU computes."""
+    """Return the fraction of a trial's epoch in which the GPU computes."""
     trial = ProxyTrainable.__new__(ProxyTrainable)
     trial.setup(job.space.to_config(job.space[0]), job=job)
     trial.step()

@@ -1,4 +1,4 @@
-"""What a training step costs: supernet, discrete block, second order. ResNet-20, 32x32."""
+"""Costs of a training step: supernet, discrete block, second order. ResNet-20, 32x32."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def rows() -> list[Row]:
 def search_step(
     strategy: OneShot, space: SearchSpace, spec: NetworkSpec, images: Tensor, labels: Tensor
 ) -> Callable[[], None]:
-    """Return a whole step of a search: that of the architecture and that of the weights."""
+    """Return a whole search step: the step of the architecture and the step of the weights."""
     algorithm = strategy.algorithm(task_of(spec, space))
     supernet = algorithm.build_supernet(spec, space, 0).to(images.device)
     trainer = Trainer(
@@ -99,7 +99,7 @@ def search_step(
         images.device,
     )
     algorithm.start(supernet, trainer, torch.Generator().manual_seed(0))
-    # In the middle of the search: where a schedule says how much is done, it is half of it.
+    # In the middle of the search, so that schedules that depend on progress are at one half.
     algorithm.begin_step(0.5)
 
     def run() -> None:
@@ -110,13 +110,13 @@ def search_step(
 
 
 def task_of(spec: NetworkSpec, space: SearchSpace) -> SearchTask:
-    """Return a search of this network; its data are never read."""
+    """Return the task of a search with this network; its data are never read."""
     job = SearchJob(spec, space, cast(SearchData, None), ProxyProtocol(), seed=0)
     return SearchTask(job, budget=1)
 
 
 def second_order(space: SearchSpace, spec: NetworkSpec, images: Tensor, labels: Tensor) -> Row:
-    """Compare whole search steps."""
+    """Compare whole search steps of first and second order."""
     actions = {
         kind.name: search_step(kind(), space, spec, images, labels)
         for kind in (DARTS, SecondOrderDARTS)

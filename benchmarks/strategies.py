@@ -1,4 +1,4 @@
-"""What a step of each search inside a supernet costs. ResNet-20, 32x32, a batch of 64 for all."""
+"""Costs of one step of each search inside a supernet. ResNet-20, 32x32, batches of 64 for all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Collecting a run of many trials into its tables: time and memory."""
+"""Time and memory of collecting a run of many trials into its tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EPOCHS = 3
 
 
 def collect(trials: int) -> tuple[float, float]:
-    """Return the seconds, and the peak bytes a trial, of hearing and writing so many trials."""
+    """Return the seconds and the peak bytes per trial of collecting and writing the trials."""
     space = SearchSpace.load("sase")
     rng = random.Random(0)
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""What a trial costs beside its training: ours against a stock function trainable of Ray Tune."""
+"""Overhead of a trial beyond its training: ours against a plain function trainable of Ray Tune."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def ours(job: SearchJob, trials: int) -> float:
 
 
 def stock(job: SearchJob, trials: int) -> float:
-    """The same training as a function, which Ray Tune starts a process for."""
+    """Run the same training as a function, for which Ray Tune starts a process."""
 
     def train(config: dict[str, Any], job: SearchJob) -> None:
         trainable = tune.with_parameters(ProxyTrainable, job=job)(config)
@@ -77,7 +77,7 @@ def stock(job: SearchJob, trials: int) -> float:
 
 
 def one_step(job: SearchJob) -> float:
-    """Return the seconds that a trial's own work takes, in this process."""
+    """Return the seconds that the training of a trial takes in this process."""
     trainable = tune.with_parameters(ProxyTrainable, job=job)(job.space.to_config(job.space[0]))
     started = time.perf_counter()
     for index in range(1, 11):
@@ -87,7 +87,7 @@ def one_step(job: SearchJob) -> float:
 
 
 def start_ray() -> None:
-    """Start a cluster of our own, of as many CPUs as there are workers."""
+    """Start a local cluster with as many CPUs as there are workers."""
     ray.init(
         address="local",
         num_cpus=WORKERS,
@@ -103,7 +103,7 @@ def rows() -> list[Row]:
         job = make_job()
         ours(job, 4)  # the first search starts worker processes
         few, many = ours(job, 20), ours(job, 120)
-        # Of two workers, each has half of the trials.
+        # Each of the two workers runs half of the trials.
         own = (many - few) / 100
         function = (stock(job, 14) - stock(job, 4)) / 10
         work = one_step(job) / WORKERS
