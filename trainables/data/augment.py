@@ -1,7 +1,7 @@
 """Augmentation and normalisation of whole batches, on the device that holds them.
 
-Each random function draws from the generator it is given and from nothing else, so a batch is
-reproduced by the generator's state. The generator lives on the device of the images.
+Each random function draws only from the generator that it is given, so a batch is reproduced by
+the generator's state. The generator is on the device of the images.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may be done to a training image without changing its class.
+    """Changes of a training image that keep its class.
 
     Attributes:
-        padding: zero pixels put around the image before a crop of the old size; 0 is no crop.
-        flip: mirror half of the images left to right.
-        cutout: side of a square set to the mean, in pixels; 0 is none (DeVries and Taylor, 2017).
+        padding: Zero pixels put around the image before a crop of the old size; 0 is no crop.
+        flip: Whether half of the images are mirrored left to right.
+        cutout: Side of a square set to the mean, in pixels; 0 is none (DeVries and Taylor, 2017).
     """
 
     padding: int = 0
@@ -30,7 +30,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation of each channel, with pixels counted from 0 to 1."""
+    """Mean and standard deviation of each channel, with pixel values scaled to 0 to 1."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -68,10 +68,10 @@ def crop(images: Tensor, padding: int, tops: Tensor, lefts: Tensor) -> Tensor:
     """Cut (H, W) windows out of images (B, C, H, W) padded with zeros.
 
     Args:
-        images: any type, (B, C, H, W).
-        padding: zeros on each of the four sides, in pixels.
-        tops: the first row of each image's window in the padded image, 0 to 2 * padding, (B,).
-        lefts: the first column, likewise.
+        images: Images of any type, (B, C, H, W).
+        padding: Zeros on each of the four sides, in pixels.
+        tops: First row of each image's window in the padded image, 0 to 2 * padding, (B,).
+        lefts: First column of each image's window, 0 to 2 * padding, (B,).
     """
     height, width = images.shape[-2:]
     windows = F.pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
@@ -82,10 +82,10 @@ def cut_out(images: Tensor, size: int, rows: Tensor, columns: Tensor) -> Tensor:
     """Set a square of `size` pixels to zero in each image; it is clipped at the border.
 
     Args:
-        images: any type, (B, C, H, W).
-        size: side of the square, in pixels.
-        rows: row of each square's centre, (B,); the square begins at row - size // 2.
-        columns: column of the centre, likewise.
+        images: Images of any type, (B, C, H, W).
+        size: Side of the square, in pixels.
+        rows: Row of each square's centre, (B,); the square begins at row - size // 2.
+        columns: Column of each centre, (B,); the square begins at column - size // 2.
     """
     hidden = _span(rows, size, images.shape[2])[:, :, None]
     hidden = hidden & _span(columns, size, images.shape[3])[:, None, :]
@@ -99,7 +99,7 @@ def _span(centres: Tensor, size: int, length: int) -> Tensor:
 
 
 def random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
-    """Shift each image of (B, C, H, W) by up to `padding` pixels on both axes, zeros coming in."""
+    """Shift each image of (B, C, H, W) by up to `padding` pixels on both axes; fill with zeros."""
     tops, lefts = _draw(2 * padding + 1, (2, len(images)), generator)
     return crop(images, padding, tops, lefts)
 
@@ -111,7 +111,7 @@ def random_flip(images: Tensor, generator: Generator) -> Tensor:
 
 
 def random_cutout(images: Tensor, size: int, generator: Generator) -> Tensor:
-    """Zero one square of each image of (B, C, H, W), its centre anywhere in the image."""
+    """Set one square of each image of (B, C, H, W) to zero, centred anywhere in the image."""
     rows = _draw(images.shape[2], (len(images),), generator)
     columns = _draw(images.shape[3], (len(images),), generator)
     return cut_out(images, size, rows, columns)

@@ -1,4 +1,4 @@
-"""Batches of images that live on the device, without worker processes."""
+"""Batches of images that are kept on the device, without worker processes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Batches:
     """Epochs of normalised, augmented batches, which can be stopped and resumed at any batch.
 
     ``for images, targets in batches`` goes through one epoch: images float32 (B, C, H, W), targets
-    classes int64 (B,) unless the part has others, both on the device of the part. A loop that is
-    left early is continued by the next one. The order comes from a generator on the CPU, so it is
-    the same on every device; augmentation draws from one on the device.
+    classes int64 (B,) unless the part has others, both on the device of the part. A loop that ends
+    early is continued by the next one. The order is drawn by a generator on the CPU, so it is the
+    same on every device; augmentation draws from one on the device.
     """
 
     def __init__(
@@ -45,18 +45,18 @@ class Batches:
         """Begin the first epoch.
 
         Args:
-            part: the images.
-            batch_size: images a batch.
-            normalisation: statistics of the train part.
-            indices: int64 indices of the images to use; the default is all.
-            seed: of order and augmentation.
-            shuffle: a new random order for each epoch.
-            drop_last: leave out the last batch of an epoch if it is smaller than the others.
-            augmentation: for training; None is none.
-            channels_last: memory format of the images.
+            part: Images to use.
+            batch_size: Images per batch.
+            normalisation: Statistics of the train part.
+            indices: Indices of the images to use, int64; the default is all.
+            seed: Seed of order and augmentation.
+            shuffle: Whether each epoch has a new random order.
+            drop_last: Whether an incomplete last batch of an epoch is left out.
+            augmentation: Augmentation for training; None is none.
+            channels_last: Whether images have the channels-last memory format.
 
         Raises:
-            UserError: there are no images, or too few for one batch.
+            UserError: There are no images, or too few for one batch.
         """
         self.part = part
         device = part.images.device
@@ -87,17 +87,17 @@ class Batches:
         self._begin_epoch()
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
+        """Return the number of batches per epoch."""
         full, rest = divmod(len(self._indices), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
     @property
     def samples_per_epoch(self) -> int:
-        """How many images an epoch yields."""
+        """Number of images that an epoch yields."""
         return min(len(self) * self.batch_size, len(self._indices))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches that are left of the current epoch."""
+        """Yield the remaining batches of the current epoch."""
         for _ in range(self._position, len(self)):
             yield self._next()
 
@@ -107,12 +107,12 @@ class Batches:
             yield self._next()
 
     def first(self, count: int = 1) -> list[tuple[Tensor, Tensor]]:
-        """Return the first batches of the images as they lie, without augmentation."""
+        """Return the first batches of the images in stored order, without augmentation."""
         chunks = self._indices.split(self.batch_size)[:count]
         return [(self._normalised(self.part.images[i]), self.part.targets[i]) for i in chunks]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` needs to go on with the next batch: plain, picklable."""
+        """Return the plain, picklable state from which `load_state_dict` resumes."""
         return {
             "epoch": self.epoch,
             "position": self._position,
@@ -123,10 +123,10 @@ class Batches:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where the state was taken: the batches that follow are exactly the same.
+        """Resume where the state was taken: the batches that follow are exactly the same.
 
         Raises:
-            UserError: the state is of batches of another size or number of images.
+            UserError: The state is of batches of another size or number of images.
         """
         for key, own in {"samples": len(self._indices), "batch_size": self.batch_size}.items():
             if state[key] != own:
@@ -152,8 +152,8 @@ class Batches:
         chosen = self._order[start : start + self.batch_size]
         batch = self._prepare(self.part.images[chosen]), self.part.targets[chosen]
         self._position += 1
-        # The epoch ends with its last batch, not with the attempt to get one more: a state taken
-        # in the body of the last batch is then the beginning of the next epoch.
+        # The epoch ends with its last batch, not with the request for one more: a state taken
+        # during the last batch is then the beginning of the next epoch.
         if self._position == len(self):
             self.epoch += 1
             self._begin_epoch()

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, from their pickled python files."""
+"""CIFAR-10 and CIFAR-100, from their pickled Python files."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def cifar100(root: Path | None, download: bool = False) -> RawData:
 
 
 def _load(name: str, kind: Any, label_key: str, root: Path | None, download: bool) -> RawData:
-    """Find the folder, download it if asked to, and read it.
+    """Find the folder, download it if requested, and read it.
 
     Args:
-        name: the data set.
-        kind: torchvision's class, which knows the files and how to download and verify them.
-        label_key: where the labels are in a file.
-        root: looked through: ``root/<torchvision's folder>``, ``root/<name>/<the same>``.
-        download: let torchvision download the set to `root` when it is in neither.
+        name: Name of the data set.
+        kind: Torchvision's class, which lists, downloads and verifies the files.
+        label_key: Key of the labels in a file.
+        root: Folder to search: ``root/<torchvision's folder>``, ``root/<name>/<the same>``.
+        download: Whether torchvision downloads the set to `root` when it is in neither.
 
     Raises:
-        UserError: the set is missing, or a file is not what it should be.
+        UserError: The set is missing, or a file is not in the expected format.
     """
     train_files = [file for file, _ in kind.train_list]
     test_files = [file for file, _ in kind.test_list]
@@ -104,14 +104,14 @@ def _read(file: Path, parse: Callable[[Any], T]) -> T:
         with file.open("rb") as stream:
             return parse(_ArrayUnpickler(stream, encoding="latin1").load())
     except Exception as error:
-        # A damaged pickle may raise anything: each of these means the same to the user.
+        # A damaged pickle may raise any of these; they mean the same to the user.
         raise UserError(f"{file} is not a CIFAR file ({error!r}): get it again") from error
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles plain containers and numpy arrays, and refuses to call anything else.
+    """Unpickler of plain containers and numpy arrays that refuses to call anything else.
 
-    So files are read safely whatever their MD5 sum; torchvision verifies the sum of what it
+    It reads files safely whatever their MD5 sum; torchvision verifies the sum of the files that it
     downloads.
     """
 
@@ -119,7 +119,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         """Return the object for an allowed name.
 
         Raises:
-            pickle.UnpicklingError: any other name.
+            pickle.UnpicklingError: The name is not allowed.
         """
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
@@ -127,7 +127,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Stand in for `_codecs.encode`, with which Python 3 pickles bytes for Python 2."""
+    """Replace `_codecs.encode`, with which Python 3 pickles bytes for Python 2."""
     return text.encode("latin1")
 
 

@@ -1,8 +1,8 @@
 """Cluttered Fashion-MNIST: a small object somewhere among clutter, in channels of unequal noise.
 
 Made from Fashion-MNIST after the cluttered MNIST of Mnih et al., "Recurrent Models of Visual
-Attention", NeurIPS 2014, section 4.1, so that attention has something to do: along space, to find
-the object; along channels, to find the one that shows it best, which is another in every image.
+Attention", NeurIPS 2014, section 4.1, so that attention is useful: along space, to find the
+object; along channels, to find the one that shows it best, which differs from image to image.
 """
 
 from __future__ import annotations
@@ -34,19 +34,20 @@ _CHUNK = 5_000
     augmentation=Augmentation(),
 )
 def cluttered_fashion_mnist(root: Path | None, seed: int = 0, download: bool = False) -> RawData:
-    """Make the set from Fashion-MNIST: (60000, 3, 28, 28) and a test part of 10,000.
+    """Create the set from Fashion-MNIST: (60000, 3, 28, 28) and a test part of 10,000.
 
-    Each image is the object at half its size (14x14) at a random place, over 8 pieces of 6x6 cut
-    from other images at random places; then three channels, each with Gaussian noise of its own
-    standard deviation, drawn for that image between 0.05 and 0.6 of the range of brightness.
+    Each image is the object at half its size (14x14) at a random place, over 8 pieces of 6x6
+    pixels cut from other images at random places. It is then copied to three channels, each with
+    Gaussian noise of its own standard deviation, drawn for that image between 0.05 and 0.6 of the
+    range of brightness.
 
     Args:
-        root: as for `fashion_mnist`.
-        seed: of the draws.
-        download: as for `fashion_mnist`.
+        root: Folder to search, as in `fashion_mnist`.
+        seed: Seed of the draws.
+        download: Whether to download, as in `fashion_mnist`.
 
     Raises:
-        UserError: as `fashion_mnist`, or the seed is not a whole number of 0 or more.
+        UserError: As in `fashion_mnist`, or the seed is not a whole number of 0 or more.
     """
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise UserError(f"option seed of cluttered_fashion_mnist is 0, 1, 2, ..., not {seed!r}")
@@ -61,7 +62,7 @@ def cluttered_fashion_mnist(root: Path | None, seed: int = 0, download: bool = F
 
 
 def clutter(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Put grey images (N, 1, 28, 28) of uint8 among clutter: (N, 3, 28, 28) of uint8."""
+    """Put grey images, uint8 (N, 1, 28, 28), among clutter: uint8 (N, 3, 28, 28)."""
     return torch.cat([_clutter(part, images, generator) for part in images.split(_CHUNK)])
 
 
@@ -85,7 +86,7 @@ def _clutter(images: Tensor, others: Tensor, generator: torch.Generator) -> Tens
 
 
 def _grid(count: int, top: Tensor, left: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Index the pixels of one window an image."""
+    """Return the indices of the pixels of one window per image."""
     steps = torch.arange(size)
     return (
         torch.arange(count)[:, None, None],
@@ -99,6 +100,6 @@ def _windows(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
 
 
 def _put(canvas: Tensor, patches: Tensor, top: Tensor, left: Tensor) -> None:
-    """Lay patches over the canvas where they are brighter."""
+    """Draw patches over the canvas where they are brighter."""
     place = _grid(len(canvas), top, left, patches.shape[-1])
     canvas[place] = torch.maximum(canvas[place], patches)

@@ -1,4 +1,4 @@
-"""Image sets held whole in memory, as uint8 tensors."""
+"""Image sets that are held completely in memory, as uint8 tensors."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class LabelledImages:
     """Images and their classes.
 
     Attributes:
-        images: uint8 (N, C, H, W).
-        labels: int64 (N,), from 0.
+        images: Images, uint8 (N, C, H, W).
+        labels: Classes from 0, int64 (N,).
 
     Raises:
-        UserError: on construction, when the shapes or types are others.
+        UserError: On construction, if the shapes or types are different.
     """
 
     images: Tensor
@@ -43,7 +43,7 @@ class LabelledImages:
 
     @property
     def targets(self) -> Tensor:
-        """What a network is to give for each image, (N, ...): here its class."""
+        """Desired output of a network for each image, (N, ...): here its class."""
         return self.labels
 
     def to(self, device: torch.device | str) -> LabelledImages:
@@ -61,10 +61,10 @@ class TargetImages(LabelledImages):
     """Images with targets other than their classes, such as another network's logits.
 
     Attributes:
-        values: the targets, floating point (N, K).
+        values: Targets, floating point (N, K).
 
     Raises:
-        UserError: on construction, when they do not fit the images.
+        UserError: On construction, if the targets do not match the images.
     """
 
     values: Tensor
@@ -80,7 +80,7 @@ class TargetImages(LabelledImages):
 
     @property
     def targets(self) -> Tensor:
-        """The values."""
+        """The targets that are not classes."""
         return self.values
 
     def to(self, device: torch.device | str) -> TargetImages:
@@ -95,16 +95,16 @@ class TargetImages(LabelledImages):
 
 @dataclass(frozen=True, eq=False)
 class RawData(LabelledImages):
-    """What a loader returns: the development part, and the official test part if there is one.
+    """Result of a loader: the development part, and the official test part if there is one.
 
     Attributes:
-        images, labels: the development part.
-        class_names: the name of each label, in order.
-        test: the official test part, or None.
+        images, labels: Development part.
+        class_names: Name of each label, in order.
+        test: Official test part, or None.
 
     Raises:
-        UserError: on construction, when a part is empty, a label is outside of the class names,
-            or the test images have another shape than the others.
+        UserError: On construction, if a part is empty, a label is outside of the class names,
+            or the shape of the test images is not that of the others.
     """
 
     class_names: tuple[str, ...]
@@ -131,17 +131,17 @@ class RawData(LabelledImages):
 
     @property
     def num_classes(self) -> int:
-        """How many classes the set has."""
+        """Number of classes of the set."""
         return len(self.class_names)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImageData(RawData):
-    """A registered data set, loaded. It holds the test part: searches get a `SearchData`.
+    """A registered data set, loaded. It holds the test part, so searches read a `SearchData`.
 
     Attributes:
-        name: the registered name.
-        augmentation: what the set's training images take by default.
+        name: Registered name.
+        augmentation: Default augmentation of the set's training images.
     """
 
     name: str

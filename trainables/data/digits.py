@@ -1,4 +1,4 @@
-"""The handwritten digits that are part of scikit-learn: the set that is always there."""
+"""The handwritten digits of scikit-learn: the data set that is always available."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainables.data.registry import register_dataset
     augmentation=Augmentation(padding=1),
 )
 def digits(root: Path | None) -> RawData:
-    """Load the digits (1797, 1, 8, 8), their levels 0 to 16 stretched to 0 to 255.
+    """Load the digits (1797, 1, 8, 8), with their levels 0 to 16 scaled to 0 to 255.
 
     `root` is not read. Digits are not flipped: a mirrored 2 is no digit.
     """

@@ -45,12 +45,12 @@ def fashion_mnist(root: Path | None, download: bool = False) -> RawData:
     """Load Fashion-MNIST, (60000, 1, 28, 28) and a test part of 10,000.
 
     Args:
-        root: looked through first: ``root/fashion_mnist``, ``root/FashionMNIST/raw``, ``root``;
-            then the folder of Debian's package.
-        download: let torchvision download it to `root` when it is in none of these.
+        root: Folder to search first: ``root/fashion_mnist``, ``root/FashionMNIST/raw``, ``root``;
+            then the folder of Debian's package is searched.
+        download: Whether torchvision downloads the set to `root` when it is in none of these.
 
     Raises:
-        UserError: the set is missing, or a file is not what it should be.
+        UserError: The set is missing, or a file is not in the expected format.
     """
     folder = _find(root)
     if folder is None and download:
@@ -100,7 +100,7 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     dimensions, each length as a big-endian 32-bit integer, then the bytes.
 
     Raises:
-        UserError: the file cannot be read, is not such a file, or has another length than it says.
+        UserError: The file cannot be read, is not an idx file, or its length is not as declared.
     """
     try:
         content = gzip.decompress(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Any ImageNet-style tree of image files, decoded once into one tensor."""
+"""ImageNet-style trees of image files, decoded once into one tensor."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def imagefolder(root: Path | None, image_size: int = 64) -> RawData:
     """Load the tree under `root`, (N, 3, image_size, image_size).
 
     The classes are the folders in `root/train`, in alphabetical order. The test part is
-    `root/test`, or else `root/val`, whichever first has class folders; without one, the splits
-    hold out a part of the training images.
+    `root/test`, or else `root/val`: the first of them that has class folders. Without one, the
+    splits hold out a part of the training images.
 
     Args:
-        root: the tree.
-        image_size: side of the squares that images are resized (shorter side) and cropped
-            (centre) to, in pixels.
+        root: Root folder of the tree.
+        image_size: Side of the squares to which images are resized (shorter side) and cropped
+            (centre), in pixels.
 
     Raises:
-        UserError: there is no tree, a class is empty or unknown, an image is damaged, or the
+        UserError: There is no tree, a class is empty or unknown, an image is damaged, or the
             images would not fit into memory.
     """
     if image_size < 1:
@@ -101,7 +101,7 @@ def _decode(file: Path, size: int) -> Tensor:
     """Read an image file as uint8 (3, size, size): resized by its shorter side, centre cropped."""
     try:
         with Image.open(file) as image:
-            # A large JPEG is decoded at a fraction of its size, at least twice the one wanted.
+            # A large JPEG is decoded at a fraction of its size, at least twice the requested one.
             image.draft("RGB", (2 * size, 2 * size))
             shorter = min(image.size)
             width, height = (max(size, round(side * size / shorter)) for side in image.size)
@@ -114,7 +114,7 @@ def _decode(file: Path, size: int) -> Tensor:
 
 
 def _check_memory(root: Path, count: int, size: int) -> None:
-    """Refuse what does not fit: the tensor, and the copy that is made when it is split."""
+    """Check that the tensor fits in memory, and the copy that is made when it is split."""
     needed, available = 2 * count * 3 * size * size, available_memory()
     if needed > available:
         raise UserError(
@@ -125,12 +125,12 @@ def _check_memory(root: Path, count: int, size: int) -> None:
 
 
 def available_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return how many bytes this process may still take: the machine's and its container's."""
+    """Return the bytes that machine and container still allow this process to use."""
     free: int = psutil.virtual_memory().available
     try:
         limit = int((cgroup / "memory.max").read_text())
         used = int((cgroup / "memory.current").read_text())
-        # Files that were read stay in memory as long as nobody needs the room.
+        # Files that were read stay in memory only as long as the space is not needed.
         statistics = dict(map(str.split, (cgroup / "memory.stat").read_text().splitlines()))
         cached = int(statistics["inactive_file"])
     except (OSError, KeyError, ValueError):  # no container, or its limit is "max"

@@ -1,4 +1,4 @@
-"""Loads a data set of the catalogue into memory."""
+"""Loading a data set of the catalogue into memory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def load_dataset(name: str, root: str | Path | None = None, **options: Any) -> I
     """Load a data set into memory.
 
     Args:
-        name: a registered name.
-        root: the folder to look in; the default is the folder that $SASE_DATA names, if set.
-        options: what the set's loader takes besides, such as ``download`` or ``image_size``.
+        name: Registered name of the data set.
+        root: Folder to search; the default is the folder that $SASE_DATA names, if set.
+        options: Other arguments of the set's loader, such as ``download`` or ``image_size``.
 
     Raises:
-        UserError: unknown name or option; the set is missing, or its files are damaged.
+        UserError: The name or an option is unknown, the set is missing, or its files are damaged.
     """
     row = DATASETS.find(name)
     _check_options(row, options)

@@ -1,4 +1,4 @@
-"""The catalogue of data sets, and the decorator that enters one. Loads without torch."""
+"""The catalogue of data sets and its decorator, which load without torch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Loader = TypeVar("Loader", bound="Callable[..., RawData]")
 
 
 CLASSES = ("classification", "distillation")
-"""Tasks that images with a class each serve."""
+"""Tasks that are served by images with one class each."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A catalogue row: a data set, where it comes from, and how its training images may vary."""
+    """A catalogue row: a data set, its source, and the augmentation of its training images."""
 
     name: str
     loader: Callable[..., RawData]
@@ -50,14 +50,14 @@ def register_dataset(
     """Enter a loader ``(root: Path | None, **options) -> RawData`` into the catalogue.
 
     Args:
-        name: what the set is called on the command line.
-        source: where the data come from: a paper or an address.
-        summary: one line for the catalogue.
-        augmentation: the default for training; None is no augmentation.
-        tasks: names of the tasks that it serves.
+        name: Name of the set on the command line.
+        source: Origin of the data: a paper or an address.
+        summary: One line for the catalogue.
+        augmentation: Default augmentation for training; None is no augmentation.
+        tasks: Names of the tasks that the set serves.
 
     Raises:
-        UserError: the name is taken by another loader.
+        UserError: The name is taken by another loader.
     """
 
     def enter(loader: Loader) -> Loader:
@@ -76,7 +76,7 @@ def check_task(name: str, task: str) -> None:
     """Check that a data set serves a task.
 
     Raises:
-        UserError: there is no such data set, or it does not.
+        UserError: There is no such data set, or it does not serve the task.
     """
     served = DATASETS.find(name).tasks
     if task not in served:
@@ -86,22 +86,22 @@ def check_task(name: str, task: str) -> None:
 
 
 def missing_set(name: str, looked_in: Iterable[Path], remedy: str) -> UserError:
-    """Build the error for a set that is not there: where it was looked for, how to get it."""
+    """Build the error for a missing set: where it was searched for, and how to get it."""
     places = ", ".join(str(place) for place in looked_in)
     where = f"not found in {places}" if places else "not found: neither root nor $SASE_DATA is set"
     return UserError(f"data set {name!r} {where}; {remedy}")
 
 
 def download_set(name: str, root: Path | None, download: Callable[[str], object]) -> None:
-    """Have torchvision download a set into a folder.
+    """Download a set into a folder with torchvision.
 
     Args:
-        name: the data set, for the error.
-        root: the folder to download to.
-        download: called with the folder; torchvision checks the files' MD5 sums.
+        name: Name of the data set, for the error.
+        root: Folder to download to.
+        download: Called with the folder; torchvision checks the files' MD5 sums.
 
     Raises:
-        UserError: there is no folder to download to, or the download failed.
+        UserError: There is no folder to download to, or the download failed.
     """
     if root is None:
         raise UserError(

@@ -2,9 +2,9 @@
 
 The kinds and most strengths follow ImageNet-C (Hendrycks and Dietterich, "Benchmarking Neural
 Network Robustness to Common Corruptions and Perturbations", ICLR 2019, arXiv:1903.12261). Lengths
-are shares of the image's side, so that they suit any size. Unlike there, every image has its own
-strength: a level drawn uniformly between 0 and the severity, so that the right answer to the
-corruption differs from image to image.
+are shares of the image's side, so that they suit any size. Unlike in ImageNet-C, every image has
+its own strength: a level drawn uniformly between 0 and the severity, so that the best response to
+the corruption differs from image to image.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from trainables.data.splits import held_out_test
 from trainables.shift_settings import Shift
 
 Corruption = Callable[[Tensor, Tensor, torch.Generator], Tensor]
-"""From images (N, C, H, W) in [0, 1] and levels (N,) in [0, 5] to images of the same shape."""
+"""Function of images (N, C, H, W) in [0, 1] and levels (N,) in [0, 5] to images of that shape."""
 
 _CHUNK = 4_000_000
-"""Pixels that are corrupted at a time."""
+"""Number of pixels that are corrupted at a time."""
 
 
 def _strength(levels: Tensor, *values: float) -> Tensor:
@@ -38,13 +38,13 @@ def _strength(levels: Tensor, *values: float) -> Tensor:
 
 
 def noise(images: Tensor, levels: Tensor, generator: torch.Generator) -> Tensor:
-    """Add Gaussian noise, alike in distribution for all pixels and channels."""
+    """Add Gaussian noise with the same distribution for all pixels and channels."""
     deviation = _strength(levels, 0, 0.08, 0.12, 0.18, 0.26, 0.38)
     return images + deviation * torch.randn(images.shape, generator=generator)
 
 
 def blur(images: Tensor, levels: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur with a Gaussian whose deviation grows to 7% of the shorter side."""
+    """Blur with a Gaussian whose standard deviation grows to 7% of the shorter side."""
     count, channels, height, width = images.shape
     side = min(height, width)
     deviation = _strength(levels, 0, 0.02, 0.03, 0.04, 0.055, 0.07).flatten() * side
@@ -67,7 +67,7 @@ def contrast(images: Tensor, levels: Tensor, generator: torch.Generator) -> Tens
 
 
 def brightness(images: Tensor, levels: Tensor, generator: torch.Generator) -> Tensor:
-    """Add the same to all pixels."""
+    """Add the same value to all pixels."""
     return images + _strength(levels, 0, 0.1, 0.2, 0.3, 0.4, 0.5)
 
 
@@ -115,7 +115,7 @@ def occlusion(images: Tensor, levels: Tensor, generator: torch.Generator) -> Ten
 
 
 def clutter(images: Tensor, levels: Tensor, generator: torch.Generator) -> Tensor:
-    """Lay another image of the set over a random side of the image, up to half of it."""
+    """Cover up to half of the image, from a random side, with another image of the set."""
     count, _, height, width = images.shape
     share = _strength(levels, 0, 0.1, 0.2, 0.3, 0.4, 0.5)[..., 0]
     side = torch.randint(4, (count,), generator=generator)[:, None, None]
@@ -130,7 +130,7 @@ def clutter(images: Tensor, levels: Tensor, generator: torch.Generator) -> Tenso
 CORRUPTIONS: dict[str, Corruption] = {
     f.__name__: f for f in (noise, blur, contrast, brightness, fog, pixelation, occlusion, clutter)
 }
-"""The kinds by name."""
+"""Corruptions by name."""
 
 
 def shift_images(
@@ -139,17 +139,17 @@ def shift_images(
     """Corrupt images; the same arguments give the same images.
 
     Args:
-        images: uint8 (N, C, H, W), on the CPU.
-        kinds: names in `CORRUPTIONS`, applied in this order.
-        severity: above 0, at most 5; each image has a level of its own for each kind, drawn
-            uniformly between 0 and this.
-        seed: seed of all draws.
+        images: Images, uint8 (N, C, H, W), on the CPU.
+        kinds: Names in `CORRUPTIONS`, applied in this order.
+        severity: Largest level, above 0 and at most 5; each image has a level of its own for each
+            kind, drawn uniformly between 0 and this.
+        seed: Seed of all draws.
 
     Returns:
-        uint8 (N, C, H, W).
+        The corrupted images, uint8 (N, C, H, W).
 
     Raises:
-        UserError: unknown kind.
+        UserError: A kind is unknown.
     """
     for kind in kinds:
         if kind not in CORRUPTIONS:
@@ -157,7 +157,7 @@ def shift_images(
     chunk = max(1, _CHUNK // max(1, images[:1].numel()))
     shifted = images.clone()
     for kind in kinds:
-        # A stream per kind: its draws do not depend on the other kinds.
+        # One random stream per kind, so that its draws do not depend on the other kinds.
         generator = torch.Generator().manual_seed(seed * 2**31 + zlib.crc32(kind.encode()) // 2)
         for part in shifted.split(chunk):
             levels = severity * torch.rand(len(part), generator=generator)
@@ -169,8 +169,8 @@ def shift_images(
 def shift_data(data: ImageData, shift: Shift) -> ImageData:
     """Return the data set with all its images corrupted.
 
-    Test images, official or held out, are corrupted apart from the others, so that none of them
-    is laid over an image that a search reads.
+    Test images, official or held out, are corrupted separately from the others, so that none of
+    them covers an image that a search reads.
     """
 
     def shifted(images: Tensor, part: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Train, validation and test: fixed by a seed, and the test part kept out of a search's hands."""
+"""Train, validation and test parts: fixed by a seed, with no test image in a search's data."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _TEST_SEED = 0
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Which images are for training, for the search's validation and for the final test.
+    """Indices of the images for training, for a search's validation and for the final test.
 
     Attributes:
-        seed: what train and validation were drawn by.
-        train, validation: int64 indices into the development part, on the CPU.
-        test: indices into the official test part, or into the development part if it is held out.
-        test_part: "official" or "held out".
+        seed: Seed by which train and validation were drawn.
+        train, validation: Indices into the development part, int64, on the CPU.
+        test: Indices into the official test part, or into the development part if it is held out.
+        test_part: Kind of the test part, "official" or "held out".
     """
 
     seed: int
@@ -37,7 +37,7 @@ class Splits:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How many images each part has."""
+        """Number of images of each part."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: len(indices) for name, indices in parts.items()}
 
@@ -51,7 +51,7 @@ class Splits:
         return digest.hexdigest()
 
     def describe(self) -> dict[str, int | str]:
-        """Return what is written beside results: seed, sizes, where the test is from, digest."""
+        """Return the description that results store: seed, sizes, kind of the test part, digest."""
         return {
             "seed": self.seed,
             **self.sizes,
@@ -66,21 +66,22 @@ def make_splits(
     train_size: int | None = None,
     validation_size: int | None = None,
 ) -> Splits:
-    """Split a data set, each part with the classes in the proportions of the whole.
+    """Split a data set into parts with the class proportions of the whole.
 
-    The test part is the official one; where there is none, 20% of the images, the same for every
-    seed. The other images are put into one stratified order by the seed: validation is its
-    beginning, train is its end. So, for one seed, a smaller part is contained in a larger one, and
-    neither part depends on the size of the other.
+    The test part is the official one; where there is none, it is 20% of the images, the same for
+    every seed. The seed puts the other images into a stratified order: validation is its beginning,
+    train is its end. So, for one seed, a smaller part is contained in a larger one, and neither
+    part depends on the size of the other.
 
     Args:
-        data: the set.
-        seed: of the order.
-        train_size: images to train on; the default is all that are left.
-        validation_size: images to validate on; the default is 20% of those not for the test.
+        data: Data set to split.
+        seed: Seed of the order.
+        train_size: Number of images to train on; the default is all remaining ones.
+        validation_size: Number of images to validate on; the default is 20% of those that are not
+            for the test.
 
     Raises:
-        UserError: a size is below 1, or they are more than there are images.
+        UserError: A size is below 1, or the sizes exceed the number of images.
     """
     test_part: Literal["official", "held out"]
     if data.test is not None:
@@ -104,7 +105,7 @@ def held_out_test(labels: Tensor) -> tuple[Tensor, Tensor]:
     tested on.
 
     Args:
-        labels: int64 (N,).
+        labels: Classes, int64 (N,).
 
     Returns:
         Two sorted int64 lists of indices, on the CPU: test, and the rest.
@@ -126,15 +127,15 @@ def _check_sizes(name: str, train_size: int, validation_size: int, available: in
 
 
 def stratified_order(labels: Tensor, seed: int) -> Tensor:
-    """Order the images so that any beginning, or end, of it has the classes in proportion.
+    """Order the images so that any beginning, or end, of the order has the classes in proportion.
 
-    The k-th of a class's n images, in random order, goes to (k + 1/2) / n of the way; ties are
-    broken at random. With classes of one size, any multiple of their number has exactly as many
-    of each.
+    The k-th of a class's n images, in random order, is put at the fraction (k + 1/2) / n of the
+    order; ties are broken at random. With K classes of equal size, the first, or last, K m images
+    hold exactly m of each class.
 
     Args:
-        labels: int64 (N,).
-        seed: of the random order.
+        labels: Classes, int64 (N,).
+        seed: Seed of the random order.
 
     Returns:
         A permutation of 0 .. N - 1, int64 (N,), on the CPU.
@@ -149,15 +150,15 @@ def stratified_order(labels: Tensor, seed: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """What both views of a data set have.
+    """Base class of both views of a data set.
 
     Attributes:
-        name: of the data set.
-        num_classes: of the data set.
-        augmentation: the set's default for training images.
-        normalisation: statistics of `train`.
-        splits: what `Splits.describe` gives, to be written with results.
-        train: the images to train on.
+        name: Name of the data set.
+        num_classes: Number of classes of the data set.
+        augmentation: Default augmentation of the set's training images.
+        normalisation: Statistics of `train`.
+        splits: Result of `Splits.describe`, which is written with results.
+        train: Images to train on.
     """
 
     name: str
@@ -176,10 +177,10 @@ class _View:
 
 @dataclass(frozen=True, eq=False)
 class SearchData(_View):
-    """What a search may read: train and validation. It holds no test image.
+    """Data that a search may read: train and validation images, and no test image.
 
     Attributes:
-        validation: the images by which candidates are judged.
+        validation: Images by which candidates are judged.
     """
 
     validation: LabelledImages
@@ -202,10 +203,10 @@ class SearchData(_View):
 
 @dataclass(frozen=True, eq=False)
 class FinalData(_View):
-    """What the final protocol reads: it trains on train and validation, and tests once.
+    """Data of the final protocol, which trains on train and validation, and tests once.
 
     Attributes:
-        test: the images that no search has read.
+        test: Images that no search has read.
     """
 
     test: LabelledImages
@@ -230,7 +231,7 @@ def search_data(data: ImageData, splits: Splits) -> SearchData:
 
 
 def final_data(data: ImageData, splits: Splits) -> FinalData:
-    """Copy the parts of the final protocol: train with validation, and test."""
+    """Copy the parts of the final protocol: train together with validation, and test."""
     train = data.select(torch.cat([splits.train, splits.validation]))
     test = data.test if data.test is not None else data
     return FinalData(
