@@ -1,7 +1,7 @@
-"""Training one network by several workers, each on its part of every batch.
+"""Training of one network by several workers, each on its part of every batch.
 
 Data-parallel training as by Li et al., VLDB 2020, https://arxiv.org/abs/2006.15704, started by Ray
-Train. What the network computes is what one worker would compute on the whole batch.
+Train. The network computes the same as it would with one worker on the whole batch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from trainables.persistence.checkpoint import Checkpoints
 from trainables.persistence.store import Store
 
 MAX_FAILURES = 2
-"""How often a training one of whose workers failed is begun again."""
+"""Number of times that a training is started again after a worker failed."""
 
 
 def train_final_together(
@@ -34,36 +34,37 @@ def train_final_together(
     gpu: bool,
     kept: Store | None = None,
 ) -> dict[str, Any]:
-    """Train from scratch by several workers of the Ray cluster: `train_final`, with its result.
+    """Train from scratch by several workers of the Ray cluster; return the result of `train_final`.
 
     Order, augmentation, batch statistics and gradients are those of one worker, up to rounding.
-    Where rounding decides (between two equal maxima, say), the training goes on as one from weights
-    that differ in their last digit. What the network itself draws (dropout, stochastic depth) is
-    drawn by every worker for its part, so that a network that draws comes out as with another seed.
+    Where rounding decides (between two equal maxima, for example), the training continues like one
+    whose weights differ in their last digit. Random draws of the network itself (dropout,
+    stochastic depth) are made by every worker for its part, so that the result of a network with
+    such draws is like that of another seed.
 
-    A worker that dies, or fails, makes all begin again, up to `MAX_FAILURES` times. Waits for as
+    If a worker dies or fails, all start again, up to `MAX_FAILURES` times. The function waits as
     long as the cluster is busy.
 
     Args:
-        job: what to train.
-        data: reference of a `FinalData`.
-        workers: how many.
-        cpus: that each of them holds.
-        gpu: whether each holds a GPU of its own.
-        kept: where the first worker keeps checkpoints, from which all begin again; all must reach
-            it.
+        job: Training to run.
+        data: Reference of a `FinalData`.
+        workers: Number of workers.
+        cpus: CPUs of each worker.
+        gpu: Whether each worker has a GPU of its own.
+        kept: Store of the first worker's checkpoints, from which all start again; all workers must
+            be able to reach it.
 
     Returns:
-        The same as `train_final`; `train_seconds` are those of all workers.
+        The same as `train_final`; `train_seconds` is the sum over all workers.
 
     Raises:
-        RuntimeError: it failed too often. The message is the reason, in one line.
+        RuntimeError: The training failed too often. The message is the reason, in one line.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     resources = {"CPU": cpus} | ({"GPU": 1.0} if gpu else {})
-    # Ray Train marks its storage, on this node alone as long as no checkpoint is reported to it.
+    # Ray Train marks its storage, only on this node as long as no checkpoint is reported to it.
     with tempfile.TemporaryDirectory(prefix="sase-train-") as storage:
         trainer = TorchTrainer(
             _train_part,  # type: ignore[arg-type]
@@ -90,7 +91,7 @@ def check_workers(workers: int, batch_size: int, network: nn.Module) -> None:
     """Check that several workers can train a network together.
 
     Raises:
-        UserError: a worker would have no image of a batch, or the network has a batch norm that
+        UserError: A worker would have no image of a batch, or the network has a batch norm that
             cannot be shared.
     """
     if workers > batch_size:
@@ -108,7 +109,7 @@ def _train_part(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the last line of what a worker has raised, rather one that it did not suffer."""
+    """Return the last line of a worker's error, if possible of one not caused by another worker."""
     failures = list(getattr(error, "worker_failures", {}).values()) or [error]
     failures.sort(key=_is_suffered)
     lines = str(failures[0]).strip().splitlines()

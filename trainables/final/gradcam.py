@@ -1,7 +1,7 @@
-"""Where in an image a trained network finds the class, as a heat map.
+"""Heat maps of where in an image a trained network finds the class.
 
-Paper: Selvaraju et al., Grad-CAM, ICCV 2017, https://arxiv.org/abs/1610.02391; by the package
-grad-cam.
+Paper: Selvaraju et al., Grad-CAM, ICCV 2017, https://arxiv.org/abs/1610.02391; computed by the
+package grad-cam.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from trainables.data.splits import stratified_order
 from trainables.persistence.store import Store
 
 FILE = "gradcam.parquet"
-"""What a final training keeps beside its result, if it was asked for."""
+"""File that a final training stores next to its result, if heat maps were requested."""
 
 
 def chosen_images(labels: Tensor, count: int, seed: int) -> tuple[int, ...]:
-    """Choose images by a seed, of as many classes as possible.
+    """Choose images by a seed, from as many classes as possible.
 
     Args:
-        labels: int64 (N,).
-        count: how many; all if there are fewer.
-        seed: of the choice.
+        labels: Classes, int64 (N,).
+        count: Number of images; all if there are fewer.
+        seed: Seed of the choice.
 
     Returns:
         Indices, by label and then by index.
@@ -49,21 +49,21 @@ def class_activations(
     """Return the Grad-CAM of test images for their own class, at the network's last feature map.
 
     Args:
-        model: trained, on the device; its gradients are lost.
-        data: with the test images.
-        images: indices of test images.
-        device: of the model.
+        model: Trained network, on the device; its gradients are lost.
+        data: Data with the test images.
+        images: Indices of test images.
+        device: Device of the model.
 
     Returns:
-        A row an image: `image` (index in the test part), `label`, `predicted`, `height`, `width`,
-        `channels`, `pixels` (uint8, height x width x channels, row by row, as bytes) and `cam`
-        (uint8, height x width, row by row, as bytes; every map goes from 0 to 255, as the package
-        scales it).
+        One row per image: `image` (index in the test part), `label`, `predicted`, `height`,
+        `width`, `channels`, `pixels` (uint8, height x width x channels, row by row, as bytes) and
+        `cam` (uint8, height x width, row by row, as bytes; the package scales every map to 0 to
+        255).
 
     Raises:
-        UserError: the network has no feature map of more than one position.
+        UserError: The network has no feature map of more than one position.
     """
-    from pytorch_grad_cam import GradCAM  # takes seconds, as few trainings need it
+    from pytorch_grad_cam import GradCAM  # takes seconds, and few trainings need it
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     part = data.test.select(torch.tensor(images)).to(device)
@@ -92,17 +92,17 @@ def class_activations(
 
 @torch.no_grad()
 def last_map(model: nn.Module, images: Tensor) -> nn.Module:
-    """Return the module that gives the last feature map of more than one position.
+    """Return the module that outputs the last feature map of more than one position.
 
-    That is the last stage of a host that pools it. Of modules that contain each other, it is the
+    It is the last stage of a host that pools it. Of modules that contain each other, it is the
     outermost.
 
     Args:
-        model: images (B, C, H, W) to logits.
-        images: some.
+        model: Network from images (B, C, H, W) to logits.
+        images: Example images, (B, C, H, W).
 
     Raises:
-        UserError: there is no such map.
+        UserError: There is no such map.
     """
     found: list[nn.Module] = []
 
@@ -122,10 +122,10 @@ def last_map(model: nn.Module, images: Tensor) -> nn.Module:
 
 
 def write_activations(store: Store, activations: pd.DataFrame) -> None:
-    """Keep what `class_activations` gave.
+    """Store a result of `class_activations`.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: The result cannot be written.
     """
     content = io.BytesIO()
     activations.to_parquet(content, index=False)
@@ -133,10 +133,10 @@ def write_activations(store: Store, activations: pd.DataFrame) -> None:
 
 
 def read_activations(store: Store) -> pd.DataFrame | None:
-    """Return what was kept, or None.
+    """Return the stored result of `class_activations`, or None.
 
     Raises:
-        StorageError: it cannot be read.
+        StorageError: The result cannot be read.
     """
     content = store.read(FILE)
     return None if content is None else pd.read_parquet(io.BytesIO(content))

@@ -1,4 +1,4 @@
-"""Workers that train one network together."""
+"""The workers that train one network together."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from trainables.training.protocol import TrainingProtocol
 
 @dataclass(frozen=True)
 class Team:
-    """The workers of one training, as one of them sees it.
+    """The workers of one training, from the view of one of them.
 
     Attributes:
-        rank: which one this is, from 0.
-        size: how many there are.
+        rank: Number of this worker, from 0.
+        size: Number of workers.
     """
 
     rank: int
@@ -50,15 +50,15 @@ class Team:
         device: torch.device,
         task: Task,
     ) -> Trainer:
-        """Return what steps this worker's copy of the network, alike on all workers."""
+        """Return a trainer that steps this worker's copy of the network as on all other workers."""
         return _TeamTrainer(self, model, protocol, total_steps, device, task)
 
 
 class PartOfBatches:
-    """One worker's part of every batch: contiguous, and as large as the others' or one smaller.
+    """One worker's part of every batch: contiguous, and of equal size or one image smaller.
 
     Every worker draws order and augmentation of whole batches from the same seed, so that they are
-    those of one worker; the images live on its device anyway.
+    those of one worker; all images are on its device anyway.
     """
 
     def __init__(self, batches: Batches, team: Team) -> None:
@@ -66,7 +66,7 @@ class PartOfBatches:
         self.team = team
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the parts that are left of the current epoch."""
+        """Yield the remaining parts of the current epoch."""
         for images, labels in self.batches:
             size, rest = divmod(len(labels), self.team.size)
             start = self.team.rank * size + min(self.team.rank, rest)
@@ -75,7 +75,7 @@ class PartOfBatches:
 
 
 class _TeamTrainer(Trainer):
-    """Steps by the gradient of the mean loss over the parts of all workers."""
+    """Trainer that steps by the gradient of the mean loss over the parts of all workers."""
 
     def __init__(
         self,
@@ -90,8 +90,8 @@ class _TeamTrainer(Trainer):
         copy = DistributedDataParallel(
             share_norms(model),
             device_ids=[torch.cuda.current_device()] if device.type == "cuda" else None,
-            broadcast_buffers=False,  # running statistics are moved alike
-            # As alone: what the loss does not depend on is not even decayed.
+            broadcast_buffers=False,  # running statistics change equally on all workers
+            # As with one worker: parameters that the loss does not depend on are not decayed.
             find_unused_parameters=True,
         )
         super().__init__(copy, model.parameters(), protocol, total_steps, device, task)

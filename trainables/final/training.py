@@ -1,4 +1,4 @@
-"""Final training: a module judged by the protocol that all strategies share."""
+"""Final training: judging a module by the protocol that all strategies share."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ class FinalJob:
     """One final training.
 
     Args:
-        network: the host.
-        space: where the genotype comes from; its own operations are loaded.
-        module: text of a genotype, or the name of a baseline where `baseline` is true.
-        baseline: whether `module` is hand-designed.
-        protocol: how it is trained.
-        seed: of initial weights, batch order and augmentation.
+        network: Specification of the host.
+        space: Search space of the genotype; its own operations are loaded.
+        module: Text of a genotype, or name of a baseline where `baseline` is true.
+        baseline: Whether `module` is hand-designed.
+        protocol: Training protocol.
+        seed: Seed of initial weights, batch order and augmentation.
         threads: CPU threads.
-        shown: test images of which is kept where the trained network looks.
-        task: what it is trained for.
-        host: the trained host that the module is inserted into; None trains from scratch.
+        shown: Indices of test images whose heat maps are stored.
+        task: Task that the network is trained for.
+        host: Trained host that the module is inserted into; None trains from scratch.
     """
 
     network: NetworkSpec
@@ -88,19 +88,19 @@ def train_final(
     checkpoints: Checkpoints | None = None,
     team: Team | None = None,
 ) -> dict[str, Any]:
-    """Train from scratch, or in the job's host, to the end, then look at the test images once.
+    """Train from scratch, or in the job's host, to the end; then evaluate once on the test images.
 
     Args:
-        job: what to train.
-        data: on what.
-        checkpoints: kept after each epoch; the training goes on from the last one. Beside them
-            goes what is to be shown.
-        team: of workers that train it together, each of which calls this; None trains alone.
+        job: Training to run.
+        data: Data to train and test on.
+        checkpoints: Checkpoints, one after each epoch; the training resumes from the last one.
+            Heat maps are stored next to them.
+        team: Workers that train it together, each of which calls this; None is a single process.
 
     Returns:
         The task's metrics (`test_loss`, `test_accuracy`), `train_loss`, `samples` and
         `train_seconds`; a run that diverged has the worst metrics and a `reason`.
-        A `NOTE` says what could not be shown.
+        A `NOTE` reports heat maps that could not be computed.
     """
     started = time.perf_counter()
     device = take_device(job.threads)
@@ -161,7 +161,7 @@ def train_final(
 def _show(
     model: nn.Module, data: FinalData, shown: tuple[int, ...], store: Store, device: torch.device
 ) -> dict[str, Any]:
-    """Keep where the network looks; whatever goes wrong with that is no more than a note."""
+    """Store the network's heat maps; any failure only leads to a note."""
     try:
         activations = class_activations(model, data, shown, device)
     except Exception as error:

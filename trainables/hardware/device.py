@@ -1,4 +1,4 @@
-"""The device that a process trains on, and what is set up on it before the first step."""
+"""The device that a process trains on, and its settings before the first step."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import ray
 import torch
 
-MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # constants of glibc's malloc.h
 LARGEST_KEPT = 32 * 2**20
-"""Bytes; the largest value that glibc takes for its threshold."""
+"""Largest value that glibc accepts for its threshold, in bytes."""
 
 
 def best_device() -> torch.device:
@@ -22,11 +22,11 @@ def best_device() -> torch.device:
 def take_device(threads: int) -> torch.device:
     """Return the device that this process trains on, and set it up.
 
-    A process that Ray gave a share of a GPU is held to that share of its memory, so that it cannot
-    starve its neighbours.
+    A process to which Ray gave a share of a GPU is limited to that share of its memory, so that the
+    other processes keep theirs.
 
     Args:
-        threads: that torch uses on a CPU.
+        threads: Number of threads that torch uses on a CPU.
     """
     device = best_device()
     if device.type == "cpu":
@@ -38,14 +38,14 @@ def take_device(threads: int) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """Name a device, so that what was measured on one is not taken for another's."""
+    """Return a device's name, so that measurements on one are not used for another."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{processor()}, {torch.get_num_threads()} thread(s)"
 
 
 def processor() -> str:
-    """Name this machine's processor."""
+    """Return the name of this machine's processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -55,17 +55,17 @@ def processor() -> str:
 
 
 def gpu_share() -> float:
-    """Return the part of a GPU that Ray gave this process; 0 outside of Ray, or without one."""
+    """Return the share of a GPU that Ray gave this process; 0 outside of Ray, or without one."""
     if not ray.is_initialized():
         return 0.0
     return float(ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0))
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep the memory of tensors that are freed; return whether that could be set.
+    """Let glibc keep the memory of freed tensors; return whether that could be set.
 
-    By default it gives blocks of a feature map's size back to the system and fetches them anew
-    for the next one, page by page: up to ten times the time of the operation that writes them
+    By default it returns blocks of a feature map's size to the system and requests them again for
+    the next one, page by page: up to ten times the time of the operation that writes them
     (measured: `benchmarks/NOTES.md`). The process keeps its peak memory instead.
     """
     if platform.libc_ver()[0] != "glibc":

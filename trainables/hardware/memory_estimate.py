@@ -1,4 +1,4 @@
-"""How much memory a training takes, counted without the device that it will take it on."""
+"""Memory that a training needs, counted without the device that it will run on."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 COPIES = {"sgd": 3, "adamw": 4}
-"""Of each parameter: itself, its gradient, and what the optimiser keeps of it."""
+"""Values per parameter: itself, its gradient, and the optimiser's state."""
 
 SAMPLE = 2
-"""Images of the batch that is counted; fewer have no batch statistics."""
+"""Number of images of the batch that is counted; fewer have no batch statistics."""
 
 
 def training_footprint(
@@ -22,18 +22,18 @@ def training_footprint(
     optimizer: str,
     forward: Callable[[Tensor], Tensor] | None = None,
 ) -> int:
-    """Return the bytes that a training step holds at least, in float32.
+    """Return the bytes that a training step needs at least, in float32.
 
-    Counted are parameters, gradients, the optimiser's state, and what the forward pass saves for
-    the backward pass, which grows with the batch. What a single operation needs for a moment, and
-    the device's own libraries, come on top.
+    It counts parameters, gradients, the optimiser's state, and the tensors that the forward pass
+    saves for the backward pass, which grow with the batch. Temporary memory of single operations,
+    and that of the device's own libraries, is not included.
 
     Args:
-        network: on the CPU; its running statistics move.
-        shape: (C, H, W) of an image.
-        batch_size: images a step.
-        optimizer: a key of `COPIES`.
-        forward: what to call instead of the network.
+        network: Network on the CPU; its running statistics change.
+        shape: Shape of an image, (C, H, W).
+        batch_size: Images per step.
+        optimizer: Key of `COPIES`.
+        forward: Function to call instead of the network.
     """
     own = {p.untyped_storage().data_ptr() for p in network.parameters()}
     saved: dict[int, int] = {}
@@ -42,7 +42,7 @@ def training_footprint(
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             saved[storage.data_ptr()] = storage.nbytes()
-        kept.append(tensor)  # so that its memory is not used again, and counted as one
+        kept.append(tensor)  # otherwise its memory could be reused, and counted only once
         return tensor
 
     kept: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""How much memory a training took."""
+"""Measurement of the memory of a training."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _RESET = Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """The most memory that a process held since this was made, less what it held then.
+    """Peak memory of a process since this object was created, minus its memory at that time.
 
-    On a GPU that of torch's allocator; on a CPU the resident memory, as Linux counts it: pages
-    that the allocator keeps from earlier work are not counted again.
-    Neither psutil nor `getrusage` has a peak that can begin again within a process.
+    On a GPU it is the memory of torch's allocator; on a CPU it is the resident memory, as Linux
+    counts it: pages that the allocator keeps from earlier work are not counted again. Neither
+    psutil nor `getrusage` has a peak that can be reset within a process.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -28,7 +28,7 @@ class PeakMemory:
             self._before = _resident("VmRSS")
 
     def mib(self) -> float:
-        """Return it in MiB; not a number where it cannot be known."""
+        """Return the peak memory in MiB; not a number where it cannot be measured."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20 - self._before
         return _resident("VmHWM") - self._before if self._is_reset else float("nan")
