@@ -20,11 +20,11 @@ class Candidate:
     """One network of a genotype under the proxy protocol.
 
     Args:
-        job: the search.
-        genotype: of its space.
-        data: the job's data on the device.
-        seed: of initial weights, batch order and augmentation.
-        device: where.
+        job: Search that the candidate belongs to.
+        genotype: Genotype of the job's space.
+        data: The job's data, on the device.
+        seed: Seed of initial weights, batch order and augmentation.
+        device: Device of the training.
     """
 
     def __init__(
@@ -52,19 +52,19 @@ class Candidate:
 
     @property
     def judged(self) -> nn.Module:
-        """The network that is evaluated: with averaged weights, if the protocol averages."""
+        """Network that is evaluated: with averaged weights, if the protocol averages them."""
         return self.average.module if self.average else self.model
 
     def train_epoch(self) -> float:
         """Train one epoch; return the mean training loss.
 
         Raises:
-            Diverged: as `training.train_epoch`.
+            Diverged: As in `training.loop.train_epoch`.
         """
         return train_epoch(self.trainer, self.batches, after_step=self._update_average)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that the rest of the training depends on, but for random states."""
+        """Return the state that the rest of the training depends on, except random states."""
         return {
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.average else {},
@@ -73,7 +73,7 @@ class Candidate:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore a state that `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         if self.average:
             self.average.load_state_dict(state["average"])
@@ -85,7 +85,7 @@ class Candidate:
             self.average.update_parameters(self.model)
 
     def _parameters(self) -> Iterable[nn.Parameter] | list[dict[str, Any]]:
-        """All weights; or those of the attention, and of the host at a rate of their own."""
+        """Return all weights; or those of the attention, and of the host at a rate of their own."""
         protocol, host = self.job.protocol, self.job.host
         if protocol.host_lr == 1 or host is None or self.job.host_job is not None:
             return self.model.parameters()

@@ -1,4 +1,4 @@
-"""`StudiedTrainable`: a proxy trial that is looked at more closely than a search may."""
+"""`StudiedTrainable`: a proxy trial that reports more than a search may read."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from trainables.training.loop import Diverged
 
 
 class StudiedTrainable(ProxyTrainable):
-    """A `ProxyTrainable` that reports more, outside the time and samples that a trial costs.
+    """A `ProxyTrainable` that reports more, not counted in the time and samples of a trial.
 
     It adds:
 
-    - where the protocol averages weights, `last_val_loss` and `last_val_accuracy`, of the weights
+    - where the protocol averages weights, `last_val_loss` and `last_val_accuracy` of the weights
       that are not averaged;
     - given test images, `test_loss` and `test_accuracy` at the last epoch. They are for judging
-      searches afterwards; no strategy is shown them.
+      searches afterwards; no strategy reads them.
     """
 
     def prepare(
@@ -28,13 +28,13 @@ class StudiedTrainable(ProxyTrainable):
         test: LabelledImages | None = None,
         last_weights: bool = True,
     ) -> None:
-        """Take the test images, and what to look at, beside what `ProxyTrainable` takes."""
+        """Prepare as `ProxyTrainable`; store the test images and the settings of the reports."""
         super().prepare(job)
         self.last_weights = last_weights
         self.test = test.to(self.device) if test else None
 
     def train_epoch(self) -> Result:
-        """Train one epoch, evaluate as a search does, then look closer."""
+        """Train one epoch, evaluate as in a search, then add the other metrics."""
         result = super().train_epoch()
         protocol = self.job.protocol
         if protocol.averaging and self.last_weights:

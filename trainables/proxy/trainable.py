@@ -28,17 +28,17 @@ from trainables.training.loop import (
 
 
 class ProxyTrainable(ResumableTrainable):
-    """Trains the network of one genotype, one epoch a Tune iteration.
+    """Training of the network of one genotype, one epoch per Tune iteration.
 
-    It starts from scratch, or inside a host that was trained without attention, as the protocol
-    says; it is judged by its last weights or by their exponential moving average; and it is
-    trained with one seed or several, whose scores are averaged.
+    The protocol decides whether it starts from scratch or inside a host that was trained without
+    attention; whether it is judged by its last weights or by their exponential moving average; and
+    whether it is trained with one seed or with several, whose scores are averaged.
 
     The trial's config holds the genotype's variables (`SearchSpace.variables`). Each iteration
-    reports the task's metrics (`val_loss`, `val_accuracy`), `train_loss`, `samples` (what
-    this trial has cost so far, validation images included), `train_seconds`, `peak_memory_mib`,
-    `genotype`, and, if it diverged, the `reason`; with several seeds also `val_loss_sd` and so on,
-    the standard deviation over them.
+    reports the task's metrics (`val_loss`, `val_accuracy`), `train_loss`, `samples` (the cost of
+    this trial so far, including validation images), `train_seconds`, `peak_memory_mib`,
+    `genotype`, and, if it diverged, the `reason`; with several seeds it also reports their standard
+    deviation, as `val_loss_sd` and so on.
     """
 
     def prepare(self, job: SearchJob | None = None) -> None:
@@ -65,7 +65,7 @@ class ProxyTrainable(ResumableTrainable):
         return self.job.task.lost("val")
 
     def build(self, config: dict[str, Any]) -> None:
-        """Build network and optimiser for the config's genotype."""
+        """Build the network and the optimiser for the config's genotype."""
         job = self.job
         self.peak_memory = PeakMemory(self.device)
         self.genotype = job.space.from_config(config)
@@ -108,16 +108,16 @@ class ProxyTrainable(ResumableTrainable):
         *,
         spread: bool = False,
     ) -> dict[str, float]:
-        """Return the task's metrics as ``<name>_loss`` and so on, the mean over seeds.
+        """Return the task's metrics as ``<name>_loss`` and so on, averaged over the seeds.
 
         Args:
-            network: which of a candidate's networks.
-            batches: of the images.
-            name: of the metrics.
-            spread: add ``<name>_loss_sd`` and so on where there are several seeds.
+            network: Function that selects one of a candidate's networks.
+            batches: Batches of the images.
+            name: Prefix of the metrics' names.
+            spread: Whether ``<name>_loss_sd`` and so on are added where there are several seeds.
 
         Raises:
-            Diverged: as `training.evaluate`.
+            Diverged: As in `training.loop.evaluate`.
         """
         found = [
             evaluate(network(c), batches, self.job.protocol, self.device, self.job.task)
@@ -132,7 +132,7 @@ class ProxyTrainable(ResumableTrainable):
         return means
 
     def state(self) -> dict[str, Any]:
-        """Return everything that the rest of the training depends on."""
+        """Return the state that the rest of the training depends on."""
         return {
             "candidates": [candidate.state_dict() for candidate in self.candidates],
             "random": random_state(self.device),
@@ -142,7 +142,7 @@ class ProxyTrainable(ResumableTrainable):
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a state, on a CPU bit for bit."""
+        """Resume from a state; on a CPU, bit for bit."""
         for candidate, own in zip(self.candidates, state["candidates"], strict=True):
             candidate.load_state_dict(own)
         set_random_state(state["random"], self.device)

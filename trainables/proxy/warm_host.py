@@ -1,7 +1,7 @@
-"""A warm host: trained once without attention, for all candidates of a search to start from.
+"""A warm host: trained once without attention, as the start of all candidates of a search.
 
-What is left to a candidate's own luck is then the start of its attention modules alone; the noise
-of training a host from scratch is the same for all.
+Then only the initial weights of the attention modules are random for each candidate; the noise of
+training a host from scratch is the same for all.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from trainables.training.loop import (
 
 
 def train_host(job: SearchJob, kept: Store | None = None) -> TrainedHost:
-    """Train the job's host without attention: the run's, or by its protocol for warm hosts.
+    """Train the job's host without attention: that of the run, or by its protocol for warm hosts.
 
     Args:
-        job: whose host.
-        kept: where the trained host is kept; what is there is not trained again.
+        job: Search whose host is trained.
+        kept: Store of the trained host; a host that is there already is not trained again.
 
     Raises:
-        ValueError: the protocol asks for none.
-        Diverged: the host has no finite weights to start from.
+        ValueError: The protocol does not use a warm host.
+        Diverged: The host has no finite weights to start from.
     """
     if job.host_job is not None:
         return train_frozen_host(job.host_job, kept)
@@ -63,10 +63,10 @@ def train_host(job: SearchJob, kept: Store | None = None) -> TrainedHost:
 
 
 def insert_into_host(model: nn.Module, job: SearchJob) -> None:
-    """Give a candidate's network the weights of the trained host; its attention keeps its own.
+    """Copy the trained host's weights into a candidate's network; its attention keeps its own.
 
     Raises:
-        ValueError: the job has no trained host, or one of another network.
+        ValueError: The job has no trained host, or one of another network.
     """
     if job.host is None:
         raise ValueError("train the host first: replace(job, host=train_host(job))")
