@@ -33,7 +33,7 @@ MONITORS = {
 
 
 def _panels(count: int, rows: int) -> tuple[Figure, list[Axes]]:
-    """Return a figure of two columns of panels, each with room for so many labelled rows."""
+    """Return a figure of `count` panels in two columns, each with room for `rows` labelled rows."""
     height = (0.42 + 0.155 * rows) * ((count + 1) // 2) + 0.35
     figure = new_figure(5.0, height)
     grid = figure.subplots((count + 1) // 2, 2, squeeze=False, sharex=True)
@@ -43,7 +43,7 @@ def _panels(count: int, rows: int) -> tuple[Figure, list[Axes]]:
 
 
 def shares_figure(run: Run) -> Figure | None:
-    """Draw how often good genotypes have each operation on each edge, beside how often all do."""
+    """Draw the share of each operation on each edge among good genotypes and among all."""
     shares = operation_shares(run)
     if shares.empty:
         return None
@@ -69,7 +69,7 @@ def effects_figure(run: Run) -> Figure | None:
         return None
     metric = ranking_metric(run)
     scale, unit = -metric.sign * metric.scale, f"{metric.unit_of_difference} of {metric.title}"
-    if metric.mode == "min":  # differences are of some thousandths
+    if metric.mode == "min":  # differences are a few thousandths
         scale, unit = 1000 * scale, f"less {metric.name}, 0.001 {metric.unit}".rstrip()
     edges = list(dict.fromkeys(found.effects["edge"]))
     with styled():
@@ -104,8 +104,8 @@ def alpha_figure(run: Run, strategy: str) -> Figure | None:
     """Draw the probabilities of a one-shot strategy's operations over time, means over searches.
 
     Args:
-        run: A run.
-        strategy: Name of a strategy; nothing is drawn of one without alpha.
+        run: Run of the searches.
+        strategy: Name of a strategy; nothing is drawn for one without alpha.
     """
     alpha = run.alpha[run.alpha["strategy"] == strategy]
     return None if alpha.empty else draw_alpha_course(alpha)
@@ -115,7 +115,7 @@ def draw_alpha_course(alpha: pd.DataFrame) -> Figure:
     """Draw the probabilities of operations over samples, one panel per edge.
 
     Args:
-        alpha: Rows of the table `alpha` of one or several searches, of which means are drawn.
+        alpha: Rows of the table `alpha` of one or several searches, whose means are drawn.
     """
     variables = list(dict.fromkeys(alpha["variable"]))
     with styled():
@@ -127,7 +127,7 @@ def draw_alpha_course(alpha: pd.DataFrame) -> Figure:
             mean = own.pivot_table(
                 index="search_samples", columns="operation", values="probability", sort=False
             )
-            if mean.empty:  # nothing but NaN
+            if mean.empty:  # only NaN
                 continue
             last = mean.ffill().iloc[-1]
             best = last.idxmax()
@@ -151,7 +151,7 @@ def draw_alpha_course(alpha: pd.DataFrame) -> Figure:
 
 
 def monitor_figure(run: Run) -> Figure | None:
-    """Draw what warns of a collapse of one-shot searches, over time, means over searches."""
+    """Draw the signs of a collapse of one-shot searches over time: searches and their means."""
     known = [name for name in MONITORS if run.curves[name].notna().any()]
     if not known:
         return None

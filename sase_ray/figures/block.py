@@ -1,4 +1,4 @@
-"""The attention block of a genotype as a figure: the drawing in plain text, set as graphics."""
+"""Figure of the attention block of a genotype: the drawing in plain text, set as graphics."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from search_spaces.genotype import EDGE_KINDS, Genotype
 
 CHANNEL, SPATIAL = HUES[0], HUES[1]
 WIDTH, HEIGHT = 0.085, 0.42
-"""Size of a character's cell, in inches."""
+"""Width and height of a character's cell, in inches."""
 LEAST = 11
-"""Characters of an operation's box, which also holds the name of the edge."""
+"""Minimum width of an operation's box, in characters: it also holds the name of the edge."""
 
 _ENDS = {
     "─": "lr", "│": "ud", "┬": "lrd", "├": "urd", "┐": "ld", "└": "ur", "┘": "lu", "◀": "lr",
 }  # fmt: skip
 _TEXT = re.compile(r"[^\s─│┬├┐└┘]+(?: [^\s─│┬├┐└┘]+)*")
-"""A text between the lines, of one word or of several."""
+"""Pattern of a text between the lines, of one or several words."""
 _TOWARDS = {"l": (-0.5, 0.0), "r": (0.5, 0.0), "u": (0.0, -0.5), "d": (0.0, 0.5)}
 _ROWS = (
     ("channel_squeeze", "channel_excite"), ("refine_excite",), (), ("refined_squeeze",),

@@ -1,4 +1,4 @@
-"""The attention block as a drawing in plain text."""
+"""Drawing of the attention block in plain text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ def draw(genotype: Genotype, least: int = 0) -> str:
     """Draw the block of a one-block genotype: which operation is on which edge.
 
     Args:
-        genotype: To draw.
-        least: Characters that the name of an operation takes at least.
+        genotype: Genotype to draw.
+        least: Minimum width of an operation's name, in characters.
 
     Raises:
         UserError: The genotype has several stages.

@@ -1,7 +1,7 @@
-"""Grad-CAM panels: what several modules look at in the same test images.
+"""Grad-CAM panels of several modules on the same test images.
 
 Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
-Localization", ICCV 2017. The maps come from the run; this draws them.
+Localization", ICCV 2017. The maps are read from the run and only drawn here.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from search_spaces.errors import UserError
 BASELINES = ("none", "se", "cbam")
 MOST_IMAGES = 6
 LARGEST = 1024
-"""Height and width of an image."""
+"""Maximum height and width of an image, in pixels."""
 
 
 def gradcam_figure(run: Run) -> Figure | None:
     """Draw none, SE, CBAM and the winner side by side on the same images.
 
-    Maps are drawn over the grey image, from dark (not looked at) to bright; below is what the
-    network predicts, orange where it is wrong.
+    Maps are drawn over the grey image, from dark (no influence) to bright; below is the network's
+    prediction, orange if it is wrong.
 
     Raises:
-        UserError: an image or a map does not have the size that its row tells.
+        UserError: An image or a map does not have the size that its row names.
     """
     table = run.gradcam
     if table.empty:
@@ -88,13 +88,13 @@ def draw_activations(table: pd.DataFrame, modules: Sequence[str], images: Sequen
 
 
 def overlay(cell: pd.Series) -> NDArray[np.uint8]:
-    """Lay a map over its grey image: (H, W, 3).
+    """Draw a map over its grey image, and return the pixels (H, W, 3).
 
     Args:
-        cell: a row of the table `gradcam`.
+        cell: Row of the table `gradcam`.
 
     Raises:
-        UserError: as `gradcam_figure`.
+        UserError: As for `gradcam_figure`.
     """
     height, width = cell["height"], cell["width"]
     weight = _unpack(cell["cam"], (height, width)).astype(float) / 255

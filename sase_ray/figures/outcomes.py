@@ -1,6 +1,6 @@
-"""The figures of the report: of a run, a matplotlib figure, or None without data.
+"""Figures of the report: each function returns a run's matplotlib figure, or None without data.
 
-For a paper, within `sase_ray.figures.style.styled`:
+To save one for a paper, within `sase_ray.figures.style.styled`:
 ``anytime_figure(load_run(path)).savefig("a.pdf")``.
 """
 
@@ -52,7 +52,7 @@ AGAINST = {
 
 
 def looks_of(run: Run) -> dict[str, Look]:
-    """Give every strategy of a run the look that it has in all figures; baselines are grey."""
+    """Return the look of every strategy of a run, the same in all figures; baselines are grey."""
     families = dict(zip(run.strategies["name"], run.strategies["family"], strict=True))
     searched = [*run.curves["strategy"].unique(), *run.searches["strategy"].unique()]
     searched += [name for name, family in families.items() if family != BASELINE]
@@ -63,7 +63,7 @@ def looks_of(run: Run) -> dict[str, Look]:
 
 
 def accuracy_figure(run: Run) -> Figure | None:
-    """Draw mean test accuracies with their 95% intervals, and the single searches beside them."""
+    """Draw mean test accuracies with their 95% intervals, and the results of single searches."""
     metric = task_of(run).final
     table = run.strategies[run.strategies[metric].notna()].iloc[::-1]
     if table.empty:
@@ -97,7 +97,7 @@ def accuracy_figure(run: Run) -> Figure | None:
 
 
 def rank_figure(run: Run) -> Figure | None:
-    """Draw the critical-difference diagram of Demsar (2006); None without searches enough."""
+    """Draw the critical-difference diagram of Demsar (2006); None without enough searches."""
     tests = rank_tests(run)
     if tests is None or not tests.can_draw or np.ptp(tests.ranks) == 0:
         return None
@@ -110,7 +110,7 @@ def rank_figure(run: Run) -> Figure | None:
 
 
 def cost_figure(run: Run) -> Figure | None:
-    """Draw what every search cost in device-seconds, and the mean of each strategy."""
+    """Draw the cost of every search in device-seconds, and the mean of each strategy."""
     searches = run.searches[run.searches["seconds"] > 0]
     if searches.empty:
         return None
@@ -141,8 +141,8 @@ def anytime_figure(run: Run, against: str = "search_samples") -> Figure | None:
     """Draw the incumbents' validation metric over cost: means, and 95% bands of several searches.
 
     Args:
-        run: with curves.
-        against: search_samples, search_seconds or trials.
+        run: Run with curves.
+        against: Cost: search_samples, search_seconds or trials.
     """
     curves = anytime(run, against)
     if curves.empty:
@@ -173,7 +173,7 @@ def anytime_figure(run: Run, against: str = "search_samples") -> Figure | None:
 
 
 def _sensible(values: pd.Series, bands: pd.DataFrame) -> tuple[float, float]:
-    """Return limits that show the means; a band of few searches may reach beyond them."""
+    """Return limits of the axis that show the means; bands of few searches may exceed them."""
     low, high = float(values.min()), float(values.max())
     room = max(high - low, 0.02 * abs(high), 1e-9)
     bottom, top = bands.min().min(), bands.max().max()
@@ -191,11 +191,11 @@ def thousands(value: float, position: object) -> str:
 
 
 def tradeoff_figure(run: Run, cost: str = "parameters") -> Figure | None:
-    """Draw test accuracy against a cost; the line joins what no other module beats in both.
+    """Draw test accuracy against a cost; the line joins modules that no other beats in both.
 
     Args:
-        run: with strategies.
-        cost: search_seconds, parameters, macs or latency_ms.
+        run: Run with strategies.
+        cost: Cost: search_seconds, parameters, macs or latency_ms.
     """
     metric = task_of(run).final
     table = run.strategies[np.isfinite(run.strategies[metric])]
@@ -274,7 +274,7 @@ def agreement_figure(run: Run) -> Figure | None:
             ylabel="final accuracy, points\nless its seed's mean",
         )
         axes.margins(0.08)
-        # Points of a strategy lie apart, so that no label could stand beside them all.
+        # Points of a strategy are far apart, so that no label could stand next to all of them.
         axes.legend(
             loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, handletextpad=0.1,
             borderaxespad=0,

@@ -1,4 +1,4 @@
-"""Diagram of critical differences."""
+"""Critical-difference diagram."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def draw_ranks(
     """Draw a critical-difference diagram (Demsar 2006) by scikit-posthocs.
 
     Args:
-        axes: to draw on.
-        ranks: mean rank of at least three treatments, not all alike.
-        p_values: of `pairwise`.
-        found: the treatments' looks.
+        axes: Axes to draw on.
+        ranks: Mean ranks of at least three treatments, not all equal.
+        p_values: Result of `pairwise`.
+        found: Look of each treatment.
     """
     axes.spines["top"].set_visible(True)
     drawn = critical_difference_diagram(

@@ -1,4 +1,4 @@
-"""Figures of result tables, by matplotlib."""
+"""Figure of a comparison on a ground-truth table."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def plot_table_comparison(
     metric: str,
     folder: Path,
 ) -> Path:
-    """Draw regret over cost, and the mean ranks with what can be told apart.
+    """Draw regret over cost, and the mean ranks with their significant differences.
 
     Args:
-        curves: of `regret_curves`.
-        ends: a row a search: `strategy`, `seed`, `regret`.
-        p_values: of `pairwise`.
-        table: gives the scale.
-        metric: Metric that searches rank by.
+        curves: Result of `regret_curves`.
+        ends: One row per search: `strategy`, `seed`, `regret`.
+        p_values: Result of `pairwise`.
+        table: Ground-truth table, which gives the scale.
+        metric: Metric by which searches rank.
         folder: Folder where `regret.png` is written.
     """
     kind = find_metric(metric)

@@ -14,13 +14,13 @@ from trainables.metrics import find_metric
 
 
 def plot_reliability(table: pd.DataFrame, scores: pd.DataFrame, metric: str, folder: Path) -> Path:
-    """Draw ICC against cost, and the scores that it comes from.
+    """Draw ICC against cost, and the scores that it is computed from.
 
     Args:
-        table: of `reliability_table`.
-        scores: a row a genotype, a column a seed.
-        metric: of the scores, the one that searches rank by.
-        folder: where `reliability.png` is written.
+        table: Result of `reliability_table`.
+        scores: One row per genotype, one column per seed.
+        metric: Metric of the scores, by which searches rank.
+        folder: Folder where `reliability.png` is written.
     """
     with styled():
         figure = new_figure(11, 4.2)

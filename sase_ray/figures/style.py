@@ -1,7 +1,7 @@
-"""One look for all figures: colours, lines, direct labels, and SVG that follows the page's theme.
+"""Style of all figures: colours, lines, direct labels, and SVG that follows the page's theme.
 
-Colours are those of Okabe and Ito (Color Universal Design, 2008), which colour-blind readers tell
-apart; lines of one colour differ in their dashes and markers.
+Colours are those of Okabe and Ito (Color Universal Design, 2008), which colour-blind readers can
+distinguish; lines of one colour differ in their dashes and markers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 LONGEST_LABEL = 28
-"""Characters of a name in a figure."""
+"""Maximum number of characters of a name in a figure."""
 
 LIGHT: Mapping[str, str] = {
     "ink": INK, "muted": MUTED, "grid": GRID, "paper": PAPER,
@@ -40,12 +40,13 @@ DARK: Mapping[str, str] = {
     "hue0": "#5fb0ea", "hue1": "#ff8c42", "hue2": "#35c99d", "hue3": "#e6a3c9",
     "hue4": "#8fd0f7", "hue5": "#f5bd3d",
 }  # fmt: skip
-"""The same roles on a dark page, each with a contrast of at least 3 to its paper."""
+"""Colours of the roles of `LIGHT` on a dark page, with a contrast of at least 3 to its paper."""
 
 _ROLES = {colour: role for role, colour in LIGHT.items()}
 _RC: Any = {
     "font.family": "sans-serif",
-    # Of the same widths, so that labels fit where a page is read; the last comes with matplotlib.
+    # All have the same widths, so that labels fit on every reader's machine; the last comes with
+    # matplotlib.
     "font.sans-serif": ["Arial", "Helvetica", "Liberation Sans", "DejaVu Sans"],
     "font.size": 9,
     "axes.titlesize": 9,
@@ -80,7 +81,7 @@ _RC: Any = {
     "lines.linewidth": 1.6,
     "lines.markersize": 4.5,
     "legend.frameon": False,
-    # Names come from users: a dollar sign is a dollar sign.
+    # Names come from users: a dollar sign in them does not begin a formula.
     "text.parse_math": False,
     "svg.fonttype": "none",
     "savefig.dpi": 160,
@@ -89,29 +90,29 @@ _RC: Any = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw, and save, in the project's look."""
+    """Draw and save figures in the project's style inside the block."""
     with mpl.rc_context(_RC):
         yield
 
 
 def use_style() -> None:
-    """Draw in the project's look from here on, as a notebook does."""
+    """Draw all further figures in the project's style, for notebooks."""
     mpl.rcParams.update(_RC)
 
 
 def new_figure(width: float = 5.0, height: float = 3.1) -> Figure:
-    """Return an empty figure; call it, and draw on it, within `styled`.
+    """Return an empty figure; call this function, and draw on the figure, within `styled`.
 
     Args:
-        width: inches; 5 reads on a phone and in a column of a paper.
-        height: inches.
+        width: Width in inches; 5 is readable on a phone and in a column of a paper.
+        height: Height in inches.
     """
     return Figure(figsize=(width, height), layout="constrained")
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a strategy is drawn, everywhere."""
+    """Look of a strategy in all figures."""
 
     color: str
     dash: Any
@@ -120,12 +121,12 @@ class Look:
 
     @property
     def line(self) -> dict[str, Any]:
-        """Arguments of `Axes.plot` for its line."""
+        """Arguments of `Axes.plot` for the strategy's line."""
         return {"color": self.color, "linestyle": self.dash}
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """Give every strategy a look of its own: random search a neutral one, the others a hue."""
+    """Give each strategy its own look: random search a neutral one, the others a hue."""
     names = list(dict.fromkeys(names))
     hued = [name for name in names if name.split(" · ")[-1] != RANDOM_SEARCH]
     styles = islice(cycle(product(DASHES, HUES)), len(hued))
@@ -140,14 +141,14 @@ def spread(places: Sequence[float], gap: float, low: float, high: float) -> list
     """Move labels apart, no farther than needed, and keep their order.
 
     Args:
-        places: where each would be.
-        gap: smallest distance between two.
-        low: below which none may lie.
-        high: above which none may lie, if there is room for all.
+        places: Wanted place of each label.
+        gap: Smallest distance between two labels.
+        low: Lowest place of a label.
+        high: Highest place of a label, if there is room for all.
     """
     order = np.argsort(places, kind="stable")
     gap = min(gap, (high - low) / max(1, len(places) - 1))
-    # Least squares under a gap: subtract the gaps, then isotonic regression.
+    # Least squares with a minimum gap: subtract the gaps, then apply isotonic regression.
     from scipy.optimize import isotonic_regression
 
     offsets = gap * np.arange(len(places))
@@ -160,7 +161,7 @@ def spread(places: Sequence[float], gap: float, low: float, high: float) -> list
 
 
 def label_of(name: str) -> str:
-    """Return a name as a figure shows it: the beginning, if it is long."""
+    """Return a name as figures show it: only its beginning if it is long."""
     return name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
 
 
@@ -171,13 +172,13 @@ def label_ends(
     *,
     points: bool = False,
 ) -> None:
-    """Write names at the right of axes, each beside the end of its line, none on another.
+    """Write names at the right of axes, each next to the end of its line, without overlap.
 
     Args:
-        figure: of the axes, which have their final limits.
-        ends: of each line its axes, its last y, its name and its look.
-        size: of the text, points.
-        points: whether these are points, whose markers stand before their names, and no lines.
+        figure: Figure of the axes, which have their final limits.
+        ends: Axes, last y, name and look of each line.
+        size: Size of the text in points.
+        points: Whether these are points, whose markers precede their names, instead of lines.
     """
     figure.draw_without_rendering()  # so that the axes have their sizes
     for axes in dict.fromkeys(axes for axes, *_ in ends):
@@ -201,13 +202,13 @@ def label_ends(
 
 
 def to_svg(figure: Figure, title: str) -> str:
-    """Return a figure as an `<svg>` element to put into a page; its text stays text.
+    """Return a figure as an `<svg>` element for a page; its text stays text.
 
     Colours of the style become CSS variables (`var(--ink, ...)`), so that the page's theme decides.
 
     Args:
-        figure: drawn within `styled`.
-        title: what it shows, for those who cannot see it.
+        figure: Figure drawn within `styled`.
+        title: Title of the figure; the same title gives the same identifiers in the SVG.
     """
     salt = sha256(title.encode()).hexdigest()[:8]
     stream = StringIO()
@@ -217,10 +218,10 @@ def to_svg(figure: Figure, title: str) -> str:
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # Groups are named alike in every figure; only what is referred to needs its name.
+    # Groups have the same names in every figure, and nothing refers to them.
     svg = re.sub(r'<g id="\w+">', "<g>", svg)
     svg = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", _themed, svg)
-    # What has no colour is black, which a dark page swallows.
+    # Without a colour, elements are black, which cannot be seen on a dark page.
     width, height = figure.get_size_inches() * 72
     return re.sub(
         r"<svg [^>]*>",

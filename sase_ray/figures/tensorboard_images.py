@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 PROBABILITIES = "Blues"
-"""A colour map whose lightness alone shows the values, for eyes that see colours otherwise."""
+"""Name of a colour map whose lightness shows the values, so that colour-blind readers see them."""
 
 
 def pixels_of(figure: Figure) -> NDArray[np.uint8]:
@@ -26,8 +26,8 @@ def draw_alpha(
     """Draw the probability of every operation, one row per edge; the darker the more probable.
 
     Args:
-        alpha: edge to probabilities.
-        choices: edge to the names of its operations.
+        alpha: Probabilities of each edge's operations.
+        choices: Names of each edge's operations.
     """
     widest = max(len(choices[edge]) for edge in alpha)
     figure = Figure(figsize=(1.5 + 1.15 * widest, 0.6 + 0.55 * len(alpha)), layout="constrained")
