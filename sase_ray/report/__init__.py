@@ -1,7 +1,7 @@
-"""The report of a run: what won, whether that is real, what it cost, and what was found.
+"""Report of a run: what won, whether that is more than chance, what it cost, and what was found.
 
-`write_report` writes it; the functions of `sase_ray.figures.outcomes`, `block` and `gradcam` draw
-single figures, those of `analysis` and `operations` give the numbers behind them.
+`write_report` writes it; the functions of `sase_ray.figures` draw single figures, and those of
+`sase_ray.analysis` compute the numbers behind them.
 """
 
 from sase_ray.report.render import write_report

@@ -1,4 +1,4 @@
-"""Sections on the modules found."""
+"""Sections on the modules that were found."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from search_spaces.genotype import Genotype
 from trainables.metrics import Metric
 
 PANELS = 28
-"""Width in rem, below which a figure of several panels is not read."""
+"""Minimum width in rem at which a figure of several panels is readable."""
 
 
 UNFOLDED = 3
-"""Strategies whose probabilities a page shows at once: the best ones."""
+"""Number of strategies, the best ones, whose probabilities a page shows without a click."""
 
 
 def block_parts(run: Run) -> Iterator[Part]:
@@ -61,7 +61,7 @@ def block_parts(run: Run) -> Iterator[Part]:
 
 
 def operation_parts(run: Run) -> Iterator[Part]:
-    """Yield what each operation contributes."""
+    """Yield the contribution of each operation."""
     number = len(trained_genotypes(run))
     if number < FEWEST:
         if number:
@@ -119,7 +119,7 @@ def _on_effects(found: Any, metric: Metric) -> str:
 
 
 def alpha_parts(run: Run) -> Iterator[Part]:
-    """Yield the architecture parameters over time."""
+    """Yield the figures of the architecture parameters over time."""
     best_first = list(run.strategies["name"])
     strategies = sorted(
         dict.fromkeys(run.alpha["strategy"]),
@@ -143,7 +143,7 @@ def alpha_parts(run: Run) -> Iterator[Part]:
 
 
 def gradcam_parts(run: Run) -> Iterator[Part]:
-    """Yield Grad-CAM of the trained networks."""
+    """Yield the Grad-CAM figure of the trained networks."""
     caption = (
         "Grad-CAM of each image's own class, bright where it counts; below each the prediction, "
         "orange where it is wrong"
@@ -152,7 +152,7 @@ def gradcam_parts(run: Run) -> Iterator[Part]:
     if winner:
         table = run.gradcam
         looked_at = table.loc[table["module"].eq(winner.row["name"]), "genotype"].tolist()[:1]
-        # A run keeps the maps of first answers, and the best one may be another.
+        # A run keeps the maps of each strategy's first answer, which may not be its best.
         if looked_at and looked_at[0] not in ("", *winner.genotypes[:1]):
             caption += f"; {winner.row['name']}: {looked_at[0]}, not the block drawn above"
     yield from figure_parts(gradcam_figure(run), "gradcam", caption)

@@ -1,4 +1,4 @@
-"""Several runs combined into one report."""
+"""Combination of several runs into one report."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from sase_ray.results.schema import TABLES
 from search_spaces.errors import UserError
 
 MOST_MODULES = 60
-"""Strategies and baselines of a report."""
+"""Maximum number of strategies and baselines in a report."""
 
 
 SEPARATOR = " · "
-"""Between a run and its strategy, where several runs are compared."""
+"""Separator of a run's name and its strategy's, if several runs are compared."""
 
 
 def check_size(run: Run) -> None:
     """Check that a run has as many modules as a page can show.
 
     Raises:
-        UserError: it has more than `MOST_MODULES`.
+        UserError: It has more than `MOST_MODULES`.
     """
     tables = {"strategies": "name", "final": "name", "searches": "strategy", "curves": "strategy"}
     for table, column in tables.items():
@@ -37,9 +37,10 @@ def check_size(run: Run) -> None:
 
 
 def combine(runs: Sequence[Run]) -> Run:
-    """Put runs beside each other as one, with every strategy labelled by its run.
+    """Combine runs into one, with every strategy labelled by its run.
 
-    Of one run, return it as it is. The strategies of the result stand as in their runs, best first.
+    A single run is returned unchanged. The strategies of the result are those of the runs, best
+    first.
     """
     if len(runs) == 1:
         return runs[0]
@@ -63,7 +64,7 @@ def combine(runs: Sequence[Run]) -> Run:
 
 
 def labels_of(runs: Sequence[Run]) -> list[str]:
-    """Return a name for each run: its folder's, with a number where two are alike."""
+    """Return a name for each run: its folder's, with a number if two are the same."""
     names = [run.name for run in runs]
     return [
         f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name
@@ -72,4 +73,4 @@ def labels_of(runs: Sequence[Run]) -> list[str]:
 
 
 SAME = ("dataset", "data", "backbone", "space", "final", "metric", "budget", "seeds", "proxy")
-"""Settings that two runs are compared by."""
+"""Settings in which runs are checked for differences."""

@@ -1,4 +1,4 @@
-"""What a report is made of: sections of sentences, tables, figures and code."""
+"""Parts of a report: sections of sentences, tables, figures and code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; what stands between backticks is code."""
+    """A paragraph; text between backticks is code."""
 
     text: str
     strong: bool = False
@@ -18,7 +18,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; the first column holds names, the others are set to the right."""
+    """A table of texts; the first column holds names, the others are right-aligned."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -27,15 +27,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure.
+    """A figure with its caption.
 
     Attributes:
-        figure: of matplotlib.
-        name: of its file, unique in the report.
-        caption: what it shows.
-        wide: whether it needs the whole width of a page.
-        least: width in rem, below which it is not read: a smaller screen scrolls it.
-        folded: what a page calls it, and shows it only to who opens it; None shows it at once.
+        figure: Figure of matplotlib.
+        name: Name of its file, unique in the report.
+        caption: Description of what it shows.
+        wide: Whether it needs the whole width of a page.
+        least: Minimum width in rem at which it is readable: a smaller screen scrolls it.
+        folded: Label under which a page folds it until it is opened; None shows it at once.
     """
 
     figure: Figure
@@ -48,11 +48,11 @@ class Shown:
 
 @dataclass(frozen=True)
 class Code:
-    """Text that is to be copied, or looked up.
+    """Text to be copied or looked up.
 
     Attributes:
-        text: the lines.
-        summary: of what is folded away; None for what is shown at once.
+        text: Lines of the text.
+        summary: Label under which a page folds it until it is opened; None shows it at once.
     """
 
     text: str

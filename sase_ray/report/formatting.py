@@ -12,13 +12,13 @@ from sase_ray.report.document import Part, Shown
 
 
 def figure_parts(figure: Figure | None, name: str, caption: str, **options: Any) -> Iterator[Part]:
-    """Yield a figure, or nothing where there is none."""
+    """Yield a figure, or nothing if there is none."""
     if figure is not None:
         yield Shown(figure, name, caption, **options)
 
 
 def percent(value: float, digits: int = 2) -> str:
-    """Write a share of 1 in percent; nothing for NaN."""
+    """Format a share of 1 in percent; an empty text for NaN."""
     return "" if np.isnan(value) else f"{100 * value:.{digits}f}"
 
 
@@ -35,10 +35,10 @@ def p_text(value: float) -> str:
 
 
 def p_is(value: float) -> str:
-    """Format a p-value as a relation."""
+    """Format a p-value as a relation, such as "p = 0.012"."""
     return f"p {p_text(value)}" if value < 0.001 else f"p = {p_text(value)}"
 
 
 def listed(facts: Mapping[str, Any]) -> str:
-    """Join facts by commas, leaving out those that are None."""
+    """Join names and values by commas, leaving out values that are None."""
     return ", ".join(f"{key} {value}" for key, value in facts.items() if value is not None)

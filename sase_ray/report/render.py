@@ -1,4 +1,4 @@
-"""Writes the sections of a report as one HTML page, as Markdown, or as LaTeX."""
+"""Rendering of a report's sections as one HTML page, as Markdown, or as LaTeX."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Format = Literal["html", "md", "latex"]
 MOST_RUNS = 8
 _ENDING: dict[str, str] = {"html": "html", "md": "md", "latex": "tex"}
 _LONG = 40
-"""Characters of a word, or of a cell, that no column of numbers has."""
+"""Number of characters of a word or cell that is longer than any in a column of numbers."""
 
 _TEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -34,20 +34,20 @@ _TEX = {
 def write_report(
     runs: Sequence[str | Path], form: Format = "html", output: str | Path | None = None
 ) -> Path:
-    """Write the report of a run, or of several beside each other.
+    """Write the report of a run, or one that compares several runs.
 
     Args:
-        runs: folders of runs.
-        form: html (one page that needs nothing else), md or latex (with a folder of figures beside
-            it, SVG or PDF).
-        output: file to write; by default `report.html` (or `comparison.html` of several) in the
-            first run's folder.
+        runs: Folders of the runs.
+        form: Format: html (one page without other files), md or latex (with a folder of figures
+            next to the file, SVG or PDF).
+        output: File to write; by default `report.html` (for several runs `comparison.html`) in the
+            first run's folder, with the ending of the format.
 
     Returns:
-        The file.
+        Path of the file.
 
     Raises:
-        UserError: a run cannot be read, or the file cannot be written.
+        UserError: A run cannot be read, or the file cannot be written.
     """
     if form not in get_args(Format):
         raise unknown_name("format", form, get_args(Format))
@@ -66,22 +66,22 @@ def write_report(
             _write_figures(sections, figures, "svg" if form == "md" else "pdf")
         text = render(loaded, sections, form, figures.name)
         write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-    except StorageError:  # says the same by itself
+    except StorageError:  # its message is already complete
         raise
-    except (OSError, ValueError) as error:  # ValueError: of a path with a null character
+    except (OSError, ValueError) as error:  # ValueError: the path has a null character
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} cannot be written: {reason}") from None
     return path
 
 
 def render(runs: Sequence[Run], sections: Sequence[Section], form: Format, figures: str) -> str:
-    """Return the page.
+    """Return the text of the page or file.
 
     Args:
-        runs: that it is about.
-        sections: of `sections_of`.
-        form: html, md or latex.
-        figures: name of the folder of figures, for md and latex.
+        runs: Runs of the report.
+        sections: Result of `sections_of`.
+        form: Format: html, md or latex.
+        figures: Name of the folder of figures, for md and latex.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sase_ray.report"),
@@ -110,7 +110,7 @@ def render(runs: Sequence[Run], sections: Sequence[Section], form: Format, figur
 
 
 def _facts(run: Run, label: str) -> str:
-    """Say in a line what a run was."""
+    """Return one line on a run's data set, host, space, budget, searches, machine and date."""
     config = run.config
 
     def of(key: str) -> Any:
@@ -141,14 +141,14 @@ def _write_figures(sections: Sequence[Section], folder: Path, ending: str) -> No
 
 
 def _svg(part: Shown) -> Markup:
-    svg = to_svg(part.figure, part.name)  # its texts are escaped
+    svg = to_svg(part.figure, part.name)  # texts are escaped in it
     return Markup(  # noqa: S704
         svg.replace("<svg ", f'<svg style="min-width: {part.least}rem" ', 1)
     )
 
 
 def _code(escaped: Callable[[str], str], begin: str, end: str) -> Callable[[str], Markup]:
-    """Return a filter that escapes a text, and marks what stands between backticks."""
+    """Return a filter that escapes a text and marks the code between backticks."""
 
     def mark(text: str) -> Markup:
         pieces = text.split("`")
@@ -163,7 +163,7 @@ def _code(escaped: Callable[[str], str], begin: str, end: str) -> Callable[[str]
 
 
 def _markdown(text: str) -> str:
-    """Escape what Markdown, and HTML in it, would read as more than text."""
+    """Escape characters that have a meaning in Markdown or in HTML inside it."""
     return re.sub(r"([\\`*_{}\[\]<>#|!~$&])", r"\\\1", re.sub(r"\s+", " ", str(text)))
 
 
@@ -172,7 +172,7 @@ def _tex(text: str) -> str:
 
 
 def _tex_cell(text: str) -> str:
-    """Escape a cell; a minus is one, and what is longer than a column may break, as a digest."""
+    """Escape a cell; a leading hyphen becomes a minus, and long words, as of digests, may break."""
     words = (
         r"\allowbreak{}".join(map(_tex, re.findall(".{1,16}", word)))
         if len(word) > _LONG
@@ -183,7 +183,7 @@ def _tex_cell(text: str) -> str:
 
 
 def _tex_columns(table: Table) -> str:
-    """Return the columns after the first: of numbers, or one of texts."""
+    """Return the LaTeX specification of the columns after the first: numbers, or one of texts."""
     if len(table.head) == 2 and any(len(str(row[1])) > _LONG for row in table.rows):
         return r">{\raggedright\arraybackslash}p{0.65\textwidth}"
     return "r" * (len(table.head) - 1)

@@ -1,4 +1,4 @@
-"""The sections of a report, in the order in which a reader asks."""
+"""Sections of a report, in the order of a reader's questions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sase_ray.statistics.rank_tests import Kendall
 
 
 def sections_of(runs: Sequence[Run]) -> list[Section]:
-    """Build the report of a run, or of several beside each other."""
+    """Build the sections of a run's report, or of one that compares several runs."""
     alike = [key for key in SAME if len({repr(run.config.get(key)) for run in runs}) == 1]
     together = combine(runs)
     scales = {"dataset", "metric"} <= set(alike)
@@ -57,7 +57,7 @@ def sections_of(runs: Sequence[Run]) -> list[Section]:
 
 
 def _each(runs: Sequence[Run], build: Any) -> list[Part]:
-    """Build a part of the report for every run; of several, each below its name."""
+    """Build a part of the report for every run; if there are several, each below its name."""
     if len(runs) == 1:
         return list(build(runs[0]))
     parts: list[Part] = []
@@ -198,7 +198,7 @@ def _again(run: Run) -> Iterator[Part]:
     rows = [[str(key), str(value)] for key, value in facts.items() if value]
     if rows:
         yield Table(["", ""], rows, "where and with what it ran")
-    # What belongs to a machine stays there.
+    # Settings that hold only for the run's machine are left out.
     shown = {k: v for k, v in run.config.items() if k not in {"results", "storage", "resources"}}
     if isinstance(shown.get("data"), dict):
         shown["data"] = {k: v for k, v in shown["data"].items() if k != "root"}

@@ -58,7 +58,7 @@ def verdict_parts(runs: Sequence[Run], together: Run, alike: list[str]) -> list[
     caption = f"{shown}, mean and 95% interval; dots are single searches"
     if "dataset" in alike:
         parts += figure_parts(outcomes.accuracy_figure(together), "accuracy", caption)
-    else:  # on one axis they would only show which data set is easier
+    else:  # on one axis, runs would only show which data set is easier
         for i, (run, label) in enumerate(zip(runs, labels_of(runs), strict=True)):
             parts += figure_parts(
                 outcomes.accuracy_figure(run), f"accuracy-{i}", f"{label}: {caption}"
@@ -96,7 +96,7 @@ def verdict_parts(runs: Sequence[Run], together: Run, alike: list[str]) -> list[
 
 
 def _reading(run: Run) -> Iterator[str]:
-    """Say who won, whether that is real, and how reliable the proxy is."""
+    """Yield who won, whether that is more than chance, and how reliable the proxy is."""
     winner = winner_of(run)
     if winner is None:
         begun = f"{len(run.trials):,} trials so far" if len(run.trials) else "no trial so far"
@@ -189,7 +189,7 @@ def _on_reliability(run: Run) -> Iterator[str]:
         if config.reliability is not None and not os.path.isfile(config.reliability):
             config = config.model_copy(update={"reliability": None})
         measured = measured_reliability(config)
-    except UserError:  # of another version, or a space or a study that is elsewhere
+    except UserError:  # the run is of another version, or its space or study is not on this machine
         return
     blind = run.trials[run.trials["strategy"].isin([RANDOM_SEARCH, "grid"])]
     if is_of_trained_genotypes(run.trials).any():
@@ -198,6 +198,9 @@ def _on_reliability(run: Run) -> Iterator[str]:
 
 
 def rank_in(run: Run) -> str:
-    """Return the run's folder as a reader may write it: nothing of where it lies elsewhere."""
+    """Return the run's folder relative to the current one; only its name if it is outside.
+
+    Absolute paths of the machine stay out of the report.
+    """
     place = os.path.relpath(run.path)
     return run.name if place.startswith("..") else place
