@@ -140,7 +140,7 @@ def label_by(teacher: nn.Module, data: View) -> View:
     """Return a view of a data set whose targets are a network's logits.
 
     The targets belong to the unchanged images, so the view has no augmentation. The classes are
-    kept, for splits and figures.
+    preserved, for splits and figures.
 
     Args:
         teacher: Network from images (B, C, H, W) to logits (B, K), on the device of the images.

@@ -1,4 +1,4 @@
-"""Training protocols: everything that a training run depends on besides network, data and seed."""
+"""Training protocols: everything that a training depends on except network, data and seed."""
 
 from __future__ import annotations
 
