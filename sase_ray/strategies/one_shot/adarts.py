@@ -19,19 +19,19 @@ from trainables.one_shot.algorithm import OneShotAlgorithm
 
 
 class ADARTS(PCDARTS):
-    """PC-DARTS on the most important channels."""
+    """PC-DARTS whose operations see the most important channels."""
 
     name: ClassVar[str] = "adarts"
     source: ClassVar[str] = "Xue & Qin 2023"
     summary: ClassVar[str] = "PC-DARTS whose channels a channel attention chooses"
 
     def algorithm(self, task: SearchTask) -> OneShotAlgorithm:
-        """Return the first-order algorithm on the channels that an attention chooses."""
+        """Return the first-order algorithm on the channels that a channel attention chooses."""
         return ADARTSAlgorithm(self, self.weight_protocol(task))
 
 
 class ADARTSAlgorithm(PCDARTSAlgorithm):
-    """First-order DARTS on attentive partial channels."""
+    """First-order DARTS on partial channels that a channel attention chooses."""
 
     def block(self) -> Callable[..., nn.Module]:
         """Return the block whose channels are chosen by their score."""

@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 class OneShot(Strategy):
     """A strategy that searches inside one supernet: one trial is the whole search.
 
-    A subclass gives an `algorithm`. The weights of the supernet are trained as in DARTS, unless it
-    says otherwise.
+    A subclass defines an `algorithm`. The weights of the supernet are trained as in DARTS, unless
+    the subclass states otherwise.
     """
 
     batch_size: int = Field(default=64, ge=2)
@@ -46,7 +46,7 @@ class OneShot(Strategy):
         return self
 
     def weight_protocol(self, task: SearchTask) -> TrainingProtocol:
-        """Return how the supernet's weights are trained; `epochs` follows from the budget."""
+        """Return the protocol of the supernet's weights; `epochs` follows from the budget."""
         shared = task.job.protocol.model_dump(
             include={"augment", "amp", "channels_last", "deterministic"}
         )
@@ -56,7 +56,7 @@ class OneShot(Strategy):
         return TrainingProtocol(**shared, **own)
 
     def score(self, task: SearchTask) -> str:
-        """Genotypes are ranked by what the architecture parameters make of them."""
+        """Describe the ranking: by log-probability under the architecture parameters."""
         return "log-probability (higher is better)"
 
     @abstractmethod
@@ -64,7 +64,11 @@ class OneShot(Strategy):
         """Return the algorithm, not yet started."""
 
     def check(self, task: SearchTask) -> None:
-        """Refuse a budget that does not pay for one step, and a host that the blocks do not fit."""
+        """Reject a budget that is not enough for one step, and a host that the blocks do not fit.
+
+        Raises:
+            UserError: The budget is too small, or the blocks do not fit into the host.
+        """
         algorithm, job = self.algorithm(task), task.job
         try:
             with torch.device("meta"):
@@ -72,7 +76,7 @@ class OneShot(Strategy):
         except UserError:
             raise
         except Exception:
-            # A user's operation that fails is its own search's failure, and the others go on.
+            # If a user's operation fails, only its own search fails, and the others continue.
             logger.debug("the supernet cannot be built", exc_info=True)
         images = len(job.data.train) // (2 if algorithm.halves_data else 1)
         batch_size = min(algorithm.protocol.batch_size, images)
@@ -81,7 +85,7 @@ class OneShot(Strategy):
         check_budget(task, needed, "one step of the search")
 
     def plan(self, task: SearchTask) -> Plan:
-        """Run `SupernetTrainable` once, with the whole budget."""
+        """Return the plan of one `SupernetTrainable`, with the whole budget."""
         return Plan(
             trainable=SupernetTrainable,
             parameters={
@@ -95,5 +99,5 @@ class OneShot(Strategy):
         )
 
     def conclude(self, history: History, task: SearchTask) -> Ranking:
-        """Return the ranking that the search ended with."""
+        """Return the last ranking of the search."""
         return history.last_ranking()

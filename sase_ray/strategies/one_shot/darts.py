@@ -1,7 +1,7 @@
 """DARTS: operations mixed by the softmax of alpha, weights and alpha stepped in turn.
 
 Liu, Simonyan and Yang, "DARTS: Differentiable Architecture Search", ICLR 2019. First order: the
-gradient of the validation loss in alpha at the current weights (eq. 6 with xi = 0).
+gradient of the validation loss with respect to alpha at the current weights (eq. 6 with xi = 0).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class DARTS(OneShot):
     """First-order DARTS. The defaults are the paper's (section 3.1 and appendix A.1).
 
-    The paper's rate of alpha, 3e-4, belongs to its 50 epochs of 391 steps. Here the rate follows
-    from the length of the search, so that alpha can move as far as there (`travel`).
+    The paper's learning rate of alpha, 3e-4, belongs to its 50 epochs of 391 steps. Here the rate
+    follows from the length of the search, so that alpha can move as far as in the paper (`travel`).
     """
 
     name: ClassVar[str] = "darts"
@@ -66,9 +66,9 @@ class DARTS(OneShot):
 
 
 class DARTSAlgorithm(OneShotAlgorithm):
-    """Alternates weight and alpha steps (Liu et al. 2019, algorithm 1)."""
+    """Alternation of weight and alpha steps (Liu et al. 2019, algorithm 1)."""
 
-    step_cost = StepCost(passes=2)  # the weights' step, and the validation gradient in alpha
+    step_cost = StepCost(passes=2)  # the weights' step, and the validation gradient of alpha
 
     def __init__(self, settings: DARTS, protocol: TrainingProtocol) -> None:
         self.settings = settings
@@ -80,11 +80,11 @@ class DARTSAlgorithm(OneShotAlgorithm):
         return Supernet(spec, space, block=self.block(), seed=seed)
 
     def block(self) -> Callable[..., nn.Module]:
-        """Return what builds a mixed block: see `Supernet`."""
+        """Return the constructor of a mixed block: see `Supernet`."""
         return SuperSASE
 
     def start(self, supernet: Supernet, trainer: Trainer, generator: torch.Generator) -> None:
-        """Draw alpha near zero, so that the operations begin alike."""
+        """Draw alpha near zero, so that all operations begin almost equally probable."""
         self.space = supernet.space
         self.trainer = trainer
         self.supernet = supernet
@@ -105,7 +105,7 @@ class DARTSAlgorithm(OneShotAlgorithm):
         )
 
     def further_parameters(self) -> list[nn.Parameter]:
-        """Return what is learned with alpha, by the same optimiser: nothing here."""
+        """Return parameters that are learned with alpha, by the same optimiser: here none."""
         return []
 
     def mixture(self) -> Mixture:
@@ -114,7 +114,7 @@ class DARTSAlgorithm(OneShotAlgorithm):
 
     @property
     def architecture(self) -> Sequence[Tensor]:
-        """Alpha."""
+        """Architecture parameters: alpha of each edge."""
         return self.alpha
 
     def architecture_step(self, train: Batch, validation: Batch) -> None:
@@ -125,15 +125,15 @@ class DARTSAlgorithm(OneShotAlgorithm):
         self.optimizer.step()
 
     def gradient(self, train: Batch, validation: Batch) -> tuple[Tensor, ...]:
-        """Return the gradient of the validation loss in `learned`, at the current weights."""
+        """Return the gradient of the validation loss with respect to `learned`."""
         return torch.autograd.grad(self.trainer.loss(validation), self.learned)
 
     def ranking(self, count: int) -> Ranking:
-        """Rank by log-probability under alpha; the first is the argmax of each edge."""
+        """Rank by log-probability under alpha; the first genotype is the argmax of each edge."""
         return best_by_sum(self.space, self.log_probabilities(), count)
 
     def score(self, genotypes: Sequence[Genotype], shared: SharedWeights) -> list[float]:
-        """Score by log-probability under alpha."""
+        """Score genotypes by their log-probability under alpha."""
         return sums_of(self.space, self.log_probabilities(), genotypes)
 
     def log_probabilities(self) -> list[list[float]]:

@@ -20,7 +20,7 @@ from trainables.one_shot.algorithm import OneShotAlgorithm, StepCost
 from trainables.training.loop import Batch
 
 FINITE_STEP = 0.01
-"""Length of the finite differences' step in the space of the weights: the paper's."""
+"""Length of the finite differences' step in the space of the weights, as in the paper."""
 
 
 class SecondOrderDARTS(DARTS):
@@ -36,9 +36,9 @@ class SecondOrderDARTS(DARTS):
 
 
 class SecondOrderAlgorithm(DARTSAlgorithm):
-    """Replaces the gradient in alpha by the one through the unrolled step."""
+    """DARTS whose gradient with respect to alpha goes through the unrolled weight step."""
 
-    # The weights' step; the unrolled step, its validation gradient, two finite differences.
+    # The weights' step, the unrolled step, its validation gradient, and two finite differences.
     step_cost = StepCost(passes=5)
 
     def gradient(self, train: Batch, validation: Batch) -> tuple[Tensor, ...]:
@@ -83,7 +83,7 @@ class SecondOrderAlgorithm(DARTSAlgorithm):
 
     @contextmanager
     def _restored(self, weights: Sequence[Tensor]) -> Iterator[None]:
-        """Undo inside changes of weights and of running statistics."""
+        """Undo the block's changes of weights and of running statistics."""
         state = [*weights, *self.supernet.buffers()]
         saved = [tensor.detach().clone() for tensor in state]
         try:

@@ -1,4 +1,4 @@
-"""ENAS: a recurrent controller draws paths, and learns by policy gradient what shared weights like.
+"""ENAS: a recurrent controller draws paths, and learns by policy gradient from shared weights.
 
 Pham et al., "Efficient Neural Architecture Search via Parameter Sharing", ICML 2018.
 """
@@ -28,10 +28,10 @@ from trainables.training.protocol import TrainingProtocol
 class ENAS(SharedWeightsSearch):
     """Policy gradient over shared weights. The controller's defaults are the paper's (section 3.2).
 
-    The paper steps the controller in phases, here it steps before each weight step. Its rate
-    follows from the length of the search: in the authors' public search scripts the controller
+    The paper steps the controller in phases, here it steps before each weight step. Its learning
+    rate follows from the length of the search: in the authors' public search scripts the controller
     takes 150 x 30 steps of 3.5e-3 (cells) or 310 x 50 of 1e-3 (whole networks), a travel of 15.7
-    and 15.5; the paper's text names a rate of 3.5e-4 (section 3.2).
+    and 15.5; the paper's text gives a rate of 3.5e-4 (section 3.2).
     """
 
     name: ClassVar[str] = "enas"
@@ -58,11 +58,11 @@ class ENAS(SharedWeightsSearch):
 
 
 class Controller(nn.Module):
-    """An LSTM that chooses the operations one after the other, each knowing those before.
+    """An LSTM that chooses the operations one by one, each given those before.
 
     Args:
-        sizes: number of choices of each decision.
-        settings: of the search.
+        sizes: Number of choices of each decision.
+        settings: Options of the search.
     """
 
     def __init__(self, sizes: Sequence[int], settings: ENAS) -> None:
@@ -71,7 +71,7 @@ class Controller(nn.Module):
         hidden = settings.hidden
         self.cell = nn.LSTMCell(hidden, hidden)
         self.begin = nn.Parameter(torch.empty(1, hidden))
-        # What was chosen last, as the next input: a table for each decision.
+        # The last choice is the next input: one table per decision.
         self.embeddings = nn.ModuleList(nn.Embedding(size, hidden) for size in sizes[:-1])
         self.heads = nn.ModuleList(nn.Linear(hidden, size) for size in sizes)
 
@@ -85,10 +85,11 @@ class Controller(nn.Module):
         """Return the log-probabilities of the choices of each decision, given those before it.
 
         Args:
-            chosen: int64 (N, d), what was chosen for the first d decisions.
+            chosen: Choices for the first d decisions, int64 (N, d).
 
         Returns:
-            A tensor (N, choices) for each of the first d + 1 decisions, or for all.
+            A tensor (N, choices) for each of the first d + 1 decisions, or for all if d is their
+            number.
         """
         rows: list[Tensor] = []
         state = None
@@ -114,7 +115,10 @@ class Controller(nn.Module):
 
     @torch.no_grad()
     def likeliest(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return choices (N, decisions) and their log-probabilities (N,), by a beam of `count`."""
+        """Return the likeliest choices (N, decisions) and their log-probabilities (N,).
+
+        They are found by a beam search of width `count`.
+        """
         chosen, totals = torch.empty(1, 0, dtype=torch.long), torch.zeros(1)
         for decision in range(len(self.heads)):
             row = self(chosen)[decision]
@@ -126,12 +130,12 @@ class Controller(nn.Module):
 
 
 class ENASAlgorithm(OneShotAlgorithm):
-    """Alternates controller steps and steps of the shared weights, each on a path of its own.
+    """Alternation of controller steps and steps of the shared weights, each on its own path.
 
-    The controller is small and lives on the CPU.
+    The controller is small and stays on the CPU.
     """
 
-    # The weights' step; the pass that rewards the controller has no backward one.
+    # The weights' step, and the forward pass that rewards the controller.
     step_cost = StepCost(passes=1 + FORWARD_SHARE)
     is_stochastic = True
 
@@ -141,7 +145,7 @@ class ENASAlgorithm(OneShotAlgorithm):
         self.reserve = settings.reserve
 
     def start(self, supernet: Supernet, trainer: Trainer, generator: torch.Generator) -> None:
-        """Make the controller."""
+        """Create the controller and its optimiser."""
         self.space, self.supernet = supernet.space, supernet
         self.generator, self.trainer = generator, trainer
         sizes = [len(variable.choices) for variable in self.space.variables]
@@ -161,19 +165,19 @@ class ENASAlgorithm(OneShotAlgorithm):
         return _path(self.controller.sample(self.generator))
 
     def central_mixture(self) -> Mixture:
-        """Return the path that the controller finds likeliest."""
+        """Return the likeliest path under the controller."""
         return _path(self.controller.likeliest(1)[0])
 
     def architecture_step(self, train: Batch, validation: Batch) -> None:
-        """Draw a path, let the shared weights reward it, and step the controller."""
+        """Draw a path, reward it by the shared weights, and step the controller."""
         chosen = self.controller.sample(self.generator)
         self.reinforce(chosen, self.reward(chosen, validation))
 
     @torch.no_grad()
     def reward(self, chosen: Tensor, batch: Batch) -> float:
-        """Return the task's reward of a path on a batch, with the shared weights as they are.
+        """Return the task's reward of a path on a batch, with the current shared weights.
 
-        Batch norms take the batch's own statistics: the running ones are those of all paths.
+        Batch norms use the batch's own statistics, as the running ones are those of all paths.
         """
         images, targets = batch
         return float(self.trainer.task.reward(self.supernet(images, _path(chosen)), targets))
@@ -191,14 +195,14 @@ class ENASAlgorithm(OneShotAlgorithm):
         self.optimizer.step()
 
     def judge(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log-probability of choices (1, decisions), and the entropy along the way."""
+        """Return the log-probability of choices (1, decisions), and the entropy along their path."""
         rows = self.controller(chosen)
         picked = [row[0, index] for row, index in zip(rows, chosen[0], strict=True)]
         entropy = -sum(((row.exp() * row).sum() for row in rows), torch.zeros(()))
         return torch.stack(picked).sum(), entropy
 
     def ranking(self, count: int) -> Ranking:
-        """Rank by the controller's log-probability."""
+        """Rank genotypes by their log-probability under the controller."""
         chosen, totals = self.controller.likeliest(count)
         return [(self._genotype(c), t) for c, t in zip(chosen, totals.tolist(), strict=True)]
 
@@ -229,7 +233,7 @@ class ENASAlgorithm(OneShotAlgorithm):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore them."""
+        """Restore the controller, its optimiser and the baseline."""
         self.controller.load_state_dict(state["controller"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.baseline = state["baseline"]

@@ -24,20 +24,20 @@ from trainables.training.loop import Batch, Trainer
 from trainables.training.protocol import TrainingProtocol
 
 PAPER_EPOCHS = 90
-"""Length of the paper's search, over which its temperature falls."""
+"""Number of epochs of the paper's search, over which its temperature falls."""
 
 COLDEST = 1e-6
-"""The temperature falls no further: draws are one-hot by then, and must stay numbers."""
+"""Lowest temperature: draws are one-hot there, and must stay finite."""
 
 
 class FBNet(DARTS):
     """Gumbel-softmax with a falling temperature and latency. The defaults are the paper's (4.1).
 
-    Not the paper's: batches of 64 images (192 there), halves of the images for weights and alpha
-    (80% and 20%), steps in turn (within an epoch one after the other), and the answer, which is the
-    most probable genotype (the best of several draws).
+    Differences from the paper: batches have 64 images (paper: 192), weights and alpha get half of
+    the images each (80% and 20%), their steps alternate (one after the other within an epoch), and
+    the answer is the most probable genotype (the best of several draws).
 
-    Its alpha takes 80 epochs of 133 steps of 0.01: a travel of 107.
+    The paper's alpha takes 80 epochs of 133 steps of 0.01: a travel of 107.
     """
 
     name: ClassVar[str] = "fbnet"
@@ -75,21 +75,21 @@ class FBNet(DARTS):
         return FBNetAlgorithm(self, self.weight_protocol(task), self.table())
 
     def check(self, task: SearchTask) -> None:
-        """Refuse a latency table of another network too; its device is known where it runs."""
+        """Reject also a latency table of another network; its device is checked where it runs."""
         super().check(task)
         table = self.table()
         if table and self.latency_power:
             table.check_network(task.job.network, task.job.space)
 
     def table(self) -> LatencyTable | None:
-        """Return the table that was given."""
+        """Return the latency table that was given, if any."""
         return LatencyTable.load(self.latency_table) if self.latency_table else None
 
 
 class FBNetAlgorithm(DARTSAlgorithm):
-    """Alternates weight and alpha steps, each on a sample of its own.
+    """Alternation of weight and alpha steps, each on its own sample.
 
-    The weights follow the cross-entropy alone: for them the latency is a factor near one.
+    The weights only follow the cross-entropy: for them the latency is a factor near one.
     """
 
     settings: FBNet
@@ -103,7 +103,7 @@ class FBNetAlgorithm(DARTSAlgorithm):
         self.latency = latency
 
     def start(self, supernet: Supernet, trainer: Trainer, generator: torch.Generator) -> None:
-        """Begin with operations alike, and make sure of the latencies."""
+        """Draw alpha near zero; measure the latencies if none were given, and check them."""
         super().start(supernet, trainer, generator)
         self.generator = generator
         self.temperature = self.settings.temperature
@@ -137,12 +137,15 @@ class FBNetAlgorithm(DARTSAlgorithm):
         return list(enumerate(self.alpha))
 
     def _gumbel(self, alpha: Tensor) -> Tensor:
-        # Softmax over alpha is that over its log-probabilities.
+        # The softmax of alpha is equal to that of its log-probabilities.
         exponential = torch.empty(len(alpha)).exponential_(generator=self.generator)
         return alpha - exponential.log().to(alpha.device)
 
     def gradient(self, train: Batch, validation: Batch) -> tuple[Tensor, ...]:
-        """Return the gradient of CE * a * log(LAT)^b in alpha, LAT in microseconds (eq. 2)."""
+        """Return the gradient of CE * a * log(LAT)^b with respect to alpha (eq. 2).
+
+        LAT is in microseconds.
+        """
         loss = self.trainer.loss(validation)
         if self.latency is not None and self.settings.latency_power:
             microseconds = 1e3 * self.latency.expected(self.drawn, self.space)
@@ -156,7 +159,7 @@ class FBNetAlgorithm(DARTSAlgorithm):
         return super().state_dict() | {"latency": table}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore them: a resumed search goes on with the latencies it began with."""
+        """Restore them: a resumed search continues with the latencies that it began with."""
         super().load_state_dict(state)
         if state["latency"]:
             self.latency = LatencyTable.model_validate(state["latency"])

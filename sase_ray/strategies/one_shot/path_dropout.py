@@ -18,7 +18,7 @@ from trainables.training.protocol import TrainingProtocol
 
 
 class OneShotSearch(SharedWeightsSearch):
-    """Path dropout whose rate rises linearly from zero (section 3.2)."""
+    """One-shot search by path dropout whose rate rises linearly from zero (section 3.2)."""
 
     name: ClassVar[str] = "one-shot"
     source: ClassVar[str] = "Bender et al. 2018"
@@ -37,11 +37,11 @@ class OneShotSearch(SharedWeightsSearch):
 
 
 class PathDropout(SampledAlgorithm):
-    """Drops operations of each edge for a batch; those that stay are averaged.
+    """Path dropout: operations of each edge are dropped for a batch, and the others averaged.
 
-    The paper draws anew for every 32 images of a batch (ghost batches), here all share a draw.
-    An edge keeps one operation at least, drawn evenly: without any, the block would be cut. The
-    mean takes the place of the paper's sum, so that gates keep their scale when few are left.
+    The paper draws again for every 32 images of a batch (ghost batches), here all share a draw.
+    An edge keeps at least one operation, drawn uniformly: without any, the block would be cut. The
+    mean replaces the paper's sum, so that gates keep their scale when few operations are left.
     """
 
     def __init__(self, settings: OneShotSearch, protocol: TrainingProtocol, dropout: float) -> None:
@@ -49,11 +49,11 @@ class PathDropout(SampledAlgorithm):
         self.dropout = dropout
 
     def drop_probability(self, operations: int) -> float:
-        """Return the probability with which each of an edge's operations is dropped now."""
+        """Return the current probability that an operation of an edge is dropped."""
         return float(self.progress * self.dropout ** (1 / operations))
 
     def mixture(self) -> Mixture:
-        """Draw which operations stay."""
+        """Draw the operations that are kept."""
         edges = []
         for variable in self.space.variables:
             count = len(variable.choices)

@@ -1,4 +1,4 @@
-"""PC-DARTS: the mixed operations see a part of the channels; weights over the joins are learned.
+"""PC-DARTS: mixed operations see a part of the channels, and weights over the joins are learned.
 
 Xu et al., "PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search", ICLR
 2020: partial channel connection, and edge normalisation over the two joins of the block, (s_u, s_x)
@@ -32,7 +32,7 @@ declare(Metric("shown_channels", None, format=".0f"))
 class PCDARTS(DARTS):
     """DARTS with partial channels. The defaults are the paper's (section 4.2).
 
-    Its alpha takes 35 epochs (15 of 50 are warm-up) of 97 steps of 6e-4: a travel of 2.0.
+    The paper's alpha takes 35 epochs (15 of 50 are warm-up) of 97 steps of 6e-4: a travel of 2.0.
     """
 
     name: ClassVar[str] = "pc-darts"
@@ -73,17 +73,17 @@ class PCDARTSAlgorithm(DARTSAlgorithm):
         return partial(PartialSuperSASE, parts=self.settings.parts)
 
     def start(self, supernet: Supernet, trainer: Trainer, generator: torch.Generator) -> None:
-        """Note how many channels the narrowest block shows its operations."""
+        """Draw alpha, and store how many channels the narrowest block shows its operations."""
         super().start(supernet, trainer, generator)
         blocks = [m for m in supernet.modules() if isinstance(m, PartialSuperSASE)]
         self.shown = min(block.shown for block in blocks)
 
     def report(self) -> dict[str, Any]:
-        """Record how many channels are shown, too."""
+        """Record also how many channels are shown."""
         return super().report() | {"shown_channels": self.shown}
 
     def further_parameters(self) -> list[nn.Parameter]:
-        """Return beta of both joins, at first equal."""
+        """Return beta of both joins, equal at first; none without edge normalisation."""
         count = 2 if self.settings.edge_normalisation else 0
         device = self.trainer.device
         self.beta = [nn.Parameter(torch.zeros(2, device=device)) for _ in range(count)]

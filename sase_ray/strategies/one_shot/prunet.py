@@ -1,4 +1,4 @@
-"""PruNet: FBNet's stochastic supernet, operations of low probability pruned as the search goes.
+"""PruNet: FBNet's stochastic supernet, whose improbable operations are pruned during the search.
 
 Kierat et al., "Tiered Pruning for Efficient Differentiable Inference-Aware Neural Architecture
 Search", 2022 (arXiv 2209.11785): the pruning of blocks within a stochastic layer. Its pruning of
@@ -23,10 +23,10 @@ from trainables.one_shot.algorithm import OneShotAlgorithm
 from trainables.training.loop import Trainer
 
 PRUNED = -1e3
-"""Added to the log-probability of an operation that was pruned."""
+"""Value added to the log-probability of a pruned operation."""
 
 PRUNINGS = 20
-"""How often a search prunes, at equal shares of its steps."""
+"""Number of prunings of a search, at equal intervals of its steps."""
 
 declare(Metric("operations_left", None, format=".0f"))
 
@@ -89,14 +89,14 @@ class PruNetAlgorithm(FBNetAlgorithm):
         return dict(zip(left, weights.unbind(), strict=True))
 
     def log_probabilities(self) -> list[list[float]]:
-        """Return those of alpha, pruned operations far below all others."""
+        """Return the log-probabilities under alpha, pruned operations far below all others."""
         return [
             [value if op in left else value + PRUNED for op, value in enumerate(row)]
             for left, row in zip(self.left, super().log_probabilities(), strict=True)
         ]
 
     def report(self) -> dict[str, Any]:
-        """Record the probabilities among the operations that are left, and how many these are."""
+        """Record the probabilities of the operations that are left, and the number of these."""
         alpha = {}
         for variable, left, values in zip(self.space.variables, self.left, self.alpha, strict=True):
             chances = torch.zeros(len(values))
@@ -108,14 +108,14 @@ class PruNetAlgorithm(FBNetAlgorithm):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return FBNet's state, and what is left."""
+        """Return FBNet's state, the operations that are left, and the number of prunings."""
         return super().state_dict() | {
             "left": [list(left) for left in self.left],
             "prunings": self.prunings,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore it."""
+        """Restore FBNet's state, the operations that are left, and the number of prunings."""
         super().load_state_dict(state)
         self.left = [list(left) for left in state["left"]]
         self.prunings = state["prunings"]

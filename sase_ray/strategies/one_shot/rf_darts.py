@@ -1,4 +1,4 @@
-"""RF-DARTS: the supernet's features stay random; its batch norms alone are trained besides alpha.
+"""RF-DARTS: the supernet's features stay random; only alpha and its batch norms are trained.
 
 Zhang et al., "Differentiable Architecture Search with Random Features", CVPR 2023, section 3.
 """
@@ -38,7 +38,7 @@ def norm_parameters(supernet: Supernet) -> Sequence[nn.Parameter]:
 
 
 class RFDARTSAlgorithm(DARTSAlgorithm):
-    """DARTS whose weight step moves batch norms alone, those of the blocks among them."""
+    """DARTS whose weight steps only train batch norms, including those of the blocks."""
 
     def block(self) -> Callable[..., nn.Module]:
         """Return the mixed block, its batch norms with parameters."""

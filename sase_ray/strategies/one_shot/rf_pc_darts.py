@@ -26,12 +26,12 @@ class RFPCDARTS(PCDARTS):
     summary: ClassVar[str] = "PC-DARTS on random features: batch norms alone are trained"
 
     def algorithm(self, task: SearchTask) -> OneShotAlgorithm:
-        """Return PC-DARTS' algorithm on random features."""
+        """Return the algorithm of PC-DARTS on random features."""
         return RFPCDARTSAlgorithm(self, self.weight_protocol(task))
 
 
 class RFPCDARTSAlgorithm(PCDARTSAlgorithm):
-    """PC-DARTS whose weight step moves batch norms alone."""
+    """PC-DARTS whose weight steps only train batch norms."""
 
     def block(self) -> Callable[..., nn.Module]:
         """Return the block of partial channels, its batch norms with parameters."""

@@ -17,7 +17,7 @@ from trainables.one_shot.algorithm import OneShotAlgorithm
 
 
 class RandomSearchWithWeightSharing(SharedWeightsSearch):
-    """Uniform single paths. The weights are trained as in DARTS, as the paper does."""
+    """Search by uniform single paths. The weights are trained as in DARTS, as in the paper."""
 
     name: ClassVar[str] = "rsws"
     source: ClassVar[str] = "Li & Talwalkar 2019"
@@ -29,7 +29,7 @@ class RandomSearchWithWeightSharing(SharedWeightsSearch):
 
 
 class SinglePath(SampledAlgorithm):
-    """Evaluates one operation an edge."""
+    """Training of shared weights on single paths: one operation per edge."""
 
     def mixture(self) -> Mixture:
         """Draw one operation for every edge."""

@@ -27,7 +27,7 @@ from trainables.training.protocol import TrainingProtocol
 class SharedWeightsSearch(OneShot):
     """A search that trains shared weights, and then ranks sampled candidates by them.
 
-    It has no answer before the candidates are ranked: one that diverges has failed.
+    It has no answer before the candidates are ranked: a search that diverges has failed.
     """
 
     reserve: float = Field(
@@ -35,11 +35,11 @@ class SharedWeightsSearch(OneShot):
     )
 
     def score(self, task: SearchTask) -> str:
-        """Candidates are ranked with shared weights."""
+        """Describe the ranking: by the candidates' losses with shared weights."""
         return "val_loss with shared weights (lower is better)"
 
     def check(self, task: SearchTask) -> None:
-        """Refuse a budget whose reserve does not pay for judging one candidate, too."""
+        """Reject also a budget whose reserve is not enough to judge one candidate."""
         super().check(task)
         data = task.job.data
         read = STATISTICS_BATCHES * min(self.batch_size, len(data.train)) + len(data.validation)
@@ -50,7 +50,7 @@ class SharedWeightsSearch(OneShot):
         """Return the candidates by their losses with the shared weights.
 
         Raises:
-            UserError: the search diverged before it judged any, or all that it judged diverged.
+            UserError: The search diverged before it judged any, or all that it judged diverged.
         """
         ranking = history.last_ranking()
         last = history.evaluations[-1]
@@ -62,7 +62,7 @@ class SharedWeightsSearch(OneShot):
 
 
 class SampledAlgorithm(OneShotAlgorithm):
-    """Trains shared weights on mixtures that are drawn, and learns nothing of architectures."""
+    """Training of shared weights on drawn mixtures, without architecture parameters."""
 
     step_cost = StepCost(passes=1)
     is_stochastic = True
@@ -73,25 +73,25 @@ class SampledAlgorithm(OneShotAlgorithm):
         self.reserve = settings.reserve
 
     def start(self, supernet: Supernet, trainer: Trainer, generator: torch.Generator) -> None:
-        """Draw the candidate that stands for the search until the candidates are ranked."""
+        """Draw the candidate that represents the search until the candidates are ranked."""
         self.space = supernet.space
         self.generator = generator
         self.progress = 0.0
         self.first = self.space.sample(random.Random(generator.initial_seed()))
 
     def begin_step(self, progress: float) -> None:
-        """Note how far the search is."""
+        """Store the progress of the search."""
         self.progress = progress
 
     def central_mixture(self) -> Mixture:
-        """Return the first candidate: no mixture is better known than any other."""
+        """Return the first candidate, as no mixture is known to be better than another."""
         return Mixture.of(self.first, self.space)
 
     def architecture_step(self, train: Batch, validation: Batch) -> None:
         """Do nothing: there are no architecture parameters."""
 
     def ranking(self, count: int) -> Ranking:
-        """Return one candidate, unjudged: until the end, nothing is known of any."""
+        """Return one candidate with a score of NaN, as none is judged before the end."""
         return [(self.first, float("nan"))]
 
     def conclude(self, count: int, shared: SharedWeights) -> Ranking:
@@ -100,7 +100,7 @@ class SampledAlgorithm(OneShotAlgorithm):
         return shared.rank(lambda: self.space.sample(rng), count)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing: the generator is the trainable's."""
+        """Return an empty state: the trainable stores the generator."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
