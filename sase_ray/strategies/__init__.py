@@ -1,4 +1,4 @@
-"""The search strategies. Every file of this folder that defines one is in the catalogue."""
+"""Search strategies. Every file of this folder that defines one is in the catalogue."""
 
 from typing import TYPE_CHECKING
 

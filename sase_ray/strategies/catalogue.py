@@ -1,4 +1,4 @@
-"""Looks strategies up and builds them."""
+"""Lookup and construction of strategies by name."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strate
     """Build a strategy by name.
 
     Args:
-        name: of the catalogue; or X+Y for a strategy X of trials that starts from what Y found.
-        options: its fields.
+        name: Name in the catalogue; or X+Y for a strategy X of trials that starts from the answers
+            of Y.
+        options: Values of the strategy's fields.
 
     Raises:
-        UserError: no such strategy, or it does not take one of the options, or no warm start.
+        UserError: There is no such strategy, or it does not take one of the options, or X takes no
+            warm start.
     """
     own, parent = split_label(name)
     strategy: Strategy = configure(STRATEGIES, own, options)

@@ -1,4 +1,4 @@
-"""What a search strategy is: the contract that every file of this folder fulfils."""
+"""Contract of search strategies, which every strategy of this folder fulfils."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from trainables.training.frozen_host import TrainedHost
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What another search has found.
+    """Genotypes that another search found, and the cost of that search.
 
     Args:
-        genotypes: best first.
-        samples: training samples that it took.
-        seconds: device-seconds of the same.
+        genotypes: Genotypes that it found, best first.
+        samples: Number of training samples that it took.
+        seconds: Device-seconds that it took.
     """
 
     genotypes: tuple[Genotype, ...] = ()
@@ -45,11 +45,12 @@ class SearchTask:
     """One search of a comparison.
 
     Args:
-        job: networks, data, proxy protocol and seed.
-        budget: training samples the search may see, each forward-backward pass counted.
-        metric: what a search optimises, a declared metric such as `val_loss`.
-        warm: genotypes to try first, where the strategy can use them; their cost is part of
-            the budget.
+        job: Networks, data, proxy protocol and seed.
+        budget: Number of training samples that the search may see, each forward-backward pass
+            counted.
+        metric: Name of the metric that the search optimises, a declared one such as `val_loss`.
+        warm: Genotypes to try first, if the strategy can use them; their cost is part of the
+            budget.
     """
 
     job: SearchJob
@@ -59,7 +60,7 @@ class SearchTask:
 
     @property
     def mode(self) -> Mode:
-        """Whether the metric is better small or large."""
+        """Direction of the metric: whether a small or a large value is better."""
         return find_metric(self.metric).direction
 
     @property
@@ -69,7 +70,7 @@ class SearchTask:
 
     @property
     def samples_before_trials(self) -> int:
-        """Training samples spent before the first trial: on the warm start, and on a warm host."""
+        """Number of training samples spent before the first trial, on warm start and warm host."""
         return self.warm.samples + self.job.samples_of_host
 
     def with_host(self, host: TrainedHost) -> SearchTask:
@@ -79,19 +80,19 @@ class SearchTask:
 
 @dataclass(frozen=True)
 class Plan:
-    """What Ray Tune is to run for one search.
+    """Plan of one search: what Ray Tune runs for it.
 
     Args:
-        trainable: class of a trial.
-        parameters: handed to its `setup` through the object store.
-        param_space: the searched variables.
-        searcher: suggests configs; None for a single trial.
-        scheduler: stops trials early; None lets each run to its end.
-        samples_per_epoch: what a trial's iteration costs at most.
-        first_epochs: a trial is begun only while the budget has room for this many.
-        max_trials: begin no more than these; None leaves it to the budget.
-        samples_before: what was spent before the first trial, on a warm host.
-        seconds_before: device-seconds of the same.
+        trainable: Class of a trial.
+        parameters: Arguments of its `setup`, passed through the object store.
+        param_space: Searched variables.
+        searcher: Searcher, which suggests configs; None for a single trial.
+        scheduler: Scheduler, which stops trials early; None lets each trial run to its end.
+        samples_per_epoch: Maximum number of training samples of one iteration of a trial.
+        first_epochs: Number of epochs that the remaining budget must cover for a trial to begin.
+        max_trials: Maximum number of trials; None leaves it to the budget.
+        samples_before: Number of training samples spent before the first trial, on a warm host.
+        seconds_before: Device-seconds spent before the first trial, on a warm host.
     """
 
     trainable: type[tune.Trainable]
@@ -111,10 +112,10 @@ class Strategy(Configurable, ABC):
 
     Its life, in order:
 
-    1. `check` refuses a task that it cannot begin, before anything is started.
-    2. `plan` says what Ray Tune runs. Tune then runs it until the budget is used.
-    3. `conclude` reads the history of all trials and ends with a ranking of genotypes; the first
-       one is the strategy's answer.
+    1. `check` rejects a task that it cannot begin, before anything is started.
+    2. `plan` returns what Ray Tune runs. Tune then runs it until the budget is used.
+    3. `conclude` reads the history of all trials and returns a ranking of genotypes; the first one
+       is the strategy's answer.
     """
 
     catalogue: ClassVar[Catalogue[Any]] = STRATEGIES
@@ -131,16 +132,16 @@ class Strategy(Configurable, ABC):
 
     @property
     def label(self) -> str:
-        """What a run calls it: its name, or X+Y where it starts from what Y has found."""
+        """Name of the strategy in a run: its own, or X+Y if it starts from the answers of Y."""
         return label_of(self.name, self._starts_from)
 
     @property
     def starts_from(self) -> str | None:
-        """The strategy whose findings it starts from."""
+        """Name of the strategy whose answers it starts from, if any."""
         return self._starts_from
 
     def search_id(self, seed: int) -> SearchId:
-        """Return the name of its search with a seed."""
+        """Return the identifier of the strategy's search with a seed."""
         return SearchId(self.name, seed, self._starts_from)
 
     @abstractmethod
@@ -148,12 +149,12 @@ class Strategy(Configurable, ABC):
         """Check that the budget is enough to begin.
 
         Raises:
-            UserError: it is not; the message says how much is needed.
+            UserError: It is not; the message states how much is needed.
         """
 
     @abstractmethod
     def score(self, task: SearchTask) -> str:
-        """Name the scores of the ranking that the search ends with, and its direction."""
+        """Describe the scores of the ranking that the search ends with, and their direction."""
 
     def wants_host(self, task: SearchTask) -> bool:
         """Return whether the task's job needs a trained host before `plan`."""
@@ -161,18 +162,18 @@ class Strategy(Configurable, ABC):
 
     @abstractmethod
     def plan(self, task: SearchTask) -> Plan:
-        """Say what Ray Tune is to run."""
+        """Return what Ray Tune runs for the task."""
 
     @abstractmethod
     def conclude(self, history: History, task: SearchTask) -> Ranking:
-        """Rank the genotypes by what the search has seen, best first."""
+        """Rank the genotypes by the results of the search, best first."""
 
 
 def check_budget(task: SearchTask, needed: int, what: str) -> None:
-    """Check that a budget suffices.
+    """Check that a budget is enough for `needed` training samples.
 
     Raises:
-        UserError: it does not.
+        UserError: It is not.
     """
     if task.budget < needed:
         raise UserError(f"budget {task.budget:,} is too small: {what} sees {needed:,} samples")

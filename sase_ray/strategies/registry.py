@@ -1,4 +1,4 @@
-"""The catalogue of search strategies. Loads without torch and Ray."""
+"""Catalogue of search strategies, which loads without torch and Ray."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from search_spaces.catalogue import Catalogue
 from search_spaces.declarations import Subclassed
 
 STRATEGIES: Catalogue[Any] = Catalogue("strategy", "sase_ray.strategies", Subclassed())
-"""Subclasses of `Strategy` by name: every class of this folder with a name of its own."""
+"""Subclasses of `Strategy` by name: every class of this folder that has its own name."""

@@ -1,7 +1,7 @@
 """ASHA: random search that stops the worse trials early.
 
 Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020 (asynchronous
-successive halving, algorithm 2); with random draws the strong baseline of Li and Talwalkar 2019.
+successive halving, algorithm 2); with random draws, the strong baseline of Li and Talwalkar 2019.
 """
 
 from typing import ClassVar
@@ -24,11 +24,11 @@ class ASHA(RandomSearch):
     reduction: float = Field(default=3, gt=1, description="one in this many goes on at each rung")
 
     def scheduler(self, task: SearchTask) -> TrialScheduler:
-        """Halve over epochs."""
+        """Return a scheduler that halves the trials over epochs."""
         return halving(task, self.grace_epochs, self.reduction)
 
     def first_epochs(self, task: SearchTask) -> int:
-        """A trial costs at least the epochs before the first rung."""
+        """Return the minimum number of epochs of a trial: those before the first rung."""
         return min(self.grace_epochs, task.job.protocol.epochs)
 
 

@@ -1,4 +1,4 @@
-"""Base class of strategies that train genotypes."""
+"""Base class of strategies that train genotypes one by one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainables.proxy.trainable import ProxyTrainable
 class BlackBox(Strategy):
     """A strategy that trains genotypes one by one by the proxy protocol.
 
-    A subclass gives a `searcher`, and a `scheduler` if it stops trials early.
+    A subclass defines a `searcher`, and a `scheduler` if it stops trials early.
     """
 
     family: ClassVar[Family] = "black-box"
@@ -28,30 +28,30 @@ class BlackBox(Strategy):
 
     @abstractmethod
     def searcher(self, task: SearchTask) -> Searcher:
-        """Return a fresh searcher, seeded by the task."""
+        """Return a new searcher, seeded by the task."""
 
     def scheduler(self, task: SearchTask) -> TrialScheduler | None:
-        """Return a fresh scheduler; None trains every genotype to the end."""
+        """Return a new scheduler; None trains every genotype to the end."""
         return None
 
     def first_epochs(self, task: SearchTask) -> int:
-        """Return how long a trial trains at least: to the end, where nothing stops it early."""
+        """Return the minimum number of epochs of a trial: all if nothing stops it early."""
         return task.job.protocol.epochs
 
     def score(self, task: SearchTask) -> str:
-        """Genotypes are ranked by the metric of their trials."""
+        """Describe the ranking: by the metric of the genotypes' trials."""
         return f"{task.metric} ({'lower' if task.mode == 'min' else 'higher'} is better)"
 
     def wants_host(self, task: SearchTask) -> bool:
-        """Candidates start inside a trained host where the job says so."""
+        """Return whether candidates start inside a trained host, as the job states."""
         return task.job.starts_in_host
 
     def max_trials(self, task: SearchTask) -> int | None:
-        """Return after how many trials the search has nothing left to try."""
+        """Return the number of trials after which the search has nothing left to try."""
         return None
 
     def check(self, task: SearchTask) -> None:
-        """Refuse a budget that does not pay for one trial, and for the warm host before it."""
+        """Reject a budget that is not enough for one trial and the warm host before it."""
         what = "one trial of the proxy protocol"
         if task.job.samples_of_host:
             what = f"training the warm host and {what}"
@@ -61,7 +61,7 @@ class BlackBox(Strategy):
 
     def plan(self, task: SearchTask) -> Plan:
         """Run `ProxyTrainable` over the whole space."""
-        # The host that all strategies share is counted once, beside them.
+        # The host that all strategies share is counted once, outside their budgets.
         host = task.job.host if task.job.host_job is None else None
         return Plan(
             trainable=ProxyTrainable,

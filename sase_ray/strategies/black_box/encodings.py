@@ -1,4 +1,4 @@
-"""A search space in the terms of Ray Tune and of Optuna."""
+"""Encodings of a search space for Ray Tune and for Optuna."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from search_spaces.space import SearchSpace
 
 
 def to_param_space(space: SearchSpace) -> dict[str, Any]:
-    """Return the space as Ray Tune's `param_space`: variable name to a choice."""
+    """Return the space as Ray Tune's `param_space`: each variable's name with its choice."""
     return {variable.name: tune.choice(list(variable.choices)) for variable in space.variables}
 
 
 def to_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """Return the space as Optuna's distributions: variable name to a categorical."""
+    """Return the space as Optuna's distributions: each variable's name with a categorical one."""
     return {
         variable.name: CategoricalDistribution(variable.choices) for variable in space.variables
     }
@@ -31,19 +31,20 @@ def to_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
 class _OptunaSearch(OptunaSearch):
     """Ray Tune's Optuna searcher, which reports to Optuna which trials were stopped early.
 
-    Ray Tune's own reports the last loss of every trial as that of a complete one, whatever epoch it
-    is of. Here, only a trial that was trained to its end is complete; another is pruned at its last
-    epoch, and one that diverged is pruned at none. Optuna's TPE ranks pruned trials after all
-    complete ones: those of a later epoch first, and among those of one epoch by the loss.
+    Ray Tune's own searcher reports the last loss of every trial as that of a complete one, at
+    whatever epoch it was measured. Here, only a trial that was trained to its end is complete;
+    others are pruned at their last epoch, and trials that diverged are pruned without any. Optuna's
+    TPE ranks pruned trials after all complete ones: those of a later epoch first, and those of the
+    same epoch by the loss.
     """
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Do nothing: of a trial only its last epoch counts."""
+        """Do nothing: only the last epoch of a trial counts."""
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Report a trial's end, as complete, pruned or failed."""
+        """Report the end of a trial as complete, pruned or failed."""
         if result is None or error or self.metric not in result or self._ot_study is None:
             super().on_trial_complete(trial_id, result, error)
             return
@@ -64,11 +65,11 @@ def optuna_search(
     """Return Ray Tune's Optuna searcher with a seeded sampler.
 
     Args:
-        sampler: of Optuna, seeded.
-        warm_start: genotypes to suggest first.
-        space: they are checked against it.
+        sampler: Seeded sampler of Optuna.
+        warm_start: Genotypes to suggest first, which are checked against the space.
+        space: Search space.
     """
-    # Optuna tells of every study it makes, each of which is a search of ours.
+    # Optuna logs every study that it creates, and each search here creates one.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     points = [space.to_config(genotype) for genotype in warm_start] or None
     return _OptunaSearch(sampler=sampler, points_to_evaluate=points)

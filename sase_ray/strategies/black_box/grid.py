@@ -1,7 +1,7 @@
 """Grid search: every genotype once, in an order shuffled by the seed.
 
-The exhaustive reference on small spaces; with less budget than the space is large it is random
-search without replacement. Given a list, it trains just the genotypes of the list.
+It is the exhaustive reference on small spaces; if the budget does not cover the space, it is
+random search without replacement. Given a list, it trains only the genotypes of the list.
 """
 
 from collections.abc import Sequence
@@ -19,24 +19,24 @@ from sase_ray.strategies.contract import SearchTask
 from search_spaces.errors import UserError
 
 LARGEST = 1_000_000
-"""Genotypes that Optuna's grid, which holds them all in memory, is asked to walk."""
+"""Maximum number of genotypes for Optuna's grid, which holds them all in memory."""
 
 
 class GridSearch(BlackBox):
-    """Exhaustive enumeration, of the space or of a list."""
+    """Exhaustive enumeration of the space or of a list."""
 
     name: ClassVar[str] = "grid"
     source: ClassVar[str] = "exhaustive enumeration (Optuna's GridSampler)"
     summary: ClassVar[str] = "every genotype once, in an order shuffled by the seed"
 
-    takes_warm_start: ClassVar[bool] = False  # it walks through all of them anyway
+    takes_warm_start: ClassVar[bool] = False  # it trains all genotypes anyway
 
     genotypes: tuple[str, ...] = Field(
         default=(), description="train these alone, in this order; by default the whole space"
     )
 
     def check(self, task: SearchTask) -> None:
-        """Refuse a genotype that the space does not have, and a space too large to walk."""
+        """Reject a genotype that is not in the space, and a space too large to enumerate."""
         super().check(task)
         if not self.genotypes and task.job.space.size > LARGEST:
             raise UserError(
@@ -47,22 +47,22 @@ class GridSearch(BlackBox):
             task.job.space.parse(text)
 
     def searcher(self, task: SearchTask) -> Searcher:
-        """Walk through the list, or through Optuna's grid."""
+        """Return a searcher that enumerates the list or Optuna's grid."""
         space = task.job.space
         if self.genotypes:
             listed = [space.parse(text) for text in self.genotypes]
             return optuna_search(RandomSampler(seed=task.job.seed), listed, space)
         grid = {variable.name: list(variable.choices) for variable in space.variables}
-        # No warm start: a genotype tried first would be met again on the walk.
+        # No warm start: a genotype that was tried first would be trained again later.
         return optuna_search(_Grid(grid, seed=task.job.seed), (), space)
 
     def max_trials(self, task: SearchTask) -> int:
-        """End when the list or the space is exhausted."""
+        """Return the number of genotypes in the list or the space."""
         return len(self.genotypes) or task.job.space.size
 
 
 class _Grid(GridSampler):
-    """Optuna's grid without its stop: the trials run in Tune's loop, not in Optuna's."""
+    """Optuna's grid without its stop, as the trials run in Tune's loop, not in Optuna's."""
 
     def after_trial(
         self,
@@ -71,4 +71,4 @@ class _Grid(GridSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Leave the end to `max_trials`."""
+        """Do nothing: `max_trials` ends the search."""

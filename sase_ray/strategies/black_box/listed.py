@@ -1,4 +1,4 @@
-"""Trains listed genotypes, each with several seeds."""
+"""Study that trains listed genotypes, each with several seeds."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from trainables.proxy.instrumented import StudiedTrainable
 
 
 class ListedStudy(GridSearch):
-    """A list of genotypes trained as `grid` trains it, each looked at more closely."""
+    """A list of genotypes, trained as by `grid`, with more measurements of each."""
 
     def plan(self, task: SearchTask) -> Plan:
-        """Put `StudiedTrainable` in the place of `ProxyTrainable`."""
+        """Return the plan of the grid, with `StudiedTrainable` instead of `ProxyTrainable`."""
         return replace(super().plan(task), trainable=StudiedTrainable)

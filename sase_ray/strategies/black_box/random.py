@@ -1,7 +1,7 @@
 """Random search: genotypes drawn uniformly without replacement, each trained to the end.
 
-Bergstra and Bengio, "Random Search for Hyper-Parameter Optimization", JMLR 2012; as the baseline
-of architecture search: Li and Talwalkar, "Random Search and Reproducibility for NAS", UAI 2019.
+Bergstra and Bengio, "Random Search for Hyper-Parameter Optimization", JMLR 2012; as a baseline of
+architecture search: Li and Talwalkar, "Random Search and Reproducibility for NAS", UAI 2019.
 """
 
 import random
@@ -21,27 +21,27 @@ from search_spaces.space import SearchSpace
 
 
 class RandomSearch(BlackBox):
-    """Uniform draws."""
+    """Random search by uniform draws."""
 
     name: ClassVar[str] = "random"
     source: ClassVar[str] = "Bergstra & Bengio 2012; Li & Talwalkar 2019"
     summary: ClassVar[str] = "genotypes drawn uniformly, each trained to the end"
 
     def searcher(self, task: SearchTask) -> Searcher:
-        """Draw by an Optuna sampler."""
+        """Return a searcher that draws by an Optuna sampler."""
         sampler = _WithoutReplacement(task.job.space, task.job.seed)
         return optuna_search(sampler, task.warm_start, task.job.space)
 
     def max_trials(self, task: SearchTask) -> int:
-        """End when the space is exhausted."""
+        """Return the size of the space, after which it is exhausted."""
         return task.job.space.size
 
 
 class _WithoutReplacement(RandomSampler):
-    """Optuna's random sampler, but no genotype twice.
+    """Optuna's random sampler, which draws no genotype twice.
 
-    All trials of a search have the same seed, so a genotype drawn again would be trained again to
-    the same result.
+    All trials of a search have the same seed, so a genotype that is drawn again would be trained
+    again with the same result.
     """
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
@@ -53,15 +53,15 @@ class _WithoutReplacement(RandomSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Draw all variables together."""
+        """Return all variables, which are drawn together."""
         return to_distributions(self.space)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Draw a genotype that no trial before has."""
+        """Draw a genotype that no earlier trial has."""
         fixed = trial.system_attrs.get("fixed_params")
-        if fixed:  # of the warm start
+        if fixed:  # a genotype of the warm start
             self.drawn.add(tuple(fixed.get(name) for name in search_space))
             return {}
         while True:

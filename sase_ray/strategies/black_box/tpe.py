@@ -1,4 +1,4 @@
-"""TPE: draws what good trials had and bad trials had not.
+"""TPE: draws operations that are more frequent in good trials than in bad ones.
 
 Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011.
 """
@@ -29,7 +29,7 @@ class TPE(BlackBox):
     )
 
     def searcher(self, task: SearchTask) -> Searcher:
-        """Draw from Optuna's TPE sampler."""
+        """Return a searcher that draws from Optuna's TPE sampler."""
         affordable = (task.budget - task.samples_before_trials) // task.job.samples_per_trial
         startup = self.startup_trials or max(1, min(10, affordable // 3))
         sampler = TPESampler(seed=task.job.seed, n_startup_trials=startup)

@@ -3,10 +3,10 @@
 TPE: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011. ASHA: Li et al.,
 "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020.
 
-The model learns from trials that were stopped early as Optuna's does from pruned ones: all of them
-are worse than any complete trial, the longer trained come before the others, and losses are
-compared within an epoch only. It is not BOHB (Falkner et al., ICML 2018), which has one model for
-each fidelity.
+The model learns from trials that were stopped early as Optuna's TPE does from pruned ones: all of
+them count as worse than any complete trial, those that were trained longer come before the others,
+and losses are only compared within an epoch. It is not BOHB (Falkner et al., ICML 2018), which has
+one model per fidelity.
 """
 
 from typing import ClassVar
@@ -30,9 +30,9 @@ class TPEWithASHA(TPE):
     reduction: float = Field(default=3, gt=1, description="one in this many goes on at each rung")
 
     def scheduler(self, task: SearchTask) -> TrialScheduler:
-        """Halve over epochs."""
+        """Return a scheduler that halves the trials over epochs."""
         return halving(task, self.grace_epochs, self.reduction)
 
     def first_epochs(self, task: SearchTask) -> int:
-        """A trial costs at least the epochs before the first rung."""
+        """Return the minimum number of epochs of a trial: those before the first rung."""
         return min(self.grace_epochs, task.job.protocol.epochs)
