@@ -195,7 +195,7 @@ class ENASAlgorithm(OneShotAlgorithm):
         self.optimizer.step()
 
     def judge(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the log-probability of choices (1, decisions), and the entropy along their path."""
+        """Return the log-probability of choices (1, decisions), and the entropy along the path."""
         rows = self.controller(chosen)
         picked = [row[0, index] for row, index in zip(rows, chosen[0], strict=True)]
         entropy = -sum(((row.exp() * row).sum() for row in rows), torch.zeros(()))
