@@ -226,7 +226,7 @@ def test_the_slurm_script_compares_on_all_nodes_of_its_job(tmp_path):
         "final": {"train_size": 200, "epochs": 1},
         "strategies": ["random"],
         "baselines": [],
-        "budget": 200,
+        "budget": 240,
         "seeds": 1,
         "run": "slurm",
         "results": str(tmp_path / "results"),

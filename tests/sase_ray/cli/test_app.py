@@ -54,7 +54,7 @@ def _one_line(stderr):
         (["compare", "--space", "sase_tinny"], ["'sase_tinny'", "did you mean 'sase_tiny'"]),
         (["compare", "--dataset", "digit"], ["'digit'", "did you mean 'digits'"]),
         (["compare", "--backbone", "resnet21"], ["'resnet21'", "did you mean 'resnet"]),
-        (["compare", "--baselines", "ese"], ["'ese'", "did you mean 'se'"]),
+        (["compare", "--baselines", "sse"], ["'sse'", "did you mean"]),
         (["compare", "--set", "proxy.epoch=5"], ["proxy.epoch", "did you mean 'epochs'"]),
         (["compare", "--set", "proxy.epochs=many"], ["proxy.epochs", "many"]),
         (["compare", "--budget", "10"], ["budget 10 is too small", "sees"]),

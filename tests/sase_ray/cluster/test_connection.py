@@ -255,7 +255,7 @@ def test_ray_job_submit_runs_a_comparison_on_the_cluster(head, tiny, tmp_path):
         shutil.copytree(
             ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__")
         )
-    small = {**tiny, "strategies": ["random"], "seeds": 1, "budget": 200, "run": "submitted"}
+    small = {**tiny, "strategies": ["random"], "seeds": 1, "budget": 240, "run": "submitted"}
     (copy / "small.yaml").write_text(yaml.safe_dump({**small, "baselines": ["none"]}))
     submit = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", address]
     submit += ["--working-dir", str(copy), "--", sys.executable, "-m", "sase_ray", "compare"]

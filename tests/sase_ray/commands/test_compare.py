@@ -262,7 +262,7 @@ def fickle(z):
 def test_a_final_training_that_fails_is_told_and_the_others_are_kept(tiny, write_space):
     space = write_space({"refine_excite": ["fickle"]}, FICKLE)
     result = compare(
-        **{**tiny, "space": str(space), "seeds": 1, "budget": 200}, strategies=["random"]
+        **{**tiny, "space": str(space), "seeds": 1, "budget": 240}, strategies=["random"]
     )
     ((label, reason),) = result.failures.items()
     assert label.startswith("final training of gap-affine-fickle")

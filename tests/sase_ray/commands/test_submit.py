@@ -74,7 +74,7 @@ SUBMIT_GOOD = ("submit", "--config", "good.yaml")
         ("seeds: [1]", "my.yaml: seeds"),
         ("strategies: [randon]", "did you mean 'random'"),
         ("{strategies: [asha], strategy_options: {asha: {factor: 3}}}", "factor"),
-        ("baselines: [ese]", "did you mean 'se'"),
+        ("baselines: [sse]", "did you mean"),
         ("space: none.yaml", "space file none.yaml"),
         ("space: sase_tinny", "did you mean 'sase_tiny'"),
         ("results: mine", "name one that all nodes share"),
@@ -247,7 +247,7 @@ def median(x):
     (tmp_path / "my small.yaml").write_text(
         yaml.safe_dump({**settings, "space": "spaces/own.yaml", "run": "submitted"})
     )
-    options = ("--set", "budget=200", "--name", "small")
+    options = ("--set", "budget=240", "--name", "small")
     done = sase_ray("submit", "--config", "my small.yaml", "--follow", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("submitted small\n")
@@ -257,7 +257,7 @@ def median(x):
     assert set(pd.read_csv(folder / "strategies.csv")["name"]) == {"random"}
     recorded = yaml.safe_load((folder / "config.yaml").read_text())
     assert recorded["config"]["space"] == "spaces/own.yaml"
-    assert recorded["config"]["budget"] == 200
+    assert recorded["config"]["budget"] == 240
     # A name that is taken cannot be given again.
     again = sase_ray("submit", "--config", "my small.yaml", *options)
     assert again.returncode == 2

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cl
 @pytest.fixture
 def short(tiny):
     resources = {"gpus_per_trial": 0, "gpus_per_supernet": 0}
-    few = {"strategies": ["random"], "seeds": 1, "budget": 200, "baselines": ["se"]}
+    few = {"strategies": ["random"], "seeds": 1, "budget": 240, "baselines": ["se"]}
     return {**tiny, **few, "resources": resources}
 
 
