@@ -51,8 +51,8 @@ class Catalogue(Generic[Entry]):
 
         Args:
             name: Name of the entry.
-            entry: The entry.
-            declared: The function or class of the declaration. If it is defined again (a module
+            entry: Entry to add.
+            declared: Function or class of the declaration. If it is defined again (a module
                 is loaded again), it replaces itself.
 
         Raises:

@@ -13,8 +13,8 @@ def lazy_attributes(package: str, file: str) -> Callable[[str], Any]:
     """Make the `__getattr__` of a package from what it imports under ``if TYPE_CHECKING:``.
 
     Args:
-        package: The package's `__name__`.
-        file: The package's `__file__`.
+        package: Name of the package, its `__name__`.
+        file: Path of the `__init__.py` of the package.
     """
     places: dict[str, str] = {}
     for node in ast.parse(Path(file).read_text(encoding="utf-8")).body:

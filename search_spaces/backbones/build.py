@@ -44,7 +44,7 @@ def build_backbone(
     Args:
         name: A name of the catalogue, or `timm:NAME`.
         num_classes: Number of classes.
-        in_channels: Channels of the images.
+        in_channels: Number of channels of the images.
         input_size: (H, W) of the images, from which each stage's map size follows.
         attention: Factory of each block's attention module; None builds the plain host.
         options: Further arguments of the builder, e.g. `width` of the CIFAR-style ResNets.

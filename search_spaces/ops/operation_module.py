@@ -15,8 +15,8 @@ class OperationModule(nn.Module):
         channels: Number of channels C of the feature map.
         size: Map size (H, W) that the module is built for.
         affine: Whether batch norms have affine parameters.
-        device: Of the parameters.
-        dtype: Of the parameters.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
     """
 
     def __init__(
