@@ -16,6 +16,8 @@ import yaml
 
 # A token is for clusters that others can reach; this one is our own.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+# Ray starts its workers with niceness 15: beside a test that computes, they would hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
 # Ray's own limits, which a machine with much else to do misses: a process that starts, an answer
 # to "are you alive", and memory, of which Ray kills workers when other programs take it.
 os.environ |= {
