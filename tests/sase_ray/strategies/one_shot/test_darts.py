@@ -208,7 +208,7 @@ def test_a_step_costs_the_passes_that_it_makes(name, passes, set_up):
 
 
 def test_alpha_is_stepped_by_adam_with_the_papers_settings(set_up):
-    algorithm, (train, validation, *_) = set_up("darts")
+    algorithm, (train, validation, *_) = set_up("darts", alpha_lr=3e-4)
     before = [alpha.detach().clone() for alpha in algorithm.alpha]
     gradients = algorithm.gradient(train, validation)
     algorithm.architecture_step(train, validation)

@@ -203,6 +203,6 @@ def test_the_initial_controller_is_the_papers_and_by_the_seed(start_algorithm):
 def test_a_new_controller_leaves_torchs_random_state_alone(start_algorithm):
     algorithm, _ = start_algorithm("enas")
     before = torch.get_rng_state()
-    algorithm.start(algorithm.supernet, None, torch.Generator())
+    algorithm.start(algorithm.supernet, algorithm.trainer, torch.Generator())
     algorithm.mixture()
     assert torch.equal(torch.get_rng_state(), before)
