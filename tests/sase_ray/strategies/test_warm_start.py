@@ -99,10 +99,10 @@ def test_only_strategies_of_trials_can_start_from_others(name, why):
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_hybrid_stands_beside_its_parents(tiny):
     tiny = {**tiny, "seeds": 1, "baselines": []}
-    parents = compare(tiny, strategies=["rsws"], budget=300, run="parents")
+    parents = compare(tiny, strategies=["rsws"], budget=540, run="parents")
     hybrid = ["random", "random+rsws"]
     result = compare(
-        tiny, strategies=hybrid, budget=900, warm_start_from=str(parents.folder), run="hybrid"
+        tiny, strategies=hybrid, budget=1_200, warm_start_from=str(parents.folder), run="hybrid"
     )
     assert set(hybrid) <= set(result.table["name"])
     (spent,) = pd.read_parquet(parents.folder / "searches.parquet")["samples"]
@@ -112,4 +112,4 @@ def test_a_hybrid_stands_beside_its_parents(tiny):
     assert trials["genotype"].iloc[0] == best
     samples = searches.loc["random+rsws", "samples"]
     assert samples == trials["samples"].sum() + spent
-    assert samples <= 900
+    assert samples <= 1_200
