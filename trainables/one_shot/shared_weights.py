@@ -132,6 +132,8 @@ class SharedWeights:
         if self.budget < whole:
             return [(propose(), math.nan)]
         candidates = _distinct(propose, max(judged, screened))
+        if len(candidates) * whole <= self.budget:  # fewer were proposed than could be screened
+            judged = len(candidates)
         if judged < len(candidates):
             candidates = [g for g, _ in self._sorted(candidates, screening=True)][:judged]
         return self._sorted(candidates)[:count]
