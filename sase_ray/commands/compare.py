@@ -144,7 +144,7 @@ class _Run(Observer):
         self.trainings = FinalTrainings(
             self.slots,
             self.experiment.config.final.workers,
-            self.experiment.final_data,
+            self.experiment.problem.final_data,
             self.folder.state.at("finals"),
             self.searches.shared_host,
         )
@@ -156,7 +156,7 @@ class _Run(Observer):
 
     def _begin_finals(self, name: str, family: str, replicate: int, module: str) -> None:
         for seed in self.experiment.final_seeds(replicate):
-            job = self.experiment.final_job(module, baseline=family == BASELINE, seed=seed)
+            job = self.experiment.problem.final_job(module, baseline=family == BASELINE, seed=seed)
             self.finals.append((name, family, replicate, job))
             if (module, seed) not in self.trained:
                 self.trained[module, seed] = self.trainings.begin(job)
@@ -208,7 +208,7 @@ class _Run(Observer):
         trial = self.slots.trial
         costs = ray.get(
             _costs.options(num_cpus=trial.cpus, num_gpus=trial.gpus).remote(
-                jobs, self.experiment.final_data.shape
+                jobs, self.experiment.problem.final_data.shape
             )
         )
         finals = self.folder.write_table("final", self._final_rows(costs))
@@ -218,12 +218,12 @@ class _Run(Observer):
         verdict = judge(
             finals,
             searches,
-            test_size=len(self.experiment.final_data.test),
+            test_size=len(self.experiment.problem.final_data.test),
             dataset=self.experiment.config.dataset,
             metric=self.experiment.config.make_task().final,
         )
         stops = early_stops(self.searches.outcomes, self.experiment.config.budget)
-        narrow = narrow_views(self.searches.outcomes, self.experiment.space)
+        narrow = narrow_views(self.searches.outcomes, self.experiment.problem.space)
         agreement = self.searches.write_agreement()
         host = self.searches.on_shared_host()
         notes = (*host, *stops, *narrow, *agreement)

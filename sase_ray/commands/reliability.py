@@ -139,4 +139,4 @@ def study_of(config: Config, genotypes: Sequence[str], seeds: int) -> Experiment
         "warm_start_from": None,
     }
     problem = replace(problem, config=config.model_copy(update=study))
-    return Experiment.on(problem, strategies={"grid": ListedStudy(genotypes=tuple(genotypes))})
+    return Experiment(problem, {"grid": ListedStudy(genotypes=tuple(genotypes))})

@@ -71,7 +71,7 @@ def resume(run: str | Path, *, console: Console | None = None, **resources: Any)
         if not any(path in str(error) for path in _relative_paths(config.model_dump())):
             raise
         raise UserError(f"{error} (relative to the folder that the run was begun in)") from None
-    if experiment.search_data.splits != about.splits:
+    if experiment.problem.search_data.splits != about.splits:
         raise UserError(
             f"the images of data set {config.dataset!r} are not those that the run was begun with"
         )

@@ -93,10 +93,10 @@ def run_single_search(
         outcome = searches.outcomes[0]
         reading = [
             *early_stops(searches.outcomes, experiment.config.budget),
-            *narrow_views(searches.outcomes, experiment.space),
+            *narrow_views(searches.outcomes, experiment.problem.space),
             *rank_confidence(
                 outcome,
-                experiment.space,
+                experiment.problem.space,
                 experiment.reliability,
                 trains_genotypes=experiment.strategies[outcome.strategy].trains_genotypes,
             ),

@@ -120,8 +120,8 @@ def _run_folder(
     folder.lock()
     record = {
         **about,
-        "splits": experiment.search_data.splits,
-        "final_splits": experiment.final_data.splits,
+        "splits": experiment.problem.search_data.splits,
+        "final_splits": experiment.problem.final_data.splits,
         "searches": [str(search) for search in experiment.searches],
         "final_seeds": {s: list(experiment.final_seeds(s)) for s in range(experiment.config.seeds)},
         "trials_at_once": concurrency,
@@ -163,7 +163,9 @@ class Searches:
         # On the driver's node: its notifications must not be lost with another node.
         self._events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         self.journal = Journal(self.folder.state)
-        tables = ResultTables(self.folder, experiment.space, self.families, experiment.searches)
+        tables = ResultTables(
+            self.folder, experiment.problem.space, self.families, experiment.searches
+        )
         self.observers[:0] = [self.journal, tables]
         self.notify("run_began", self.folder.path)
 
@@ -248,7 +250,7 @@ class Searches:
 
     def _host(self, seed: int) -> Any:
         """Return the reference of the host that the searches of a seed begin with."""
-        if self.experiment.host_job is not None:
+        if self.experiment.problem.host_job is not None:
             return self.shared_host
         if seed not in self._hosts:
             # One for all strategies; each is charged its full cost.
@@ -260,14 +262,14 @@ class Searches:
     @cached_property
     def shared_host(self) -> Any:
         """Reference of the host that all searches and final trainings share; None without one."""
-        if self.experiment.host_job is None:
+        if self.experiment.problem.host_job is None:
             return None
         train = train_host_on(self.slots.trial)
         return train.remote(self._tasks[0].job, self.folder.state.at("hosts", "shared"))
 
     def on_shared_host(self) -> list[str]:
         """Return sentences on the host that all share, and on its cost."""
-        if self.experiment.host_job is None:
+        if self.experiment.problem.host_job is None:
             return []
         host: TrainedHost = ray.get(self.shared_host)
         kind = "frozen" if host.frozen else "trained"

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from functools import cached_property, partial
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import pandas as pd
-import torch
 
 from sase_ray.analysis.one_shot_agreement import Truth
 from sase_ray.analysis.proxy_reliability import measured_reliability
@@ -18,10 +16,8 @@ from sase_ray.results.load import Run, load_run
 from sase_ray.results.search_id import SearchId
 from sase_ray.strategies import SearchTask, Strategy, WarmStart
 from sase_ray.strategies.catalogue import make_strategy
-from sase_ray.strategies.one_shot.base import OneShot
 from search_spaces.baselines import BASELINES, baseline_attention
 from search_spaces.errors import UserError, unknown_name
-from search_spaces.mixture import Mixture
 from search_spaces.network import NetworkSpec
 from search_spaces.ops import load_operations
 from search_spaces.space import SearchSpace
@@ -181,17 +177,19 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Experiment(Problem):
+class Experiment:
     """A problem, and the strategies that are compared on it at one budget with several seeds.
 
     Attributes:
+        problem: Problem, whose configuration also holds the budget and the number of seeds.
         strategies: Strategies by label, in the order of the configuration.
         reliability: Row of the proxy protocol's reliability, if it has been measured.
         earlier: Run that strategies start from, if one is named.
         truth: Genotypes that one-shot searches are to rank, if a table is named.
     """
 
-    strategies: Mapping[str, Strategy] = field(default_factory=dict)
+    problem: Problem
+    strategies: Mapping[str, Strategy]
     reliability: pd.Series | None = None
     earlier: Run | None = None
     truth: Truth | None = None
@@ -221,12 +219,12 @@ class Experiment(Problem):
                     f"or set host (such as --set host.epochs=10)"
                 )
         problem = Problem.of(config)
-        experiment = cls.on(
+        experiment = cls(
             problem,
-            strategies=strategies,
-            reliability=measured_reliability(config),
-            earlier=load_run(config.warm_start_from) if config.warm_start_from else None,
-            truth=Truth.of(config, problem.space),
+            strategies,
+            measured_reliability(config),
+            load_run(config.warm_start_from) if config.warm_start_from else None,
+            Truth.of(config, problem.space),
         )
         for strategy in strategies.values():
             for seed in range(config.seeds) if strategy.starts_from else (0,):
@@ -234,10 +232,10 @@ class Experiment(Problem):
                 strategy.check(replace(experiment.task(seed), warm=warm))
         return experiment
 
-    @classmethod
-    def on(cls, problem: Problem, **parts: Any) -> Experiment:
-        """Return the experiment on a problem with the given further attributes, unchecked."""
-        return cls(**{f.name: getattr(problem, f.name) for f in fields(Problem)} | parts)
+    @property
+    def config(self) -> Config:
+        """Configuration of the problem and the comparison."""
+        return self.problem.config
 
     @cached_property
     def searches(self) -> tuple[SearchId, ...]:
@@ -248,7 +246,7 @@ class Experiment(Problem):
     def task(self, seed: int) -> SearchTask:
         """Return the search that every strategy gets with this seed."""
         judged = self.truth.genotypes if self.truth else ()
-        job = replace(self.job(seed), judged=judged)
+        job = replace(self.problem.job(seed), judged=judged)
         return SearchTask(job, self.config.budget, self.config.metric)
 
     def warm_start(self, strategy: Strategy, seed: int) -> WarmStart:
@@ -270,7 +268,7 @@ class Experiment(Problem):
             raise UserError(f"{of_run} has no search of {parent} with seed {seed} to start from")
         best = ranked.sort_values("rank")["genotype"].head(self.config.warm_start_genotypes)
         try:
-            genotypes = tuple(self.space.parse(text) for text in best)
+            genotypes = tuple(self.problem.space.parse(text) for text in best)
         except UserError as error:
             raise UserError(f"{of_run} searched another space: {error}") from None
         samples, seconds = search["samples"].iloc[0], search["seconds"].iloc[0]
@@ -288,16 +286,19 @@ class Experiment(Problem):
         return range(first, first + count)
 
     def footprints(self) -> tuple[int, int]:
-        """Return the bytes of GPU memory that a trial takes, and those of a one-shot search.
+        """Return the bytes of GPU memory that a trial takes, and those of a supernet's trial.
 
         For a trial it is the maximum over some genotypes, by the proxy and the final protocol.
         """
-        config, shape = self.config, self.search_data.shape
+        config, problem = self.config, self.problem
         rng = random.Random(0)
         proxy, final = config.proxy, config.final
         of_trial = max(
             training_footprint(
-                self.network.with_genotype(self.space.sample(rng)), shape, size, kind
+                problem.network.with_genotype(problem.space.sample(rng)),
+                problem.search_data.shape,
+                size,
+                kind,
             )
             * networks
             for size, kind, networks in (
@@ -306,14 +307,6 @@ class Experiment(Problem):
             )
             for _ in range(SAMPLED)
         )
-        alike = Mixture([torch.ones(len(v.choices)) for v in self.space.variables])
-        of_supernet = 0
-        for strategy in self.strategies.values():
-            if isinstance(strategy, OneShot):
-                algorithm = strategy.algorithm(self.task(0))
-                supernet = algorithm.build_supernet(self.network, self.space, 0)
-                size, kind = algorithm.protocol.batch_size, algorithm.protocol.optimizer
-                forward = partial(supernet, mixture=alike)
-                footprint = training_footprint(supernet, shape, size, kind, forward)
-                of_supernet = max(of_supernet, footprint)
+        task = self.task(0)
+        of_supernet = max(strategy.footprint(task) for strategy in self.strategies.values())
         return of_trial, of_supernet or of_trial

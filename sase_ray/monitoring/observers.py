@@ -44,9 +44,9 @@ class Monitors:
             config.budget,
             config.metric,
             finals=modules * config.seeds * config.final.seeds if finals else 0,
-            final_samples=config.final.epochs * len(experiment.final_data.train),
+            final_samples=config.final.epochs * len(experiment.problem.final_data.train),
         )
-        return cls(display, TensorBoardLogs(experiment.space, display.progress))
+        return cls(display, TensorBoardLogs(experiment.problem.space, display.progress))
 
     def __iter__(self) -> Iterator[Observer]:
         yield from (self.display, self.logs)

@@ -160,6 +160,10 @@ class Strategy(Configurable, ABC):
         """Return whether the task's job needs a trained host before `plan`."""
         return task.job.host_job is not None
 
+    def footprint(self, task: SearchTask) -> int:
+        """Return the bytes of GPU memory that a step of its supernet takes; 0 without one."""
+        return 0
+
     @abstractmethod
     def plan(self, task: SearchTask) -> Plan:
         """Return what Ray Tune runs for the task."""

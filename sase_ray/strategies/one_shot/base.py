@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import abstractmethod
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -15,6 +16,8 @@ from sase_ray.results.history import History
 from sase_ray.strategies.contract import Plan, SearchTask, Strategy, check_budget
 from search_spaces.errors import UserError
 from search_spaces.genotype import Ranking
+from search_spaces.mixture import Mixture
+from trainables.hardware.memory_estimate import training_footprint
 from trainables.one_shot.algorithm import OneShotAlgorithm
 from trainables.one_shot.trainable import SupernetTrainable
 from trainables.training.protocol import TrainingProtocol
@@ -83,6 +86,15 @@ class OneShot(Strategy):
         one_step = algorithm.step_cost.samples(batch_size, 1, 1)
         needed = math.ceil(one_step / (1 - algorithm.reserve))
         check_budget(task, needed, "one step of the search")
+
+    def footprint(self, task: SearchTask) -> int:
+        """Return the bytes of GPU memory that a step takes with all operations weighed alike."""
+        algorithm, job = self.algorithm(task), task.job
+        supernet = algorithm.build_supernet(job.network, job.space, 0)
+        alike = Mixture([torch.ones(len(v.choices)) for v in job.space.variables])
+        size, kind = algorithm.protocol.batch_size, algorithm.protocol.optimizer
+        forward = partial(supernet, mixture=alike)
+        return training_footprint(supernet, job.data.shape, size, kind, forward)
 
     def plan(self, task: SearchTask) -> Plan:
         """Return the plan of one `SupernetTrainable`, with the whole budget."""

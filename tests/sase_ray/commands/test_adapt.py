@@ -71,7 +71,7 @@ def test_one_module_is_trained_in_the_same_host(settings, tmp_path, monkeypatch)
     trained = train("se", settings, output=tmp_path / "se.pt")
     state = torch.load(trained.path, weights_only=True)
     setup = Experiment.of(load_config(settings))
-    expected = frozen_host.train_frozen_host(setup.host_job)
+    expected = frozen_host.train_frozen_host(setup.problem.host_job)
     for host in (hosts[0], expected):
         for name, value in host.state.items():
             assert torch.equal(state[name], value), name
@@ -80,15 +80,15 @@ def test_one_module_is_trained_in_the_same_host(settings, tmp_path, monkeypatch)
 
 def test_a_search_and_its_host_get_no_test_image(settings):
     setup = Experiment.of(load_config(settings))
-    test = {image.numpy().tobytes() for image in setup.final_data.test.images}
+    test = {image.numpy().tobytes() for image in setup.problem.final_data.test.images}
     plain = Experiment.of(load_config({**settings, "data": {**settings["data"], "shift": None}}))
-    test |= {image.numpy().tobytes() for image in plain.final_data.test.images}
+    test |= {image.numpy().tobytes() for image in plain.problem.final_data.test.images}
     job = setup.task(0).job
     for data in (job.data, job.host_job.data, job.host_job.shifted):
         for part in (data.train, data.validation):
             assert not test & {image.numpy().tobytes() for image in part.images}
-    assert torch.equal(job.host_job.data.train.images, plain.search_data.train.images)
-    assert not torch.equal(job.data.train.images, plain.search_data.train.images)
+    assert torch.equal(job.host_job.data.train.images, plain.problem.search_data.train.images)
+    assert not torch.equal(job.data.train.images, plain.problem.search_data.train.images)
     assert job.samples_of_host == 0
 
 

@@ -120,10 +120,10 @@ def test_final_accuracy_is_that_of_an_independent_training(done):
         chosen = final.groupby("family").head(1)
         assert set(chosen["family"]) == {"black-box", "one-shot", "baseline"}
         for row in chosen.to_dict("records"):
-            job = setup.final_job(
+            job = setup.problem.final_job(
                 row["module"], baseline=row["family"] == "baseline", seed=row["final_seed"]
             )
-            again = train_final(job, setup.final_data)
+            again = train_final(job, setup.problem.final_data)
             assert again["test_accuracy"] == row["test_accuracy"]
             assert again["test_loss"] == row["test_loss"]
             parameters = sum(p.numel() for p in job.build().parameters())
@@ -137,7 +137,7 @@ def test_the_modules_are_shown_on_the_same_test_images(done):
     assert list(shown["module"].unique()) == ["random", "asha", "darts", "none", "se"]
     assert (shown["seed"] == 0).all()
     answers = tables(done.folder)["searches"].query("seed == 0").set_index("strategy")["genotype"]
-    test = Experiment.of(load_config(done.folder / "config.yaml")).final_data.test
+    test = Experiment.of(load_config(done.folder / "config.yaml")).problem.final_data.test
     for name, rows in shown.groupby("module"):
         assert set(rows["genotype"].dropna()) == ({answers[name]} if name in answers else set())
         assert rows["label"].nunique() == len(rows) == 4

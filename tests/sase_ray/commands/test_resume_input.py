@@ -16,7 +16,7 @@ from trainables.persistence.store import Store
 def recorded(tiny):
     """What a run writes into its config.yaml."""
     config = load_config(tiny)
-    splits = Experiment.of(config).search_data.splits
+    splits = Experiment.of(config).problem.search_data.splits
     return {
         "config": config.model_dump(mode="json"),
         "run": {"kind": "compare", "splits": splits, "trials_at_once": 1},

@@ -26,9 +26,9 @@ def test_the_weights_that_are_kept_are_those_that_were_judged(settings, tmp_path
     path = tmp_path / "network.pt"
     trained = train(GENOTYPE, settings, output=path)
     setup = Experiment.of(load_config(settings))
-    network = setup.network.with_genotype(GENOTYPE)
+    network = setup.problem.network.with_genotype(GENOTYPE)
     network.load_state_dict(torch.load(path, weights_only=True))
-    data = setup.final_data
+    data = setup.problem.final_data
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in vars(data.normalisation).values())
     images = (data.test.images.float() / 255 - mean) / std
     with torch.no_grad():

@@ -58,7 +58,7 @@ def _images(part):
 
 
 def test_searches_get_no_test_image_and_final_training_gets_the_same_development_images(digits):
-    setup = build(dataset="digits")
+    setup = build(dataset="digits").problem
     train, validation = _images(setup.search_data.train), _images(setup.search_data.validation)
     test, final = _images(setup.final_data.test), _images(setup.final_data.train)
     # Any two of scikit-learn's digits differ, so that bytes identify them.
@@ -73,7 +73,7 @@ def test_searches_get_no_test_image_and_final_training_gets_the_same_development
 
 def test_a_task_holds_no_test_image():
     setup = build(dataset="digits")
-    test = _images(setup.final_data.test)
+    test = _images(setup.problem.final_data.test)
     seen, pending, visited = set(), [setup.task(seed=0)], set()
     while pending:
         value = pending.pop()
@@ -101,8 +101,17 @@ def test_final_seeds_are_shared_by_strategies_and_differ_between_repetitions():
 
 
 def test_fewer_final_images_still_hold_all_validation_images():
-    setup = build(final={"train_size": 500}, data={"train_size": 200, "validation_size": 100})
-    final = _images(setup.final_data.train)
-    assert len(setup.final_data.train) == 500
-    assert _images(setup.search_data.validation) <= final
-    assert _images(setup.search_data.train) <= final
+    settings = {"final": {"train_size": 500}, "data": {"train_size": 200, "validation_size": 100}}
+    problem = build(**settings).problem
+    final = _images(problem.final_data.train)
+    assert len(problem.final_data.train) == 500
+    assert _images(problem.search_data.validation) <= final
+    assert _images(problem.search_data.train) <= final
+
+
+def test_a_supernet_is_estimated_to_take_more_memory_than_a_trial_where_one_is_trained():
+    alone = build(strategies=["random"], space="sase_tiny").footprints()
+    assert alone[0] == alone[1] > 0
+    both = build(strategies=["random", "darts"], space="sase_tiny").footprints()
+    assert both[0] == alone[0]
+    assert both[1] not in (0, both[0])

@@ -41,10 +41,10 @@ def test_a_comparison_with_two_workers_says_what_one_worker_would(short):
     threads = torch.get_num_threads()
     try:
         for row in final.to_dict("records"):
-            job = setup.final_job(
+            job = setup.problem.final_job(
                 row["module"], baseline=row["family"] == "baseline", seed=row["final_seed"]
             )
-            alone = train_final(job, setup.final_data)
+            alone = train_final(job, setup.problem.final_data)
             assert alone["test_loss"] == pytest.approx(row["test_loss"], rel=1e-4)
             assert alone["samples"] == row["samples"]
     finally:
