@@ -15,8 +15,11 @@ from search_spaces.errors import UserError, unknown_name
 
 Mode = Literal["min", "max"]
 
-PARTS = ("last_val", "val", "test", "train")
+PARTS = ("last_val", "shared_val", "val", "test", "train")
 """Prefixes of the names of reported numbers: the images, or weights, that they belong to."""
+
+SHARED_LOSS = "shared_val_loss"
+"""Name of the loss on validation images with the weights of a supernet."""
 
 SPREAD = "_sd"
 """Suffix of the name of a standard deviation over seeds."""
@@ -134,6 +137,16 @@ def find_metric(reported: str) -> Metric:
     if bare not in _DECLARED:
         raise unknown_name("metric", bare, _DECLARED)
     return _DECLARED[bare]
+
+
+def describe(reported: str) -> str:
+    """Return a reported name with its direction: "val_loss (lower is better)".
+
+    Raises:
+        UserError: No such metric is declared, or it has no direction.
+    """
+    better = "lower" if find_metric(reported).direction == "min" else "higher"
+    return f"{reported} ({better} is better)"
 
 
 def is_declared(reported: str) -> bool:

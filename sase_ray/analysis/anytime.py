@@ -17,13 +17,13 @@ GRID = 60
 def anytime(run: Run, against: str = "search_samples") -> pd.DataFrame:
     """Average the validation metric of the incumbents over searches, from where all have one.
 
-    One-shot searches have no stand-alone incumbent and are left out. Where all strategies have the
-    same seeds, the effect of a seed on all strategies alike is removed before the intervals are
-    computed (Cousineau, "Confidence intervals in within-subject designs", 2005). The intervals are
-    then widened by the factor sqrt(M / (M - 1)) for M strategies, as removing the effect also
-    removes that much of the variance (Morey, "Confidence intervals from normalized data: a
-    correction to Cousineau", 2008). The bands therefore show the uncertainty of a comparison of
-    strategies.
+    Searches that do not train genotypes one by one have no such incumbent and are left out. Where
+    all strategies have the same seeds, the effect of a seed on all strategies alike is removed
+    before the intervals are computed (Cousineau, "Confidence intervals in within-subject designs",
+    2005). The intervals are then widened by the factor sqrt(M / (M - 1)) for M strategies, as
+    removing the effect also removes that much of the variance (Morey, "Confidence intervals from
+    normalized data: a correction to Cousineau", 2008). The bands therefore show the uncertainty of
+    a comparison of strategies.
 
     Args:
         run: Run with curves.

@@ -12,7 +12,7 @@ from sase_ray.results.load import Run
 from sase_ray.statistics.rank_tests import FEWEST_BLOCKS, Kendall, against_control, kendall, overall
 from sase_ray.statistics.rank_tests import smallest_signed_rank_p_value as smallest_p
 from search_spaces.errors import UserError
-from trainables.metrics import Metric
+from trainables.metrics import SPREAD, Metric
 from trainables.tasks.catalogue import make_task
 from trainables.tasks.classification import CLASSIFICATION
 from trainables.tasks.contract import Task
@@ -172,9 +172,11 @@ def proxy_agreement(run: Run) -> Kendall:
     return kendall(proxy, paired["final"].tolist(), paired["seed"].tolist())
 
 
-OF_GENOTYPE = (
-    "test_accuracy", "val_accuracy", "val_loss", "test_loss", "parameters", "macs", "latency_ms",
-)  # fmt: skip
+OF_NETWORK = ("parameters", "macs", "latency_ms")
+"""Columns with the costs of a network."""
+
+UNKNOWN = "unknown"
+"""Column of `genotype_table`: whether a genotype has no final training."""
 
 
 def genotype_table(trials: pd.DataFrame, finals: pd.DataFrame | None) -> pd.DataFrame:
@@ -185,15 +187,22 @@ def genotype_table(trials: pd.DataFrame, finals: pd.DataFrame | None) -> pd.Data
         finals: Rows of `final.parquet`, if there is one.
 
     Returns:
-        The columns of `OF_GENOTYPE` that are known, means over trainings, indexed by genotype:
-        those with final trainings first, then by validation loss.
+        The metrics on validation and test images and the columns of `OF_NETWORK`, as far as they
+        are known, means over trainings, indexed by genotype: those with final trainings first,
+        then by validation loss. `UNKNOWN` marks those without.
     """
     alone = trials[is_of_trained_genotypes(trials) & (trials["status"] == "finished")]
-    known = [alone.groupby("genotype")[["val_loss", "val_accuracy"]].mean()]
+    known = [_means(alone, "genotype", "val_")]
     if finals is not None:
-        found = finals[finals["family"] != "baseline"]
-        columns = [name for name in OF_GENOTYPE if name in found]
-        known.append(found.groupby("module")[columns].mean())
+        known.append(_means(finals[finals["family"] != BASELINE], "module", "test_"))
     table = pd.concat(known, axis=1)
-    table["unknown"] = table["test_accuracy"].isna() if "test_accuracy" in table else True
-    return table.sort_values(["unknown", "val_loss"], kind="stable")
+    table[UNKNOWN] = ~table.index.isin(known[-1].index) if len(known) > 1 else True
+    keys = [key for key in (UNKNOWN, "val_loss") if key in table]
+    return table.sort_values(keys, kind="stable")
+
+
+def _means(table: pd.DataFrame, key: str, part: str) -> pd.DataFrame:
+    """Return the means of a table's metrics of a part of the data, and of its costs, by a key."""
+    metrics = [n for n in table if n.startswith(part) and not n.endswith(SPREAD)]
+    columns = [name for name in (*metrics, *OF_NETWORK) if name in table]
+    return table.groupby(key)[columns].mean()

@@ -12,6 +12,7 @@ from scipy import stats
 from sase_ray.results.history import SearchOutcome
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
+from trainables.metrics import SHARED_LOSS
 from trainables.one_shot.trainable import STOPPED_EARLY
 
 UNDECIDED = 1.5
@@ -27,6 +28,7 @@ def rank_confidence(
     measured: pd.Series | None,
     *,
     trains_genotypes: bool,
+    ranks_by: str,
 ) -> Iterator[str]:
     """Describe what the first rank of a search is worth, in sentences.
 
@@ -35,6 +37,7 @@ def rank_confidence(
         space: Search space of the search.
         measured: Reliability of the proxy protocol (`measured_reliability`), if it is known.
         trains_genotypes: Whether its strategy trains each genotype on its own.
+        ranks_by: Name of the metric that its strategy ranks by.
     """
     if trains_genotypes:
         yield from _of_trials(outcome, measured)
@@ -43,16 +46,23 @@ def rank_confidence(
     if alpha:
         yield from _of_alpha(outcome.genotype, alpha, space)
         yield from _of_travel(outcome)
-    if "loss" not in outcome.score:
-        return
+    if ranks_by == SHARED_LOSS:
+        yield _of_shared_weights(outcome)
+    elif ranks_by == outcome.history.metric:
+        yield (
+            f"Nothing was trained: the ranking is by {ranks_by} of untrained networks, and whether "
+            f"that agrees with trained ones is not known here."
+        )
+
+
+def _of_shared_weights(outcome: SearchOutcome) -> str:
     if len(outcome.ranking) < 2:
-        yield "With shared weights one candidate only was judged, so nothing was compared."
-        return
+        return "With shared weights one candidate only was judged, so nothing was compared."
     (_, first), (_, second) = outcome.ranking[:2]
     lead = f"better than the second by {second - first:.4f} nats of validation loss"
     if second - first < SMALLEST_LEAD:
         lead = "not better than the second"
-    yield (
+    return (
         f"With shared weights the first is {lead}; how far that holds for networks trained alone, "
         f"--set agreement=table measures where there is a ground-truth table."
     )

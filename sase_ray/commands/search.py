@@ -91,6 +91,7 @@ def run_single_search(
             raise UserError(next(iter(searches.failures.values())))
         write_summaries(searches.folder.path)
         outcome = searches.outcomes[0]
+        strategy = experiment.strategies[outcome.strategy]
         reading = [
             *early_stops(searches.outcomes, experiment.config.budget),
             *narrow_views(searches.outcomes, experiment.problem.space),
@@ -98,7 +99,8 @@ def run_single_search(
                 outcome,
                 experiment.problem.space,
                 experiment.reliability,
-                trains_genotypes=experiment.strategies[outcome.strategy].trains_genotypes,
+                trains_genotypes=strategy.trains_genotypes,
+                ranks_by=strategy.ranks_by(experiment.task(0)),
             ),
             *searches.write_agreement(),
         ]

@@ -24,7 +24,6 @@ from search_spaces.space import SearchSpace
 from trainables.data import (
     FinalData,
     SearchData,
-    check_task,
     final_data,
     load_dataset,
     make_splits,
@@ -81,7 +80,7 @@ class Problem:
         """
         space = SearchSpace.load(config.space)
         load_operations(space)
-        check_task(config.dataset, config.task)
+        config.make_task().check_dataset(config.dataset)
         data = load_dataset(config.dataset, config.data.root, **config.data.options)
         splits = make_splits(
             data, config.data.split_seed, config.data.train_size, config.data.validation_size
@@ -242,6 +241,12 @@ class Experiment:
         """All searches, every strategy with a seed before the next seed."""
         seeds = range(self.config.seeds)
         return tuple(s.search_id(seed) for seed in seeds for s in self.strategies.values())
+
+    @cached_property
+    def metrics(self) -> dict[str, str]:
+        """Name of the metric that the trials of each strategy are compared by, by its label."""
+        task = self.task(0)
+        return {label: strategy.metric(task) for label, strategy in self.strategies.items()}
 
     def task(self, seed: int) -> SearchTask:
         """Return the search that every strategy gets with this seed."""

@@ -20,6 +20,7 @@ from sase_ray.execution.replay_order import Turn, keeper_of
 from sase_ray.results.history import History, Row, SearchOutcome
 from sase_ray.results.search_id import SearchId
 from sase_ray.strategies import SearchTask, Strategy
+from trainables.metrics import describe, find_metric
 from trainables.persistence.resumable import SHARE, Memory, ResumableTrainable
 from trainables.persistence.store import Store
 from trainables.proxy.warm_host import train_host
@@ -73,7 +74,9 @@ def run_search(
         plan.first_epochs,
         plan.max_trials,
     )
-    history = History(task.metric, task.mode, plan.samples_before, plan.seconds_before)
+    metric = strategy.metric(task)
+    mode = find_metric(metric).direction
+    history = History(metric, mode, plan.samples_before, plan.seconds_before)
     search = strategy.search_id(task.job.seed)
     name = search.file_name
     # Tune's own per-trial loggers cost more than a small trial, and our tables hold the same.
@@ -99,8 +102,8 @@ def run_search(
         trainable,
         param_space=dict(plan.param_space),
         tune_config=tune.TuneConfig(
-            metric=task.metric,
-            mode=task.mode,
+            metric=metric,
+            mode=mode,
             search_alg=BudgetedSearcher(plan.searcher or Once(), budget),
             scheduler=plan.scheduler,
             num_samples=-1,
@@ -126,7 +129,7 @@ def run_search(
         strategy=strategy.label,
         seed=task.job.seed,
         ranking=strategy.conclude(history, task),
-        score=strategy.score(task),
+        score=describe(strategy.ranks_by(task)),
         history=history,
         samples=history.samples,
         seconds=history.seconds,

@@ -42,11 +42,14 @@ class Monitors:
             console or Console(),
             experiment.searches,
             config.budget,
-            config.metric,
+            experiment.metrics,
             finals=modules * config.seeds * config.final.seeds if finals else 0,
             final_samples=config.final.epochs * len(experiment.problem.final_data.train),
         )
-        return cls(display, TensorBoardLogs(experiment.problem.space, display.progress))
+        of_task = config.make_task().reported("val")
+        metrics = list(dict.fromkeys((*of_task, *experiment.metrics.values())))
+        logs = TensorBoardLogs(experiment.problem.space, metrics, display.progress)
+        return cls(display, logs)
 
     def __iter__(self) -> Iterator[Observer]:
         yield from (self.display, self.logs)

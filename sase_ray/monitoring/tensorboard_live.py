@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from trainables.persistence.store import StorageError
 PROGRESS_SECONDS = 5.0
 """Interval at which the progress of the run is logged."""
 
-INCUMBENT = {"incumbent_val_loss": "val_loss", "incumbent_val_accuracy": "val_accuracy"}
+INCUMBENT = "incumbent_"
+"""Prefix of the columns with the metrics of a search's incumbent."""
+
 COSTS = ("samples", "seconds", "trials")
 """Horizontal axes of curves: training samples, device-seconds, trials that have reported."""
 
@@ -63,12 +65,17 @@ class TensorBoardLogs(Observer):
 
     Args:
         space: Search space, which names the operations of alpha.
+        metrics: Names of the metrics that incumbents may have.
         progress: Returns the seconds since the run began, and its progress as numbers by name.
     """
 
     def __init__(
-        self, space: SearchSpace, progress: Callable[[], tuple[float, Mapping[str, float]]]
+        self,
+        space: SearchSpace,
+        metrics: Sequence[str],
+        progress: Callable[[], tuple[float, Mapping[str, float]]],
     ) -> None:
+        self.metrics = metrics
         self.choices = {variable.name: variable.choices for variable in space.variables}
         self.progress = progress
         self._progress_logged = -PROGRESS_SECONDS
@@ -83,7 +90,7 @@ class TensorBoardLogs(Observer):
         """
         self.folder = folder / "tensorboard"
         with self._storage(), SummaryWriter(str(self.folder / COMPARISON)) as writer:
-            writer.add_custom_scalars(_layout(list(self.choices)))
+            writer.add_custom_scalars(_layout(list(self.choices), self.metrics))
 
     def evaluated(self, search: SearchId, row: Row) -> None:
         """Log one evaluation of a search.
@@ -107,9 +114,10 @@ class TensorBoardLogs(Observer):
             self.evaluated(search, row)
 
     def _log(self, writer: SummaryWriter, row: Row, steps: tuple[int, int, int]) -> None:
-        for key, metric in INCUMBENT.items():
+        for key in [key for key in row if key.startswith(INCUMBENT)]:
             for cost, step in zip(COSTS, steps, strict=True):
-                writer.add_scalar(incumbent_tag(cost, metric), row[key], step)
+                tag = incumbent_tag(cost, key.removeprefix(INCUMBENT))
+                writer.add_scalar(tag, row[key], step)
         for sign in COLLAPSE:
             if row.get(sign) is not None:
                 writer.add_scalar(f"signs of collapse/{sign}", row[sign], row["search_samples"])
@@ -166,9 +174,9 @@ class TensorBoardLogs(Observer):
         return self._writers[name]
 
 
-def _layout(edges: list[str]) -> dict[str, dict[str, list[Any]]]:
+def _layout(edges: Sequence[str], metrics: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
     """Return the custom charts, in which a line of tags is a regular expression."""
-    pairs = [(metric, cost) for metric in INCUMBENT.values() for cost in COSTS]
+    pairs = [(metric, cost) for metric in metrics for cost in COSTS]
     return {
         "strategies: mean of the seeds, lowest and highest (at the end of the run)": {
             f"{metric} over {cost}": ["Margin", list(band_tags(cost, metric))]

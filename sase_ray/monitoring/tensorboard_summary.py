@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tensorboard.plugins.hparams.summary_v2 import (
 from torch.utils.tensorboard import SummaryWriter
 
 from sase_ray.analysis.anytime import band
-from sase_ray.analysis.outcomes import OF_GENOTYPE, genotype_table
+from sase_ray.analysis.outcomes import OF_NETWORK, UNKNOWN, genotype_table
 from sase_ray.figures.architecture import draw_alpha_course
 from sase_ray.figures.block import draw_block
 from sase_ray.figures.gradcam import draw_activations
@@ -45,9 +45,9 @@ GENOTYPES = 50
 """Number of rows of the HParams tab, each a folder, if there are too many folders anyway."""
 
 OF_STRATEGY = (
-    "test_accuracy", "difference", "p_holm", "search_samples", "search_seconds", "trials",
-    "parameters", "macs", "latency_ms",
+    "difference", "p_holm", "search_samples", "search_seconds", "trials", *OF_NETWORK,
 )  # fmt: skip
+"""Columns of a strategy's row in the HParams tab, after its results on test images."""
 
 
 def write_summaries(folder: Path) -> None:
@@ -90,9 +90,9 @@ def _write(folder: Path) -> None:
 
 
 def _write_bands(writer: SummaryWriter, curves: pd.DataFrame) -> None:
-    for column, metric in INCUMBENT.items():
+    for column in [name for name in curves if name.startswith(INCUMBENT)]:
         for cost in COSTS:
-            tags = band_tags(cost, metric)
+            tags = band_tags(cost, column.removeprefix(INCUMBENT))
             for step, *values in band(curves, f"search_{cost}", column).itertuples():
                 for tag, value in zip(tags, values, strict=True):
                     writer.add_scalar(tag, value, int(step))
@@ -124,8 +124,10 @@ def _write_hparams(logs: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     for _, hparams, _ in rows:
         for name, value in hparams.items():
             values.setdefault(name, {})[value] = None
-    known = {name for *_, results in rows for name in results}
-    metrics = [n for n in dict.fromkeys((*OF_GENOTYPE, *OF_STRATEGY)) if n in known]
+    metrics = sorted(
+        {name for *_, results in rows for name in results},
+        key=lambda name: (name in OF_STRATEGY, not name.startswith("test_"), name),
+    )
     # The columns are declared once for all rows, as not all rows have the same.
     columns = hparams_config_pb(
         [HParam(name, Discrete([*of_name])) for name, of_name in values.items()],
@@ -150,17 +152,19 @@ def _strategy_rows(tables: Mapping[str, pd.DataFrame]) -> Iterator[_HParamsRow]:
     for row in tables["strategies"].to_dict("records"):
         baseline = row["family"] == "baseline"
         folder = f"baseline {row['name']}" if baseline else row["name"]
-        yield folder, {"family": row["family"]}, _finite(row, OF_STRATEGY)
+        columns = [name for name in row if name in OF_STRATEGY or name.startswith("test_")]
+        yield folder, {"family": row["family"]}, _finite(row, columns)
 
 
 def _genotype_rows(tables: Mapping[str, pd.DataFrame], count: int) -> Iterator[_HParamsRow]:
     table = genotype_table(tables["trials"], tables.get("final"))
     for rank, (text, row) in enumerate(table.head(count).iterrows(), start=1):
         hparams = {"family": "genotype", **edges_of(str(text))}
-        yield f"genotypes/{rank:02d} {text}"[:200], hparams, _finite(row, OF_GENOTYPE)
+        columns = [name for name in row.index if name != UNKNOWN]
+        yield f"genotypes/{rank:02d} {text}"[:200], hparams, _finite(row, columns)
 
 
-def _finite(row: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, float]:
+def _finite(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, float]:
     return {name: float(row[name]) for name in names if name in row and np.isfinite(row[name])}
 
 

@@ -54,7 +54,7 @@ class Display(Observer):
         console: Console to print on.
         searches: All searches that will run.
         budget: Budget of each search, in samples.
-        metric: Metric of the incumbent: a small loss is better, or a large accuracy.
+        metrics: Metric of the incumbent by the label of the strategy.
         finals: Number of final trainings to come, as far as known.
         final_samples: Training samples of each of them.
         clock: Returns the time in seconds.
@@ -65,14 +65,14 @@ class Display(Observer):
         console: Console,
         searches: Sequence[SearchId],
         budget: int,
-        metric: str,
+        metrics: Mapping[str, str],
         finals: int = 0,
         final_samples: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.console = console
         self.budget = budget
-        self.metric = metric
+        self.metrics = metrics
         self.finals = finals
         self.final_samples = final_samples
         self.clock = clock
@@ -110,12 +110,13 @@ class Display(Observer):
     def evaluated(self, search: SearchId, row: Row) -> None:
         """Show an evaluation."""
         state = self._searches[search]
-        self._take(state, row)
+        self._take(search, row)
         share = state.samples / self.budget
         step = state.samples * PLAIN_STEPS // self.budget
         if step > state.reported:
             state.reported = step
-            value = f"{self.metric} {row[f'incumbent_{self.metric}']:.4f}"
+            metric = self.metrics[search.label]
+            value = f"{metric} {row[f'incumbent_{metric}']:.4f}"
             line = f"search {search}: {share:.0%} of the budget, {value}  {row['incumbent']}"
             self._plain(f"{line}; {self._left()}")
 
@@ -130,7 +131,7 @@ class Display(Observer):
     def search_recalled(self, search: SearchId, outcome: SearchOutcome) -> None:
         """Take the evaluations of a search that had ended before the run was interrupted."""
         for row in outcome.history.evaluations:
-            self._take(self._searches[search], row)
+            self._take(search, row)
             self._searches[search].trials_ended.add(row["trial"])
         self._work.clear()  # that work was not done in this time
 
@@ -199,12 +200,18 @@ class Display(Observer):
         table = Table(box=None, pad_edge=False, expand=True, header_style="dim")
         table.add_column("strategy", no_wrap=True)
         table.add_column("budget", width=10)
-        for head in ("", "ended", "trials", "run", "fail", self.metric):
+        same = len({*self.metrics.values()}) == 1
+        best_is = next(iter(self.metrics.values())) if same else "best"
+        for head in ("", "ended", "trials", "run", "fail", best_is):
             table.add_column(head, **right)  # type: ignore[arg-type]
         table.add_column("incumbent", no_wrap=True, overflow="ellipsis", ratio=1)
         for strategy, searches in self._by_strategy().items():
             used = self._used(searches)
-            best = min((s.best for s in searches if s.best), key=self._order, default=None)
+            metric = self.metrics[strategy]
+            sign = find_metric(metric).sign
+            known = [search.best for search in searches if search.best]
+            best = min(known, key=lambda pair: sign * pair[0], default=None)
+            value = "" if best is None else f"{best[0]:.4f}"
             failed = sum(len(s.trials_failed) + s.failed for s in searches)
             table.add_row(
                 Text(strategy),
@@ -214,7 +221,7 @@ class Display(Observer):
                 str(sum(len(s.trials_ended) for s in searches)),
                 str(sum(len(s.running) for s in searches)),
                 Text(str(failed), style="red" if failed else ""),
-                "" if best is None else f"{best[0]:.4f}",
+                value if same or best is None else f"{metric} {value}",
                 Text("" if best is None else best[1]),
             )
         if self.finals:
@@ -228,15 +235,13 @@ class Display(Observer):
         failures = Text(f"{self._failures} failed", style="red" if self._failures else "")
         return Group(table, Text(f"{spent} passed, {self._left()}, ").append_text(failures))
 
-    def _take(self, search: _Search, row: Row) -> None:
-        search.samples = row["search_samples"]
-        search.best = row[f"incumbent_{self.metric}"], row["incumbent"]
+    def _take(self, search: SearchId, row: Row) -> None:
+        state = self._searches[search]
+        state.samples = row["search_samples"]
+        state.best = row[f"incumbent_{self.metrics[search.label]}"], row["incumbent"]
         if row.get("diverged"):
-            search.trials_failed.add(row["trial"])
+            state.trials_failed.add(row["trial"])
         self._advance()
-
-    def _order(self, best: tuple[float, str]) -> float:
-        return find_metric(self.metric).sign * best[0]
 
     def _by_strategy(self) -> dict[str, list[_Search]]:
         found: dict[str, list[_Search]] = {}

@@ -115,8 +115,8 @@ def _anytime(run: Run) -> Iterator[Part]:
     ]
     if drawn:
         yield Text(
-            "What a seed does to all strategies alike is taken out of the bands. A one-shot search "
-            "has no stand-alone incumbent and is not drawn."
+            "What a seed does to all strategies alike is taken out of the bands. Searches that do "
+            "not train genotypes one by one have no incumbent to compare and are not drawn."
         )
         yield from drawn
     else:

@@ -48,7 +48,8 @@ class SearchTask:
         job: Networks, data, proxy protocol and seed.
         budget: Number of training samples that the search may see, each forward-backward pass
             counted.
-        metric: Name of the metric that the search optimises, a declared one such as `val_loss`.
+        metric: Name of the metric that trainings are compared by, a declared one such as
+            `val_loss`.
         warm: Genotypes to try first, if the strategy can use them; their cost is part of the
             budget.
     """
@@ -152,9 +153,13 @@ class Strategy(Configurable, ABC):
             UserError: It is not; the message states how much is needed.
         """
 
-    @abstractmethod
-    def score(self, task: SearchTask) -> str:
-        """Describe the scores of the ranking that the search ends with, and their direction."""
+    def metric(self, task: SearchTask) -> str:
+        """Return the name of the metric that its trials report and are compared by."""
+        return task.metric
+
+    def ranks_by(self, task: SearchTask) -> str:
+        """Return the name of the declared metric by which the search ranks genotypes at its end."""
+        return self.metric(task)
 
     def wants_host(self, task: SearchTask) -> bool:
         """Return whether the task's job needs a trained host before `plan`."""

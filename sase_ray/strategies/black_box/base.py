@@ -38,10 +38,6 @@ class BlackBox(Strategy):
         """Return the minimum number of epochs of a trial: all if nothing stops it early."""
         return task.job.protocol.epochs
 
-    def score(self, task: SearchTask) -> str:
-        """Describe the ranking: by the metric of the genotypes' trials."""
-        return f"{task.metric} ({'lower' if task.mode == 'min' else 'higher'} is better)"
-
     def wants_host(self, task: SearchTask) -> bool:
         """Return whether candidates start inside a trained host, as the job states."""
         return task.job.starts_in_host

@@ -18,11 +18,15 @@ from search_spaces.errors import UserError
 from search_spaces.genotype import Ranking
 from search_spaces.mixture import Mixture
 from trainables.hardware.memory_estimate import training_footprint
+from trainables.metrics import Metric, declare
 from trainables.one_shot.algorithm import OneShotAlgorithm
 from trainables.one_shot.trainable import SupernetTrainable
 from trainables.training.protocol import TrainingProtocol
 
 logger = logging.getLogger(__name__)
+
+LOG_PROBABILITY = Metric("log_probability", "max", label="log-probability")
+declare(LOG_PROBABILITY)
 
 
 class OneShot(Strategy):
@@ -58,9 +62,9 @@ class OneShot(Strategy):
         )
         return TrainingProtocol(**shared, **own)
 
-    def score(self, task: SearchTask) -> str:
-        """Describe the ranking: by log-probability under the architecture parameters."""
-        return "log-probability (higher is better)"
+    def ranks_by(self, task: SearchTask) -> str:
+        """Return the log-probability under the architecture parameters."""
+        return LOG_PROBABILITY.name
 
     @abstractmethod
     def algorithm(self, task: SearchTask) -> OneShotAlgorithm:

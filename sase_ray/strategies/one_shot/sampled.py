@@ -16,6 +16,7 @@ from search_spaces.errors import UserError
 from search_spaces.genotype import Ranking
 from search_spaces.mixture import Mixture
 from search_spaces.network import Supernet
+from trainables.metrics import SHARED_LOSS
 from trainables.one_shot.algorithm import OneShotAlgorithm, StepCost
 from trainables.one_shot.shared_weights import SharedWeights
 from trainables.one_shot.trainable import STATISTICS_BATCHES
@@ -34,9 +35,9 @@ class SharedWeightsSearch(OneShot):
         default=0.2, gt=0, lt=1, description="share of the budget that ranks the candidates"
     )
 
-    def score(self, task: SearchTask) -> str:
-        """Describe the ranking: by the candidates' losses with shared weights."""
-        return "val_loss with shared weights (lower is better)"
+    def ranks_by(self, task: SearchTask) -> str:
+        """Return the loss of a candidate with the shared weights."""
+        return SHARED_LOSS
 
     def check(self, task: SearchTask) -> None:
         """Reject also a budget whose reserve is not enough to judge one candidate."""

@@ -148,7 +148,7 @@ def made_tables():
 
 
 def logs_in(run, progress=lambda: (0, {})):
-    logs = TensorBoardLogs(SPACE, progress)
+    logs = TensorBoardLogs(SPACE, ["val_loss", "val_accuracy"], progress)
     logs.run_began(run)
     return logs
 

@@ -33,10 +33,14 @@ def clock():
     return Clock()
 
 
+def metrics(name):
+    return dict.fromkeys(("random", "tpe-asha"), name)
+
+
 @pytest.fixture
 def make(clock):
     def make(console, **options):
-        return Display(console, SEARCHES, 1000, "val_loss", clock=clock, **options)
+        return Display(console, SEARCHES, 1000, metrics("val_loss"), clock=clock, **options)
 
     return make
 
@@ -117,7 +121,7 @@ def test_a_long_genotype_takes_no_second_line(make, clock):
 
 
 def test_an_accuracy_is_better_large(clock):
-    display = Display(terminal(100), SEARCHES, 1000, "val_accuracy", clock=clock)
+    display = Display(terminal(100), SEARCHES, 1000, metrics("val_accuracy"), clock=clock)
     display.evaluated(SearchId("random", 0), row("1", 100, 0.5, "worse"))
     display.evaluated(SearchId("random", 1), row("1", 100, 0.3, "better"))
     assert any("0.7000  better" in line for line in shown(display, 100))
