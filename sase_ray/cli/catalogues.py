@@ -27,11 +27,13 @@ def show(
 
 
 def strategies() -> None:
-    """List the search strategies."""
+    """List the search strategies, and the scores by which training-free ones rank."""
     from sase_ray.strategies.registry import STRATEGIES
+    from trainables.scores.registry import SCORES
 
     rows = sorted(STRATEGIES.table("name", "family", "summary", "source"))
     print_catalogue(("strategy", "family", "what it does", "source"), rows)
+    print_catalogue(("score", "what it is", "source"), SCORES.table("name", "summary", "source"))
 
 
 def spaces() -> None:

@@ -19,7 +19,7 @@ from sase_ray.config import ResourcesConfig, load_config
 from sase_ray.execution.simulation import Look, simulate_search, table_task
 from sase_ray.results.folder import RunFolder, check_new_run
 from sase_ray.statistics.rank_tests import pairwise
-from sase_ray.strategies import BlackBox
+from sase_ray.strategies import Strategy
 from sase_ray.strategies.catalogue import make_strategy, strategies
 from sase_ray.tabular_benchmark.benchmark import TEST, TabularBenchmark
 from search_spaces.errors import UserError
@@ -145,22 +145,22 @@ def compare_on_table(
 
 def _choose(
     names: Sequence[str] | None, options: Mapping[str, Mapping[str, Any]]
-) -> list[BlackBox]:
-    black_box = [name for name, s in strategies().items() if issubclass(s, BlackBox)]
-    chosen = [make_strategy(name, options.get(name)) for name in names or black_box]
+) -> list[Strategy]:
+    allowed = [name for name, strategy in strategies().items() if strategy.trains_genotypes]
+    chosen = [make_strategy(name, options.get(name)) for name in names or allowed]
     for strategy in chosen:
-        if not isinstance(strategy, BlackBox):
+        if not strategy.trains_genotypes:
             raise UserError(
-                f"{strategy.label} searches inside a supernet, which a table cannot stand for: "
-                f"allowed are {', '.join(black_box)}"
+                f"{strategy.label} does not train genotypes one by one, so a table cannot stand "
+                f"for its trainings: allowed are {', '.join(allowed)}"
             )
     if len({s.label for s in chosen}) < len(chosen):
         raise UserError("a strategy is named twice")
-    return chosen  # type: ignore[return-value]
+    return chosen
 
 
 def _run_all(
-    chosen: Sequence[BlackBox],
+    chosen: Sequence[Strategy],
     table: TabularBenchmark,
     budget: int,
     seeds: int,
@@ -182,7 +182,7 @@ def _run_all(
 
 @ray.remote
 def _run_chunk(
-    strategy: BlackBox,
+    strategy: Strategy,
     table: TabularBenchmark,
     seeds: range,
     budget: int,
@@ -198,7 +198,7 @@ def _run_chunk(
 
 
 def search_table(
-    strategy: BlackBox,
+    strategy: Strategy,
     table: TabularBenchmark,
     seed: int,
     budget: int,

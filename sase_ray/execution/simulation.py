@@ -17,7 +17,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sase_ray.execution.budget import Budget, BudgetedSearcher, BudgetStopper
 from sase_ray.results.history import History
-from sase_ray.strategies import BlackBox, SearchTask
+from sase_ray.strategies import SearchTask, Strategy
 from sase_ray.tabular_benchmark.benchmark import TableEntry, TabularBenchmark
 from search_spaces.genotype import Genotype
 from trainables.search_job import SearchJob
@@ -58,7 +58,7 @@ class _Trial:
 
 
 def simulate_search(
-    strategy: BlackBox,
+    strategy: Strategy,
     task: SearchTask,
     look: Look,
     *,

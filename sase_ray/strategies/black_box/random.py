@@ -29,7 +29,7 @@ class RandomSearch(BlackBox):
 
     def searcher(self, task: SearchTask) -> Searcher:
         """Return a searcher that draws by an Optuna sampler."""
-        sampler = _WithoutReplacement(task.job.space, task.job.seed)
+        sampler = WithoutReplacement(task.job.space, task.job.seed)
         return optuna_search(sampler, task.warm_start, task.job.space)
 
     def max_trials(self, task: SearchTask) -> int:
@@ -37,7 +37,7 @@ class RandomSearch(BlackBox):
         return task.job.space.size
 
 
-class _WithoutReplacement(RandomSampler):
+class WithoutReplacement(RandomSampler):
     """Optuna's random sampler, which draws no genotype twice.
 
     All trials of a search have the same seed, so a genotype that is drawn again would be trained

@@ -176,7 +176,7 @@ def test_curves_step_at_the_incumbents() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"names": ["darts"]}, "searches inside a supernet"),
+        ({"names": ["darts"]}, "does not train genotypes one by one"),
         ({"names": ["rando"]}, "did you mean 'random'"),
         ({"names": ["random", "random"]}, "named twice"),
         ({"seeds": 1}, "at least 2"),

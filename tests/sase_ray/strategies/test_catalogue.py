@@ -12,6 +12,7 @@ from sase_ray.results.families import Family, is_of_trained_genotypes
 from sase_ray.strategies import BlackBox, SearchTask, Strategy
 from sase_ray.strategies.catalogue import make_strategy, strategies
 from search_spaces.errors import UserError
+from trainables.metrics import find_metric
 
 NAMES = list(strategies())
 BLACK_BOX = [name for name, strategy in strategies().items() if issubclass(strategy, BlackBox)]
@@ -92,8 +93,15 @@ def test_a_budget_below_one_step_is_refused_with_the_number_that_is_needed(name,
 @pytest.mark.parametrize("name", NAMES)
 def test_a_plan_is_fresh_each_time(name, make_job):
     task = SearchTask(make_job(), 10_000)
-    first, second = make_strategy(name).plan(task), make_strategy(name).plan(task)
-    assert first.samples_per_epoch == (96 + 20 if name in BLACK_BOX else 0)
+    strategy = make_strategy(name)
+    first, second = strategy.plan(task), make_strategy(name).plan(task)
+    if strategy.trains_genotypes:
+        assert first.samples_per_epoch == 96 + 20
+    if strategy.trains_supernet:
+        assert (first.samples_per_epoch, first.max_trials) == (0, 1)
+        assert strategy.footprint(task) > 0
+    else:
+        assert strategy.footprint(task) == 0
     for part in ("searcher", "scheduler"):
         one, other = getattr(first, part), getattr(second, part)
         assert (one is None and other is None) or one is not other
@@ -104,6 +112,16 @@ def test_asha_stops_trials_early(make_job):
     early = {name for name in BLACK_BOX if make_strategy(name).plan(task).scheduler is not None}
     assert {"asha", "tpe-asha"} <= early
     assert not {"random", "grid", "tpe"} & early
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_trials_are_compared_by_and_what_the_ranking_is_by_is_declared(name, make_job):
+    task = SearchTask(make_job(), 10_000, metric="val_accuracy")
+    strategy = make_strategy(name)
+    for metric in (strategy.metric(task), strategy.ranks_by(task)):
+        assert find_metric(metric).mode in ("min", "max")
+    if strategy.trains_genotypes:
+        assert strategy.metric(task) == strategy.ranks_by(task) == "val_accuracy"
 
 
 def test_the_metric_decides_what_is_better(make_job):

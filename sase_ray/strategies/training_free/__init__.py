@@ -1,0 +1,1 @@
+"""Strategies that judge a genotype without training it."""
