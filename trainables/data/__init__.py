@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from trainables.data.batches import Batches
     from trainables.data.dataset import ImageData, LabelledImages, RawData, TargetImages
     from trainables.data.load import load_dataset
-    from trainables.data.registry import Dataset, check_task, datasets, register_dataset
+    from trainables.data.registry import Dataset, datasets, register_dataset
     from trainables.data.shift import Shift, shift_data
     from trainables.data.splits import (
         FinalData,
@@ -36,7 +36,6 @@ __all__ = [
     "Shift",
     "Splits",
     "TargetImages",
-    "check_task",
     "datasets",
     "final_data",
     "load_dataset",

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 Loader = TypeVar("Loader", bound="Callable[..., RawData]")
 
 
-CLASSES = ("classification", "distillation")
-"""Tasks that are served by images with one class each."""
-
-
 @dataclass(frozen=True)
 class Dataset:
     """A catalogue row: a data set, its source, and the augmentation of its training images."""
@@ -31,7 +27,7 @@ class Dataset:
     source: str
     summary: str
     augmentation: Augmentation | None
-    tasks: tuple[str, ...] = CLASSES
+    targets: tuple[str, ...] = ("class",)
 
 
 DATASETS: Catalogue[Dataset] = Catalogue(
@@ -45,7 +41,7 @@ def register_dataset(
     source: str,
     summary: str,
     augmentation: Augmentation | None = None,
-    tasks: tuple[str, ...] = CLASSES,
+    targets: tuple[str, ...] = ("class",),
 ) -> Callable[[Loader], Loader]:
     """Enter a loader ``(root: Path | None, **options) -> RawData`` into the catalogue.
 
@@ -54,14 +50,14 @@ def register_dataset(
         source: Origin of the data: a paper or an address.
         summary: One line for the catalogue.
         augmentation: Default augmentation for training; None is no augmentation.
-        tasks: Names of the tasks that the set serves.
+        targets: Kinds of targets that the set has for each image; a task needs one of them.
 
     Raises:
         UserError: The name is taken by another loader.
     """
 
     def enter(loader: Loader) -> Loader:
-        DATASETS.enter(name, Dataset(name, loader, source, summary, augmentation, tasks), loader)
+        DATASETS.enter(name, Dataset(name, loader, source, summary, augmentation, targets), loader)
         return loader
 
     return enter
@@ -70,19 +66,6 @@ def register_dataset(
 def datasets() -> list[Dataset]:
     """Return the catalogue."""
     return DATASETS.entries()
-
-
-def check_task(name: str, task: str) -> None:
-    """Check that a data set serves a task.
-
-    Raises:
-        UserError: There is no such data set, or it does not serve the task.
-    """
-    served = DATASETS.find(name).tasks
-    if task not in served:
-        raise UserError(
-            f"data set {name!r} does not serve task {task!r}: it serves {', '.join(served)}"
-        )
 
 
 def missing_set(name: str, looked_in: Iterable[Path], remedy: str) -> UserError:

@@ -67,10 +67,10 @@ def class_activations(
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     part = data.test.select(torch.tensor(images)).to(device)
-    (batch, labels), *_ = Batches(part, len(images), data.normalisation)
+    (batch, _), *_ = Batches(part, len(images), data.normalisation)
     model.eval().requires_grad_(True)  # a frozen host too
     layer = last_map(model, batch[:1])
-    targets = [ClassifierOutputTarget(label) for label in labels.tolist()]
+    targets = [ClassifierOutputTarget(label) for label in part.labels.tolist()]
     explainer = GradCAM(model, [layer])
     maps = explainer(input_tensor=batch, targets=targets)
     predicted = explainer.outputs.argmax(1).tolist()
@@ -79,7 +79,7 @@ def class_activations(
     return pd.DataFrame(
         {
             "image": list(images),
-            "label": labels.tolist(),
+            "label": part.labels.tolist(),
             "predicted": predicted,
             "height": pixels.shape[1],
             "width": pixels.shape[2],

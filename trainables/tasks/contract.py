@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from search_spaces.catalogue import Catalogue
 from search_spaces.configurable import Configurable
-from search_spaces.errors import unknown_name
+from search_spaces.errors import UserError, unknown_name
 from trainables.data import FinalData, SearchData
+from trainables.data.registry import DATASETS
 from trainables.metrics import Metric, bare_name
 from trainables.tasks.registry import TASKS
 
@@ -35,6 +36,21 @@ class Task(Configurable, ABC):
     """
 
     catalogue: ClassVar[Catalogue[Any]] = TASKS
+    target: ClassVar[str] = "class"
+    """Kind of target that a data set must have for each image."""
+
+    def check_dataset(self, name: str) -> None:
+        """Check that a data set serves this task.
+
+        Raises:
+            UserError: There is no such data set, or it does not have the targets.
+        """
+        has = DATASETS.find(name).targets
+        if self.target not in has:
+            raise UserError(
+                f"data set {name!r} does not serve task {self.name!r}, which needs the target "
+                f"{self.target!r} for each image: it has {', '.join(has)}"
+            )
 
     @property
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -167,6 +167,17 @@ def test_wrong_tasks_are_told_in_a_sentence(
     with pytest.raises(UserError) as error:
         make_task(name, options)
     assert all(part in str(error.value) for part in parts)
+
+
+def test_a_data_set_serves_the_tasks_whose_targets_it_has() -> None:
+    class Depth(Classification):
+        target: ClassVar[str] = "depth map"
+
+    Classification().check_dataset("digits")
+    with pytest.raises(UserError, match=r"'digits' does not serve .* target 'depth map'.* class"):
+        Depth().check_dataset("digits")
+    with pytest.raises(UserError, match="did you mean 'digits'"):
+        Classification().check_dataset("digit")
 
 
 def _views(job: SearchJob, task: Task, final: FinalData) -> tuple[SearchData, FinalData]:
