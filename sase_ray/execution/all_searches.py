@@ -29,7 +29,7 @@ from sase_ray.results.folder import RunFolder
 from sase_ray.results.history import SearchOutcome
 from sase_ray.results.search_id import SearchId
 from sase_ray.strategies import Strategy
-from trainables.persistence.resumable import Memory
+from trainables.persistence.resumable import Kept
 from trainables.persistence.store import StorageError, Store
 from trainables.training.frozen_host import TrainedHost
 
@@ -228,16 +228,14 @@ class Searches:
         wants_host = strategy.wants_host(self._tasks[seed])
         host = self._host(seed) if wants_host else None
         self.journal.flush()
-        past = self.journal.past(search)
         minutes = self.experiment.config.resources.minutes_per_trial
         seconds = None if minutes is None else 60 * minutes
-        memory = Memory(self.journal.trials(search), past.results, past.failures, seconds=seconds)
         settings = {
             "storage": self.folder.tune_storage,
             "resources": self.slots.supernet if strategy.trains_supernet else self.slots.trial,
             "concurrency": self.concurrency,
-            "memory": memory,
-            "order": past.order,
+            "kept": Kept(self.journal.trials(search), seconds),
+            "past": self.journal.past(search),
         }
         actor: Any = ray.remote(num_cpus=0)(SearchProcess).remote()
         self._actors[search] = actor

@@ -1,16 +1,6 @@
-"""The budget of a search, in training samples, kept through Tune's own hooks."""
+"""The budget of a search, in training samples."""
 
 from __future__ import annotations
-
-from typing import Any
-
-from ray import tune
-from ray.tune.search import Searcher
-
-from trainables.persistence.resumable import FIRST_TRIAL, OUT_OF_MEMORY, SHARE, TRIAL
-
-LARGER_SHARE = 2
-"""Factor on the GPU share of a trial that ran out of memory."""
 
 
 class Budget:
@@ -39,10 +29,6 @@ class Budget:
         self.max_trials = max_trials
         self.spent: dict[str, int] = {}
         self._aside: dict[str, int] = {}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Budget:
-        # Tune copies searchers; searcher and stopper must keep one ledger.
-        return self
 
     @property
     def used(self) -> int:
@@ -96,123 +82,3 @@ class Budget:
             return False
         self._aside[trial_id] = samples
         return True
-
-
-class BudgetStopper(tune.Stopper):
-    """Stopper of trials whose next epoch the budget cannot pay."""
-
-    def __init__(self, budget: Budget) -> None:
-        self.budget = budget
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Return whether the trial must stop."""
-        if result.get(tune.result.DONE):
-            self.budget.end(trial_id, result["samples"])
-            return False
-        return not self.budget.go_on(trial_id, result["samples"])
-
-    def stop_all(self) -> bool:
-        """Return False: the searcher ends the search when nothing can begin."""
-        return False
-
-
-class BudgetedSearcher(Searcher):
-    """A searcher that suggests only what the budget can pay, and is then finished.
-
-    It numbers the trials: a trial's config holds its number under `TRIAL`.
-
-    Args:
-        inner: Searcher that suggests the configs.
-        budget: Ledger, shared with the stopper.
-    """
-
-    def __init__(self, inner: Searcher, budget: Budget) -> None:
-        super().__init__(metric=inner.metric, mode=inner.mode)
-        self.inner = inner
-        self.budget = budget
-        self.begun = 0
-        # Trials that ran out of memory, and begin again with a larger share of a GPU.
-        self._again: list[tuple[str, dict[str, Any]]] = []
-        self._configs: dict[str, dict[str, Any]] = {}
-        self._first_ids: dict[str, str] = {}
-
-    def set_search_properties(
-        self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
-    ) -> bool:
-        """Hand metric, mode and space to the inner searcher."""
-        super().set_search_properties(metric, mode, config, **spec)
-        return self.inner.set_search_properties(metric, mode, config, **spec)
-
-    def suggest(  # type: ignore[override]  # Tune's own annotation forgets FINISHED
-        self, trial_id: str
-    ) -> dict[str, Any] | str | None:
-        """Return a config; None while running trials may give samples back; else FINISHED."""
-        if not self.budget.begin(trial_id):
-            return None if self.budget.busy else Searcher.FINISHED
-        if self._again:
-            self._first_ids[trial_id], larger = self._again.pop(0)
-            return larger
-        config = self.inner.suggest(trial_id)
-        if config is None or config == Searcher.FINISHED:
-            self.budget.cancel(trial_id)
-            return config
-        number = f"{self.begun:0{len(FIRST_TRIAL)}d}"
-        self.begun += 1
-        self._configs[trial_id] = {**config, TRIAL: number}
-        return self._configs[trial_id]
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Pass an intermediate result on."""
-        self.inner.on_trial_result(self._first_ids.get(trial_id, trial_id), result)
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Pass a trial's end on, and give back what it did not use."""
-        config = self._configs.pop(trial_id, None)
-        if config is not None and result and OUT_OF_MEMORY in result:
-            self.budget.cancel(trial_id)
-            self._again.append((trial_id, {**config, SHARE: LARGER_SHARE}))
-            return
-        if error:
-            self.budget.fail(trial_id)
-        else:
-            self.budget.end(trial_id)
-        first = self._first_ids.pop(trial_id, trial_id)
-        self.inner.on_trial_complete(first, result=result, error=error)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Save the inner searcher."""
-        self.inner.save(checkpoint_path)
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Restore the inner searcher."""
-        self.inner.restore(checkpoint_path)
-
-
-class Once(Searcher):
-    """Searcher that suggests one trial, for a search that is a single trial."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.done = False
-
-    def set_search_properties(
-        self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
-    ) -> bool:
-        """Accept anything."""
-        return True
-
-    def suggest(  # type: ignore[override]  # Tune's own annotation forgets FINISHED
-        self, trial_id: str
-    ) -> dict[str, Any] | str:
-        """Return an empty config once."""
-        if self.done:
-            return Searcher.FINISHED
-        self.done = True
-        return {}
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Ignore the result."""

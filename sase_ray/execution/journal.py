@@ -5,42 +5,24 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from ray.tune.result import DONE, TRAINING_ITERATION
+
 from sase_ray.execution.observer import Observer
+from sase_ray.execution.replay import PastEvent
 from sase_ray.results.history import History, SearchOutcome
 from sase_ray.results.search_id import SearchId
 from search_spaces.errors import UserError
 from search_spaces.genotype import Genotype
 from trainables.metrics import Mode, recorded
 from trainables.one_shot.trainable import STOPPED_EARLY
-from trainables.persistence.resumable import Result
 from trainables.persistence.store import StorageError, Store
 
 FLUSH_SECONDS = 2.0
 """Age from which events are on disk; younger ones are still in the trials' checkpoints."""
 
 _Entry = dict[str, Any]
-
-
-@dataclass
-class Past:
-    """The results of a search from before it was interrupted.
-
-    Attributes:
-        results: Results of the first epochs by trial.
-        failures: Reason of failure by trial.
-        order: Trials and epochs in the order in which they were reported.
-    """
-
-    results: dict[str, list[Result]] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    order: list[tuple[str, int]] = field(default_factory=list)
-
-    def knows(self, trial: str, epoch: int) -> bool:
-        """Return whether an evaluation is remembered."""
-        return epoch <= len(self.results.get(trial, ()))
 
 
 class Journal(Observer):
@@ -58,7 +40,7 @@ class Journal(Observer):
         self._waiting: dict[SearchId, list[_Entry]] = {}
         self._ended: dict[SearchId, list[str]] = {}
         self._parts: dict[SearchId, int] = {}
-        self._pasts: dict[SearchId, Past] = {}
+        self._replayed: dict[SearchId, int] = {}
         self._recalled: set[SearchId] = set()
         self._flushed = time.monotonic()
 
@@ -68,20 +50,24 @@ class Journal(Observer):
 
     def evaluated(self, search: SearchId, row: Mapping[str, Any]) -> None:
         """Note an evaluation unless the journal held it when the search began."""
-        past = self._pasts.get(search)
-        if past is not None and past.knows(row["trial"], row["epoch"]):
-            return
         self._note(search, {"trial": row["trial"], "result": recorded(row)})
 
     def trial_ended(self, search: SearchId, trial: str, reason: str | None) -> None:
         """Note the end of a trial, and the reason if it failed."""
-        past = self._pasts.get(search)
-        if reason is not None and not (past is not None and trial in past.failures):
+        if reason is not None:
             self._note(search, {"trial": trial, "reason": reason})
         self._ended.setdefault(search, []).append(trial)
 
+    def rewound(self, search: SearchId, events: int) -> None:
+        """Note that of the events held so far only the first ones still belong to the search."""
+        self._replayed[search] = 0
+        self._note(search, {"rewound": events})
+
     def _note(self, search: SearchId, event: _Entry) -> None:
-        self._waiting.setdefault(search, []).append(event)
+        if self._replayed.get(search):  # it is one of those that the search was given
+            self._replayed[search] -= 1
+        else:
+            self._waiting.setdefault(search, []).append(event)
 
     def flush(self, *, now: bool = True) -> None:
         """Write the waiting events; without `now`, only if the last writing was a while ago.
@@ -106,23 +92,23 @@ class Journal(Observer):
         self._ended.clear()
         self._flushed = time.monotonic()
 
-    def past(self, search: SearchId) -> Past:
-        """Read the past results of a search.
+    def past(self, search: SearchId) -> list[PastEvent]:
+        """Read the past events of a search, which it will report once more as they are replayed.
 
         Raises:
             StorageError: A file of the journal is damaged.
         """
-        past = Past()
+        past: list[PastEvent] = []
+        epochs: dict[str, int] = {}
         folder = self.store.at("journal", search.file_name)
         for name in folder.names():
             content = folder.read(name) or b""
             try:
-                events = [json.loads(line) for line in content.decode().splitlines()]
-                for event in events:
-                    _remember(past, event)
+                for line in content.decode().splitlines():
+                    _remember(past, epochs, json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise StorageError(f"{folder.place}/{name} is damaged: {error!r}") from None
-        self._pasts[search] = past
+        self._replayed[search] = len(past)
         return past
 
     def search_ended(self, search: SearchId, outcome: SearchOutcome) -> None:
@@ -158,20 +144,25 @@ class Journal(Observer):
         self.flush(now=last)
 
 
-def _remember(past: Past, event: _Entry) -> None:
-    trial = str(event["trial"])
-    if "reason" in event:
-        past.failures[trial] = event["reason"]
+def _remember(past: list[PastEvent], epochs: dict[str, int], entry: _Entry) -> None:
+    if "rewound" in entry:
+        del past[entry["rewound"] :]
+        epochs.clear()
+        epochs.update((event.trial, event.result["epoch"]) for event in past if event.result)
         return
-    result, known = event["result"], past.results.setdefault(trial, [])
-    # An epoch reported again, by a process that replaces one that died, changes nothing.
-    if result["epoch"] == len(known) + 1:
+    trial = str(entry["trial"])
+    if "reason" in entry:
+        past.append(PastEvent(trial, reason=entry["reason"]))
+        return
+    result = entry["result"]
+    # Journals of older versions hold an epoch again that was reported twice: it changes nothing.
+    if result["epoch"] > epochs.get(trial, 0):
+        epochs[trial] = result["epoch"]
         done = result["diverged"] or result["finished"] or _stopped_early(result)
-        known.append(result | {"done": done})
-        past.order.append((trial, result["epoch"]))
+        past.append(PastEvent(trial, result | {DONE: done, TRAINING_ITERATION: result["epoch"]}))
 
 
-def _stopped_early(result: Result) -> bool:
+def _stopped_early(result: _Entry) -> bool:
     return str(result.get("reason") or "").startswith(STOPPED_EARLY)
 
 

@@ -35,6 +35,15 @@ class Observer:
     def trial_ended(self, search: SearchId, trial: str, reason: str | None) -> None:
         """Take note that a trial ended, and the reason if it failed."""
 
+    def rewound(self, search: SearchId, events: int) -> None:
+        """Take note that a resumed search leaves its earlier course.
+
+        Args:
+            search: Search.
+            events: Number of its past evaluations and failures that still belong to it. It has
+                been notified of exactly these.
+        """
+
     def search_recalled(self, search: SearchId, outcome: SearchOutcome) -> None:
         """Take a search that had ended before the run was interrupted; `search_ended` follows."""
 

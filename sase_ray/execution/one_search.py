@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,15 +12,16 @@ import ray
 from ray import tune
 
 from sase_ray.cluster.slots import TrialResources
-from sase_ray.execution.budget import Budget, BudgetedSearcher, BudgetStopper, Once
-from sase_ray.execution.observer import Observer
+from sase_ray.execution.budget import Budget
+from sase_ray.execution.in_tune import LogicInTune
+from sase_ray.execution.observer import Observer, notify
 from sase_ray.execution.recorder import Recorder
-from sase_ray.execution.replay_order import Turn, keeper_of
-from sase_ray.results.history import History, Row, SearchOutcome
-from sase_ray.results.search_id import SearchId
-from sase_ray.strategies import SearchTask, Strategy
+from sase_ray.execution.replay import PastEvent, replay
+from sase_ray.execution.search_logic import SearchLogic
+from sase_ray.results.history import History, SearchOutcome
+from sase_ray.strategies import Plan, SearchTask, Strategy
 from trainables.metrics import describe, find_metric
-from trainables.persistence.resumable import SHARE, Memory, ResumableTrainable
+from trainables.persistence.resumable import SHARE, Kept, ResumableTrainable
 from trainables.persistence.store import Store
 from trainables.proxy.warm_host import train_host
 
@@ -42,8 +42,8 @@ def run_search(
     resources: TrialResources | None = None,
     concurrency: int = 1,
     observers: Sequence[Observer] = (),
-    memory: Memory | None = None,
-    order: Sequence[Turn] = (),
+    kept: Kept | None = None,
+    past: Sequence[PastEvent] = (),
 ) -> SearchOutcome:
     """Run one search on the Ray cluster that this process is connected to.
 
@@ -55,9 +55,10 @@ def run_search(
         resources: Resources of one trial.
         concurrency: Number of trials at a time.
         observers: Observers notified of trials and evaluations, in this process.
-        memory: Store of the trials' checkpoints, with their past results; without one, the
-            checkpoints are in `storage` for as long as the search runs.
-        order: Order in which the past results were reported.
+        kept: Store of the trials' checkpoints, and their time limit; without it, the checkpoints
+            are in `storage` for as long as the search runs.
+        past: Events of the search before it was interrupted, in their order. The observers are
+            notified of them again.
 
     Raises:
         UserError: The budget is too small, or no trial gave a result.
@@ -76,55 +77,22 @@ def run_search(
     )
     metric = strategy.metric(task)
     mode = find_metric(metric).direction
+    logic = SearchLogic(plan, metric, mode, budget)
     history = History(metric, mode, plan.samples_before, plan.seconds_before)
     search = strategy.search_id(task.job.seed)
-    name = search.file_name
-    # Tune's own per-trial loggers cost more than a small trial, and our tables hold the same.
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    # So do its snapshots of all trials, which grow with the search; our journal replaces them.
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"
-    memory = memory or Memory(Store(storage).at(f"{name}-checkpoints"))
-    if order and concurrency > 1:
-        keeper = keeper_of(order)
-        memory = replace(memory, turns=keeper)
-        observers = (*observers, _Turns(keeper))
-    parameters = dict(plan.parameters)
-    if issubclass(plan.trainable, ResumableTrainable):
-        parameters["memory"] = memory
-    trainable = tune.with_resources(
-        tune.with_parameters(plan.trainable, **parameters),
-        lambda config: resources.reserved(config.get(SHARE, 1)),
-    )
-    # Tune keeps trainables by name in a registry that all searches of a Ray job share: without a
-    # name of its own, a search would run the trials of whichever other search began last.
-    trainable._name = f"{name}-{uuid4().hex}"
-    tuner = tune.Tuner(
-        trainable,
-        param_space=dict(plan.param_space),
-        tune_config=tune.TuneConfig(
-            metric=metric,
-            mode=mode,
-            search_alg=BudgetedSearcher(plan.searcher or Once(), budget),
-            scheduler=plan.scheduler,
-            num_samples=-1,
-            max_concurrent_trials=concurrency,
-            reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(
-            name=name,
-            storage_path=Store(storage).place,
-            stop=BudgetStopper(budget),
-            callbacks=[Recorder(history, task.job.space, search, observers)],
-            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
-            verbose=0,
-        ),
-    )
-    try:
-        tuner.fit()
-    finally:
-        Store(storage).remove(name)
-        Store(storage).remove(f"{name}-checkpoints")
+    recorder = Recorder(history, task.job.space, search, observers)
+    fitting = replay(past, logic, recorder, concurrency)
+    if fitting < len(past):
+        notify(observers, "rewound", search, fitting)
+    if logic.live:
+        name = search.file_name
+        kept = kept or Kept(Store(storage).at(f"{name}-checkpoints"))
+        trainable = _trainable(plan, name, resources, kept)
+        try:
+            _tuner(trainable, logic, recorder, name, storage, concurrency).fit()
+        finally:
+            Store(storage).remove(name)
+            Store(storage).remove(f"{name}-checkpoints")
     return SearchOutcome(
         strategy=strategy.label,
         seed=task.job.seed,
@@ -136,11 +104,49 @@ def run_search(
     )
 
 
-class _Turns(Observer):
-    """Observer that reports to the keeper of the order what has reached the search."""
+def _trainable(plan: Plan, name: str, resources: TrialResources, kept: Kept) -> Any:
+    parameters = dict(plan.parameters)
+    if issubclass(plan.trainable, ResumableTrainable):
+        parameters["kept"] = kept
+    trainable = tune.with_resources(
+        tune.with_parameters(plan.trainable, **parameters),
+        lambda config: resources.reserved(config.get(SHARE, 1)),
+    )
+    # Tune keeps trainables by name in a registry that all searches of a Ray job share: without a
+    # name of its own, a search would run the trials of whichever other search began last.
+    trainable._name = f"{name}-{uuid4().hex}"
+    return trainable
 
-    def __init__(self, keeper: Any) -> None:
-        self.keeper = keeper
 
-    def evaluated(self, search: SearchId, row: Row) -> None:
-        self.keeper.hear.remote((row["trial"], row["epoch"]))
+def _tuner(
+    trainable: Any,
+    logic: SearchLogic,
+    recorder: Recorder,
+    name: str,
+    storage: str | Path,
+    concurrency: int,
+) -> tune.Tuner:
+    # Tune's own per-trial loggers cost more than a small trial, and our tables hold the same.
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    # So do its snapshots of all trials, which grow with the search; our journal replaces them.
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"
+    in_tune = LogicInTune(logic)
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            metric=logic.metric,
+            mode=logic.mode,
+            search_alg=in_tune,
+            num_samples=-1,
+            max_concurrent_trials=concurrency,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=Store(storage).place,
+            stop=in_tune,
+            callbacks=[recorder],
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            verbose=0,
+        ),
+    )

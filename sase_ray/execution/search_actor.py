@@ -62,5 +62,8 @@ class _Queued(Observer):
     def trial_ended(self, search: SearchId, trial: str, reason: str | None) -> None:
         self.events.put(("trial_ended", (search, trial, reason)))
 
+    def rewound(self, search: SearchId, events: int) -> None:
+        self.events.put(("rewound", (search, events)))
+
     def noted(self, text: str) -> None:
         self.events.put(("noted", (text,)))

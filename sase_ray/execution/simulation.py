@@ -1,21 +1,20 @@
 """Searches on a table in place of training: the same searchers and schedulers, a simulated clock.
 
-The simulation handles a result as Ray Tune does, in the same order (`TuneController`,
-``_process_trial_result``), so that a strategy sees no difference; a test runs both.
+A strategy sees no difference: `SearchLogic` decides here and under Ray Tune; a test runs both.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from types import SimpleNamespace
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from ray.tune.result import DONE, TRAINING_ITERATION
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from sase_ray.execution.budget import Budget, BudgetedSearcher, BudgetStopper
+from sase_ray.execution.budget import Budget
+from sase_ray.execution.search_logic import LiveTrial, SearchLogic
 from sase_ray.results.history import History
 from sase_ray.strategies import SearchTask, Strategy
 from sase_ray.tabular_benchmark.benchmark import TableEntry, TabularBenchmark
@@ -43,18 +42,6 @@ class TableJob(SearchJob):
     def samples_of_host(self) -> int:
         """Recorded samples of the warm host."""
         return self.table_samples_of_host
-
-
-@dataclass
-class _Trial:
-    """The part of Tune's trials that schedulers use."""
-
-    trial_id: str
-    config: dict[str, Any]
-    genotype: Genotype
-    epoch: int = 0
-    status: str = "RUNNING"
-    last_result: dict[str, Any] = field(default_factory=dict)
 
 
 def simulate_search(
@@ -86,66 +73,43 @@ def simulate_search(
         task.budget - before, plan.samples_per_epoch, plan.first_epochs, plan.max_trials
     )
     history = History(task.metric, task.mode, before, seconds_before)
-    searcher = BudgetedSearcher(plan.searcher, budget)
-    searcher.set_search_properties(task.metric, task.mode, dict(plan.param_space))
-    scheduler = plan.scheduler or FIFOScheduler()
-    scheduler.set_search_properties(task.metric, task.mode)
-    stopper = BudgetStopper(budget)
-    controller: Any = SimpleNamespace()  # FIFO and ASHA only look at the trial
-    events: list[tuple[float, int, Any, TableEntry]] = []
-    clock, begun = 0.0, 0
-    order = 0
+    logic = SearchLogic(plan, task.metric, task.mode, budget)
+    # Ends of epochs, by the clock and then in the order in which the epochs began.
+    ends: list[tuple[float, int, LiveTrial, TableEntry]] = []
+    order = count()
 
-    def push(trial: _Trial) -> None:
-        nonlocal order
-        trial.epoch += 1
-        entry = look(trial.genotype, trial.epoch)
-        step = entry.seconds - trial.last_result.get("train_seconds", 0.0)
-        heapq.heappush(events, (clock + step, order, trial, entry))
-        order += 1
+    def train(trial: LiveTrial, clock: float) -> None:
+        entry = look(task.job.space.from_config(trial.config), trial.epoch + 1)
+        seconds = entry.seconds - trial.last_result.get("train_seconds", 0.0)
+        heapq.heappush(ends, (clock + seconds, next(order), trial, entry))
 
+    clock = 0.0
     while True:
-        while len(events) < workers:
-            trial_id = f"{begun:05d}"
-            config = searcher.suggest(trial_id)
-            if not isinstance(config, dict):  # nothing to begin now, or finished
-                break
-            begun += 1
-            trial: Any = _Trial(trial_id, config, task.job.space.from_config(config))
-            scheduler.on_trial_add(controller, trial)
-            push(trial)
-        if not events:
+        for trial in logic.fill(workers):
+            train(trial, clock)
+        if not ends:
             return history
-        clock, _, trial, entry = heapq.heappop(events)
-        result = _result(trial, entry, task.job.protocol.epochs)
-        done = stopper(trial.trial_id, result) or result[DONE]
-        if not done:
-            action = scheduler.on_trial_result(controller, trial, result)
-            done = action == TrialScheduler.STOP
-        if not done:
-            searcher.on_trial_result(trial.trial_id, result)
+        clock, _, trial, entry = heapq.heappop(ends)
+        genotype = task.job.space.from_config(trial.config)
+        result = _result(genotype, trial.epoch + 1, entry, task.job.protocol.epochs)
         history.add(trial.trial_id, result)
-        trial.last_result = result
-        if done:
-            scheduler.on_trial_complete(controller, trial, result)
-            searcher.on_trial_complete(trial.trial_id, result)
-        else:
-            push(trial)
+        if not logic.result(trial.trial_id, result):
+            train(trial, clock)
 
 
-def _result(trial: _Trial, entry: TableEntry, epochs: int) -> dict[str, Any]:
+def _result(genotype: Genotype, epoch: int, entry: TableEntry, epochs: int) -> dict[str, Any]:
     scores = {"val_loss": entry.val_loss, "val_accuracy": entry.val_accuracy}
     return {
         **(CLASSIFICATION.lost("val") if entry.diverged else scores),
-        "genotype": str(trial.genotype),
-        "epoch": trial.epoch,
-        TRAINING_ITERATION: trial.epoch,
+        "genotype": str(genotype),
+        "epoch": epoch,
+        TRAINING_ITERATION: epoch,
         "samples": entry.samples,
         "train_seconds": entry.seconds,
         "diverged": entry.diverged,
         "reason": "diverged in the table" if entry.diverged else "",
-        "finished": trial.epoch >= epochs,
-        DONE: entry.diverged or trial.epoch >= epochs,
+        "finished": epoch >= epochs,
+        DONE: entry.diverged or epoch >= epochs,
     }
 
 

@@ -7,13 +7,12 @@ import os
 import signal
 import threading
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 from ray import tune
 
@@ -26,6 +25,9 @@ TRIAL = "trial"
 """Key of a trial's config: its number in the order in which the search started its trials."""
 
 FIRST_TRIAL = "00000"
+
+REPORTED = "reported"
+"""Key of a trial's config: number of its epochs that the search has; the next one is reported."""
 
 SHARE = "share"
 """Key of a trial's config: factor by which its share of a GPU exceeds the others'; default 1."""
@@ -47,42 +49,35 @@ class TrialFailedError(Exception):
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Earlier results of a search's trials, and the limits of its trials.
+class Kept:
+    """What the trials of a search keep, and how long each may take.
 
     Attributes:
         store: Store of the trials' checkpoints; None leaves checkpoints to Tune.
-        results: For each trial the results of its first epochs, which are not trained again.
-        failures: For each trial that failed before, the reason.
-        turns: Ray actor that restores the order of remembered results, see
-            `sase_ray.execution.replay_order`; None if trials run one at a time.
         seconds: Time that one trial may train; None is unlimited.
     """
 
     store: Store | None = None
-    results: Mapping[str, Sequence[Result]] = field(default_factory=dict)
-    failures: Mapping[str, str] = field(default_factory=dict)
-    turns: Any = None
     seconds: float | None = None
 
 
 class ResumableTrainable(tune.Trainable):
     """A Tune trainable whose iteration is an epoch, and that does not repeat epochs needlessly.
 
-    A subclass implements `prepare`, `build`, `train_epoch`, `state` and `load`. Results that the
-    search remembers are reported again without training, and nothing is built for them; then the
-    training resumes from its last checkpoint. Tune's own checkpoints only record how many epochs
-    have been reported; without a store they also hold the state.
+    A subclass implements `prepare`, `build`, `train_epoch`, `state` and `load`. A trial continues
+    from its last checkpoint, which also holds its results: an epoch that was trained, but had not
+    reached the search when the trial was interrupted, is reported from there. Without a store, the
+    state is in Tune's own checkpoints.
 
     Args:
-        config: Config of the trial; `TRIAL` is its number.
-        memory: Memory of the search.
+        config: Config of the trial; `TRIAL` is its number, `REPORTED` where it continues.
+        kept: Store of checkpoints, and time limit.
         parts: Arguments of `prepare`.
     """
 
-    def setup(self, config: dict[str, Any], memory: Memory | None = None, **parts: Any) -> None:
+    def setup(self, config: dict[str, Any], kept: Kept | None = None, **parts: Any) -> None:
         """Prepare the process, and accept the first trial."""
-        self.memory = memory or Memory()
+        self.kept = kept or Kept()
         self.prepare(**parts)
         self._take(config)
 
@@ -111,14 +106,14 @@ class ResumableTrainable(tune.Trainable):
         return {}
 
     def identity(self, config: dict[str, Any]) -> str:
-        """Return a name of what is trained; remembered results are used only for the same name."""
+        """Return a name of what is trained; a checkpoint is used only for the same name."""
         return ""
 
     def _take(self, config: dict[str, Any]) -> None:
         self._trial_config = config
         self.trial_number = str(config.get(TRIAL, FIRST_TRIAL))
         self._identity = self.identity(config)
-        self.reported = 0
+        self.reported = int(config.get(REPORTED, 0))
         self.results: list[Result] = []
         self._is_built = False
         self._notes: list[str] = []
@@ -129,20 +124,16 @@ class ResumableTrainable(tune.Trainable):
         return True
 
     def step(self) -> Result:
-        """Report the next epoch: remembered, or trained now."""
-        remembered = self._remembered()
-        result = remembered[self.reported] if self.reported < len(remembered) else None
-        self._await_turn(result is not None)
-        if result is None:
-            if why := self._failure():
-                raise TrialFailedError(why)
-            try:
-                result = self._trained(self.reported)
-            except torch.OutOfMemoryError:
-                return self._out_of_memory()
+        """Report the next epoch: trained now, or before an interruption."""
+        try:
+            result = self._trained(self.reported)
+        except torch.OutOfMemoryError:
+            return self._out_of_memory()
         self.reported += 1
         notes, self._notes = "; ".join(self._notes), []
-        return {**result, NOTE: notes} if notes else dict(result)
+        # Tune would count the epochs of this process.
+        result = {**result, tune.result.TRAINING_ITERATION: self.reported}
+        return {**result, NOTE: notes} if notes else result
 
     def _out_of_memory(self) -> Result:
         share = gpu_share()
@@ -152,28 +143,12 @@ class ResumableTrainable(tune.Trainable):
         # Tune requires a metric; without an epoch, no scheduler counts it.
         return {**self.lost(), OUT_OF_MEMORY: share, "samples": 0, tune.result.DONE: True}
 
-    def _remembered(self) -> Sequence[Result]:
-        results = self.memory.results.get(self.trial_number, ())
-        # Where trials run in parallel, a search may start other trials than it did before.
-        return results if results and self._identity in ("", results[0]["genotype"]) else ()
-
-    def _await_turn(self, remembered: bool) -> None:
-        if self.memory.turns is not None:
-            turn = (self.trial_number, self.reported + 1) if remembered else None
-            ray.get(self.memory.turns.wait.remote(turn))
-
-    def _failure(self) -> str | None:
-        """Return why this trial has failed before, if it has."""
-        why = self.memory.failures.get(self.trial_number)
-        if why is None and self._kept is not None:
-            content = self._kept.read(_EXCEEDED)
-            why = content.decode() if content is not None else None
-        return why
-
     def _trained(self, index: int) -> Result:
         """Train up to an epoch, counted from 0, and return its result."""
         self.go_on()
         while len(self.results) <= index:
+            if self._store is not None and (why := self._store.read(_EXCEEDED)) is not None:
+                raise TrialFailedError(why.decode())
             with self._time_limit():
                 result = self.train_epoch()
             if lost := undeclared(result):
@@ -182,23 +157,23 @@ class ResumableTrainable(tune.Trainable):
                     f"trainables.metrics.declare(Metric({lost[0]!r}, ...))"
                 )
             self.results.append(result)
-            if self._kept is not None:
-                Checkpoints(self._kept).save(self._state(), len(self.results))
+            if self._store is not None:
+                Checkpoints(self._store).save(self._state(), len(self.results))
         return self.results[index]
 
     def go_on(self) -> None:
         """Build the network in its last state; called automatically at the first epoch to train."""
         if self._is_built:
             return
-        kept = Checkpoints(self._kept, self._notes.append).latest() if self._kept else None
+        kept = Checkpoints(self._store, self._notes.append).latest() if self._store else None
         self.build(self._trial_config)
         self._is_built = True
-        if kept is None or self._kept is None:
+        if kept is None or self._store is None:
             return
         if kept["identity"] == self._identity:
             self._load(kept)
         else:
-            self._kept.remove()
+            self._store.remove()
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -212,13 +187,13 @@ class ResumableTrainable(tune.Trainable):
         self.results = list(kept["results"])
 
     @property
-    def _kept(self) -> Store | None:
-        return self.memory.store.at(self.trial_number) if self.memory.store else None
+    def _store(self) -> Store | None:
+        return self.kept.store.at(self.trial_number) if self.kept.store else None
 
     @contextmanager
     def _time_limit(self) -> Iterator[None]:
         """Kill the process when the trial's time is over, as one that hangs may never return."""
-        limit, store = self.memory.seconds, self._kept
+        limit, store = self.kept.seconds, self._store
         if limit is None or store is None:
             yield
             return
@@ -240,7 +215,7 @@ class ResumableTrainable(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write how many epochs have been reported; without a store, also the state."""
-        if self._kept is None:
+        if self._store is None:
             save_state(self._state(), checkpoint_dir)
         pointer = {"trial": self.trial_number, "reported": self.reported}
         Path(checkpoint_dir, _POINTER).write_text(json.dumps(pointer), encoding="utf-8")
@@ -249,7 +224,7 @@ class ResumableTrainable(tune.Trainable):
         """Resume from a checkpoint; on a CPU, bit for bit."""
         folder = Path(str(checkpoint))
         self.reported = json.loads((folder / _POINTER).read_text(encoding="utf-8"))["reported"]
-        if self._kept is None:
+        if self._store is None:
             self.build(self._trial_config)
             self._is_built = True
             self._load(load_state(folder))
