@@ -84,6 +84,8 @@ def run_search(
     fitting = replay(past, logic, recorder, concurrency)
     if fitting < len(past):
         notify(observers, "rewound", search, fitting)
+        text = f"of its {len(past)} past results, {fitting} belong to what it tries now"
+        notify(observers, "noted", f"search {search} leaves its earlier course: {text}")
     if logic.live:
         name = search.file_name
         kept = kept or Kept(Store(storage).at(f"{name}-checkpoints"))

@@ -88,7 +88,8 @@ class Plan:
         parameters: Arguments of its `setup`, passed through the object store.
         param_space: Searched variables.
         searcher: Searcher, which suggests configs; None for a single trial.
-        scheduler: Scheduler, which stops trials early; None lets each trial run to its end.
+        scheduler: Scheduler, which stops trials early by their results and pauses none; None lets
+            each trial run to its end.
         samples_per_epoch: Maximum number of training samples of one iteration of a trial.
         first_epochs: Number of epochs that the remaining budget must cover for a trial to begin.
         max_trials: Maximum number of trials; None leaves it to the budget.

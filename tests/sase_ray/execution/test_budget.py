@@ -1,16 +1,11 @@
-"""The budget's ledger is never overdrawn, and the searcher ends when it is used."""
+"""The budget's ledger is never overdrawn."""
 
 from __future__ import annotations
 
-from copy import deepcopy
-
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ray.tune.search import Searcher
 
-from sase_ray.execution.budget import Budget, BudgetedSearcher, BudgetStopper
-from trainables.persistence.resumable import TRIAL
+from sase_ray.execution.budget import Budget
 
 
 @settings(deadline=None, max_examples=300)
@@ -85,100 +80,3 @@ def test_a_trial_restarted_from_its_checkpoint_is_not_charged_twice():
     assert budget.go_on("a", 20)  # the epoch again, after a crash
     assert budget.used == 20
     assert budget.go_on("a", 30)
-
-
-def test_a_copy_is_the_same_ledger():
-    budget = Budget(100, 10, 1)
-    stopper, searcher = deepcopy((BudgetStopper(budget), Budgeted([{"x": 1}], budget)))
-    assert stopper.budget is searcher.budget is budget
-    assert searcher.suggest("a") == {"x": 1, TRIAL: "00000"}
-    assert not stopper("a", {"samples": 10})
-    assert budget.spent == {"a": 10}
-
-
-class Fixed(Searcher):
-    """Suggests from a list, and notes what it is told."""
-
-    def __init__(self, configs):
-        super().__init__(metric="loss", mode="min")
-        self.configs = list(configs)
-        self.told = []
-
-    def suggest(self, trial_id):
-        return self.configs.pop(0) if self.configs else Searcher.FINISHED
-
-    def on_trial_result(self, trial_id, result):
-        self.told.append(("result", trial_id))
-
-    def on_trial_complete(self, trial_id, result=None, error=False):
-        self.told.append(("error" if error else "complete", trial_id))
-
-    def save(self, checkpoint_path):
-        raise NotImplementedError
-
-    def restore(self, checkpoint_path):
-        raise NotImplementedError
-
-
-def Budgeted(configs, budget):  # noqa: N802
-    return BudgetedSearcher(Fixed(configs), budget)
-
-
-def test_the_searcher_waits_while_trials_may_give_back_and_then_is_finished():
-    budget = Budget(total=50, samples_per_epoch=10, first_epochs=3)
-    searcher = Budgeted([{"x": i} for i in range(9)], budget)
-    assert searcher.suggest("a") == {"x": 0, TRIAL: "00000"}
-    assert searcher.suggest("b") is None, "a may give back what it holds"
-    budget.go_on("a", 10)
-    searcher.on_trial_complete("a", {})
-    assert searcher.suggest("b") == {"x": 1, TRIAL: "00001"}
-    budget.go_on("b", 10)
-    budget.go_on("b", 20)
-    searcher.on_trial_complete("b", {})
-    assert searcher.suggest("c") == Searcher.FINISHED, "20 are left, 30 are needed"
-    assert searcher.inner.told == [("complete", "a"), ("complete", "b")]
-    assert len(searcher.inner.configs) == 7, "nothing was drawn that was not tried"
-
-
-def test_the_searcher_is_finished_when_the_inner_one_is():
-    budget = Budget(total=50, samples_per_epoch=10, first_epochs=1)
-    searcher = Budgeted([], budget)
-    assert searcher.suggest("a") == Searcher.FINISHED
-    assert not budget.busy
-    assert budget.spent == {}
-
-
-def test_the_searcher_is_finished_after_the_most_trials():
-    budget = Budget(total=1000, samples_per_epoch=10, first_epochs=1, max_trials=2)
-    searcher = Budgeted([{"x": i} for i in range(9)], budget)
-    assert [searcher.suggest(name)["x"] for name in "ab"] == [0, 1]
-    assert searcher.suggest("c") is None
-    for name in "ab":
-        searcher.on_trial_complete(name)
-    assert searcher.suggest("c") == Searcher.FINISHED
-
-
-def test_a_search_whose_trials_all_fail_comes_to_an_end():
-    budget = Budget(total=100, samples_per_epoch=10, first_epochs=2)
-    searcher = Budgeted([{"x": i} for i in range(100)], budget)
-    begun = 0
-    while searcher.suggest(f"t{begun}") != Searcher.FINISHED:
-        searcher.on_trial_complete(f"t{begun}", error=True)
-        begun += 1
-    assert begun == 9, "each failure costs the epoch it happened in"
-    assert budget.used == 90
-
-
-@pytest.mark.parametrize("samples", [10, 20])
-def test_the_stopper_books_the_end_and_stops_what_cannot_be_paid(samples):
-    budget = Budget(total=20, samples_per_epoch=10, first_epochs=1)
-    stopper = BudgetStopper(budget)
-    assert budget.begin("a")
-    if samples == 20:
-        assert not stopper("a", {"samples": 10})
-        assert stopper("a", {"samples": 20}), "a third epoch would be 30"
-    else:
-        assert not stopper("a", {"samples": 10, "done": True}), "it ends by itself"
-        assert not budget.busy
-    assert budget.used == samples
-    assert not stopper.stop_all()

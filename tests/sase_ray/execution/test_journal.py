@@ -7,6 +7,7 @@ import math
 import pytest
 
 from sase_ray.execution.journal import Journal
+from sase_ray.execution.replay import PastEvent
 from sase_ray.results.history import History, SearchOutcome
 from sase_ray.results.search_id import SearchId
 from trainables.one_shot.trainable import STOPPED_EARLY
@@ -36,7 +37,13 @@ def row(trial, epoch, loss=0.5, **more):
 
 def result(row):
     done = row["diverged"] or row["finished"]
-    return {key: value for key, value in row.items() if key != "trial"} | {"done": done}
+    counted = {"done": done, "training_iteration": row["epoch"]}
+    return {key: value for key, value in row.items() if key != "trial"} | counted
+
+
+def turns(past):
+    """Trials and epochs of past events; None where a trial failed."""
+    return [(event.trial, event.result and event.result["epoch"]) for event in past]
 
 
 @pytest.fixture
@@ -58,32 +65,50 @@ def test_what_was_noted_is_remembered_in_its_order(store):
     second.evaluated(SearchId("tpe", 0), rows[0])
     second.flush()
     past = Journal(store).past(SearchId("random", 0))
-    assert past.order == [("00000", 1), ("00001", 1), ("00000", 2), ("00000", 3)]
-    assert past.results["00000"] == [result(rows[i]) for i in (0, 2, 3)], "to the last bit"
-    assert past.results["00001"] == [result(rows[1])]
-    assert past.failures == {"00001": "it diverged"}
-    assert past.knows("00000", 3)
-    assert not past.knows("00000", 4)
-    assert not past.knows("00002", 1)
+    assert past == [
+        PastEvent("00000", result(rows[0])),
+        PastEvent("00001", result(rows[1])),
+        PastEvent("00001", reason="it diverged"),
+        PastEvent("00000", result(rows[2])),  # to the last bit
+        PastEvent("00000", result(rows[3])),
+    ]
 
 
 def test_what_was_not_flushed_is_gone_and_nothing_else(store):
     journal = Journal(store)
     journal.evaluated(SearchId("random", 0), row(0, 1))
     journal.flush(now=False)  # too early
-    assert Journal(store).past(SearchId("random", 0)).order == []
+    assert Journal(store).past(SearchId("random", 0)) == []
     journal.flush()
     journal.evaluated(SearchId("random", 0), row(0, 2))
-    assert Journal(store).past(SearchId("random", 0)).order == [("00000", 1)]
+    assert turns(Journal(store).past(SearchId("random", 0))) == [("00000", 1)]
 
 
-def test_an_epoch_that_was_reported_twice_counts_once(store):
+def test_an_epoch_that_an_older_version_noted_twice_counts_once(store):
     journal = Journal(store)
     for epoch in (1, 2, 2, 1, 3):
         journal.evaluated(SearchId("random", 0), row(0, epoch))
     journal.flush()
-    past = journal.past(SearchId("random", 0))
-    assert [r["epoch"] for r in past.results["00000"]] == [1, 2, 3]
+    assert turns(journal.past(SearchId("random", 0))) == [("00000", i) for i in (1, 2, 3)]
+
+
+def test_a_search_that_leaves_its_course_keeps_what_it_was_given_of_it_and_what_follows(store):
+    search = SearchId("random", 0)
+    first = Journal(store)
+    for trial, epoch in [(0, 1), (1, 1), (1, 2), (0, 2)]:
+        first.evaluated(search, row(trial, epoch))
+    first.flush()
+    resumed = Journal(store)
+    assert len(resumed.past(search)) == 4
+    for trial, epoch in [(0, 1), (1, 1)]:  # as the search replays them
+        resumed.evaluated(search, row(trial, epoch))
+    resumed.rewound(search, 2)
+    resumed.evaluated(search, row(1, 2, loss=0.25))
+    resumed.trial_ended(search, "00000", "broken")
+    resumed.flush()
+    past = Journal(store).past(search)
+    assert turns(past) == [("00000", 1), ("00001", 1), ("00001", 2), ("00000", None)]
+    assert past[2].result["val_loss"] == 0.25
 
 
 def test_checkpoints_of_a_trial_go_only_once_its_results_are_written(store):
@@ -121,7 +146,7 @@ def test_how_a_search_ended_takes_the_place_of_its_journal(store):
     assert again.history.trials() == history.trials()
     assert (again.ranking, again.score) == (outcome.ranking, outcome.score)
     assert (again.samples, again.strategy, again.seed) == (450, "random", 0)
-    assert Journal(store).past(SearchId("random", 0)).order == []
+    assert Journal(store).past(SearchId("random", 0)) == []
     assert store.at("trials").names() == []
     store.at("outcomes").remove()
     resumed.search_ended(SearchId("random", 0), again)
@@ -142,7 +167,7 @@ def test_what_a_resumed_search_reports_again_is_not_written_again(store):
     assert store.at("journal").at("random-seed0").names() == ["00000000.jsonl"]
     resumed.evaluated(search, row(0, 2))
     resumed.flush()
-    assert Journal(store).past(search).order == [("00000", 1), ("00000", 2)]
+    assert turns(Journal(store).past(search)) == [("00000", 1), ("00001", None), ("00000", 2)]
 
 
 @pytest.mark.parametrize("content", [b"\xff\x00", b'{"trial": ', b'{"trial": "0"}\n', b"[]\n"])
@@ -162,6 +187,6 @@ def test_a_search_that_stopped_early_has_ended_and_is_not_continued(store):
         SearchId("darts", 0), row(0, 2, reason=f"{STOPPED_EARLY}: the loss became sharp")
     )
     journal.flush()
-    first, second = Journal(store).past(SearchId("darts", 0)).results["00000"]
-    assert not first["done"]
-    assert second["done"]
+    first, second = Journal(store).past(SearchId("darts", 0))
+    assert not first.result["done"]
+    assert second.result["done"]

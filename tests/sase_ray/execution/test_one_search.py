@@ -16,7 +16,7 @@ from sase_ray.execution.one_search import run_search
 from sase_ray.strategies import SearchTask
 from sase_ray.strategies.catalogue import make_strategy
 from search_spaces.errors import UserError
-from trainables.persistence.resumable import Memory
+from trainables.persistence.resumable import Kept
 from trainables.persistence.store import StorageError, Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -338,8 +338,7 @@ def test_a_trial_that_hangs_fails_at_its_time_limit_and_the_others_go_on(
 ):
     path = write_space({"refine_excite": ["hanging", "affine"]}, HANGING)
     task = SearchTask(make_job(path, epochs=2), budget=2 * 232)
-    memory = Memory(Store(tmp_path / "kept"), seconds=3)
-    outcome = search("grid", task, memory=memory)
+    outcome = search("grid", task, kept=Kept(Store(tmp_path / "kept"), seconds=3))
     assert list(outcome.history.failures.values()) == ["time limit: more than 3 s, in epoch 1"]
     assert len(outcome.ranking) == 1
 
@@ -351,7 +350,7 @@ def test_a_storage_that_fails_ends_the_search_and_blames_no_genotype(make_job, s
         search(
             "random",
             SearchTask(make_job(epochs=2), budget=464),
-            memory=Memory(Store(tmp_path / "kept")),
+            kept=Kept(Store(tmp_path / "kept")),
             observers=[heard],
         )
     with pytest.raises(StorageError, match=r"kept.*cannot be"):
