@@ -155,7 +155,7 @@ def test_a_killed_search_of_two_trials_at_a_time_has_the_undisturbed_tables(
     kills, config, start, passes, tmp_path
 ):
     run = tmp_path / "results" / "run"
-    process = start("search", NAME, "--config", str(config), "--run", "run", SLEEPY_SECONDS="0.2")
+    process = start("search", NAME, "--config", str(config), "--run", "run", SLEEPY_SECONDS="0.5")
     for kill in range(kills):
         known = len(journalled(run))
 
@@ -167,7 +167,7 @@ def test_a_killed_search_of_two_trials_at_a_time_has_the_undisturbed_tables(
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert not list((run / "state" / "outcomes").glob("*")), "it was killed too late"
-        slow = {} if kill == kills - 1 else {"SLEEPY_SECONDS": "0.2"}
+        slow = {} if kill == kills - 1 else {"SLEEPY_SECONDS": "0.5"}
         process = start("resume", str(run), **slow)
     assert process.wait(PATIENCE) == 0, process.said()
     assert "leaves its earlier course" not in process.said()
