@@ -18,7 +18,7 @@ from typing import Any
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 from ray import tune
-from trials import IMAGES, WORKERS, make_job, start_ray
+from trials import WORKERS, make_job, start_ray
 
 from sase_ray.execution.one_search import run_search
 from sase_ray.strategies import Plan, SearchTask
@@ -33,7 +33,8 @@ class NoOp(ProxyTrainable):
     def train_epoch(self) -> dict[str, Any]:
         digits = sum(map(ord, str(self.genotype))) % 1000
         return {
-            "genotype": str(self.genotype), "epoch": 1, "samples": IMAGES, "train_seconds": 0.0,
+            "genotype": str(self.genotype), "epoch": 1, "train_seconds": 0.0,
+            "samples": self.job.samples_per_trial,
             "train_loss": 0.0, "val_loss": 1 + digits / 1000, "val_accuracy": 0.0,
             "diverged": False, "reason": "", "finished": True, tune.result.DONE: True,
         }  # fmt: skip
@@ -51,7 +52,8 @@ class NoOpSearch(RandomSearch):
 
 def main(trials: int) -> None:
     start_ray()
-    task = SearchTask(make_job(), trials * IMAGES)
+    job = make_job()
+    task = SearchTask(job, trials * job.samples_per_trial)
     with tempfile.TemporaryDirectory() as storage:
         started = time.perf_counter()
         outcome = run_search(NoOpSearch(), task, storage=storage, concurrency=WORKERS)

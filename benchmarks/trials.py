@@ -43,7 +43,7 @@ def ours(job: SearchJob, trials: int) -> float:
         started = time.perf_counter()
         outcome = run_search(
             make_strategy("random"),
-            SearchTask(job, trials * IMAGES),
+            SearchTask(job, trials * job.samples_per_trial),
             storage=storage,
             concurrency=WORKERS,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from search_spaces.errors import UserError, unknown_name
@@ -116,8 +117,10 @@ def declare(*metrics: Metric) -> None:
         if _DECLARED.get(metric.name, metric) != metric or metric.name in FIELDS:
             raise UserError(f"metric {metric.name!r} is already declared: choose another name")
         _DECLARED[metric.name] = metric
+    bare_name.cache_clear()
 
 
+@cache
 def bare_name(reported: str) -> str:
     """Return a metric's name without what it was measured on: `loss` for `val_loss_sd`."""
     bare = reported.removesuffix(SPREAD)

@@ -119,11 +119,8 @@ class History:
         or `failed`; the latter two with a `reason`.
         """
         rows = [
-            {
-                key: value
-                for key, value in row.items()
-                if key == "trial" or (key in recorded(row) and key not in _NOT_OF_TRIAL)
-            }
+            {"trial": row["trial"]}
+            | {k: value for k, value in recorded(row).items() if k not in _NOT_OF_TRIAL}
             | {"status": _status(row)}
             for row in self._last.values()
         ]
