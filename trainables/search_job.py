@@ -12,6 +12,7 @@ from trainables.tasks.classification import CLASSIFICATION
 from trainables.tasks.contract import Task
 from trainables.training.cost import samples_of_reading
 from trainables.training.frozen_host import HostJob, TrainedHost
+from trainables.training.norm_statistics import samples_of_statistics
 from trainables.training.protocol import ProxyProtocol, TrainingProtocol
 
 SEED_STEP = 1_000_000
@@ -59,12 +60,20 @@ class SearchJob:
         return self.host_job is not None or self.protocol.warm_host is not None
 
     @property
+    def host_is_frozen(self) -> bool:
+        """Whether only the attention modules are trained, in the run's host."""
+        return self.host_job is not None and self.host_job.protocol.frozen
+
+    @property
     def samples_per_epoch(self) -> int:
         """Samples that one epoch of a trial costs, including its evaluation on validation images.
 
-        The incomplete last batch of training images is not counted.
+        In a frozen host it includes the images from which statistics are estimated. The incomplete
+        last batch of training images is not counted.
         """
         judged = samples_of_reading(len(self.data.validation))
+        if self.host_is_frozen:
+            judged += samples_of_statistics(self.data)
         return self.protocol.seeds * (self._samples_per_epoch(self.protocol) + judged)
 
     @property

@@ -35,6 +35,7 @@ from trainables.training.loop import (
     train_epoch,
     training_batches,
 )
+from trainables.training.norm_statistics import estimate_statistics, statistics_batches
 from trainables.training.protocol import TrainingProtocol
 
 if TYPE_CHECKING:
@@ -143,6 +144,8 @@ def train_final(
                     "train_seconds": time.perf_counter() - started,
                 }
                 checkpoints.save(state, epoch)
+        if job.host is not None and job.host.frozen:
+            estimate_statistics(model, statistics_batches(data, protocol, device), protocol, device)
         test = Batches(data.test, 512, data.normalisation, channels_last=channels_last)
         result |= evaluate(model, test, protocol, device, job.task).reported("test")
     except Diverged as divergence:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 
 from search_spaces.genotype import Genotype
 from search_spaces.mixture import Mixture
@@ -16,7 +15,8 @@ from trainables.data import Batches
 from trainables.tasks.classification import CLASSIFICATION
 from trainables.tasks.contract import Task
 from trainables.training.cost import samples_of_reading
-from trainables.training.loop import Batch, Diverged, Evaluation, autocast, evaluate
+from trainables.training.loop import Batch, Diverged, Evaluation, evaluate
+from trainables.training.norm_statistics import estimate_statistics
 from trainables.training.protocol import TrainingProtocol
 
 PATIENCE = 100
@@ -95,14 +95,7 @@ class SharedWeights:
         # Buffers of batch norms, and of all other running estimates of a block.
         before = [(buffer, buffer.clone()) for buffer in network.buffers()]
         try:
-            # Dropout in the host must not advance the generators that the search draws from.
-            own = [self.device] if self.device.type == "cuda" else []
-            with (
-                torch.no_grad(),
-                torch.random.fork_rng(own),
-                autocast(self.protocol, self.device),
-            ):
-                update_bn((images for images, _ in self.statistics), network)
+            estimate_statistics(network, self.statistics, self.protocol, self.device)
             batches = self._screening if screening else self.validation
             return evaluate(network, batches, self.protocol, self.device, self.task)
         finally:

@@ -25,6 +25,7 @@ from trainables.training.loop import (
     random_state,
     set_random_state,
 )
+from trainables.training.norm_statistics import estimate_statistics, statistics_batches
 
 
 class ProxyTrainable(ResumableTrainable):
@@ -55,6 +56,7 @@ class ProxyTrainable(ResumableTrainable):
             self.data.normalisation,
             channels_last=job.protocol.channels_last and self.device.type == "cuda",
         )
+        self.statistics = statistics_batches(self.data, job.protocol, self.device)
 
     def identity(self, config: dict[str, Any]) -> str:
         """Return the genotype."""
@@ -119,10 +121,13 @@ class ProxyTrainable(ResumableTrainable):
         Raises:
             Diverged: As in `training.loop.evaluate`.
         """
-        found = [
-            evaluate(network(c), batches, self.job.protocol, self.device, self.job.task)
-            for c in self.candidates
-        ]
+        job = self.job
+        found = []
+        for candidate in self.candidates:
+            model = network(candidate)
+            if job.host_is_frozen:
+                estimate_statistics(model, self.statistics, job.protocol, self.device)
+            found.append(evaluate(model, batches, job.protocol, self.device, job.task))
         values = {
             key: [one.reported(name)[key] for one in found] for key in found[0].reported(name)
         }

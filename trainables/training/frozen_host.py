@@ -1,9 +1,10 @@
 """A frozen host: trained before the data are shifted, then fixed while modules adapt it.
 
 Where the host cannot compensate for its attention modules, their scores differ by much more than
-the noise of training. Only the statistics of its batch norms are estimated again, from the shifted
-images, once for all modules (Li et al., "Revisiting Batch Normalization for Practical Domain
-Adaptation", 2016, arXiv:1603.04779).
+the noise of training. Only the statistics of its batch norms follow: those of each batch in
+training, and those of shifted training images, with the modules in place, before each evaluation
+(Li et al., "Revisiting Batch Normalization for Practical Domain Adaptation", 2016,
+arXiv:1603.04779).
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ from __future__ import annotations
 import os
 import pickle
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from search_spaces.baselines import Tunes
@@ -28,15 +28,14 @@ from trainables.hardware.device import take_device
 from trainables.persistence.checkpoint import Checkpoints
 from trainables.persistence.store import Store
 from trainables.training.loop import (
-    Batch,
     Diverged,
     Trainer,
-    autocast,
     evaluate,
     place,
     train_epoch,
     training_batches,
 )
+from trainables.training.norm_statistics import estimate_statistics, statistics_batches
 from trainables.training.protocol import PRETRAINED, HostProtocol
 
 
@@ -48,7 +47,7 @@ class TrainedHost:
         state: Parameters and buffers of the host by name.
         samples: Training samples that it has seen.
         seconds: Device-seconds of its training.
-        frozen: Whether its parameters and statistics stay as they are.
+        frozen: Whether its parameters stay as they are.
         accuracy: Accuracy on unshifted validation images, 0 to 1; None if not measured.
     """
 
@@ -172,8 +171,7 @@ def train_frozen_host(job: HostJob, kept: Store | None = None) -> TrainedHost:
     validation = Batches(data.validation, 512, data.normalisation)
     accuracy = evaluate(model, validation, protocol, device)["accuracy"]
     shifted = job.shifted.to(device)
-    images = Batches(shifted.train, 512, shifted.normalisation)
-    estimate_statistics(model, images, protocol, device)
+    estimate_statistics(model, statistics_batches(shifted, protocol, device), protocol, device)
     state = {name: value.cpu() for name, value in model.state_dict().items()}
     if not all(value.isfinite().all() for value in state.values()):
         raise Diverged("the host's weights are not finite")
@@ -182,56 +180,6 @@ def train_frozen_host(job: HostJob, kept: Store | None = None) -> TrainedHost:
     if checkpoints is not None:
         checkpoints.save(vars(host), protocol.epochs)
     return host
-
-
-@torch.no_grad()
-def estimate_statistics(
-    model: nn.Module, batches: Iterable[Batch], protocol: HostProtocol, device: torch.device
-) -> None:
-    """Replace the running statistics of all batch norms by their means over the batches."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    before = [norm.momentum for norm in norms]
-    was_training = model.training
-    model.eval()  # dropout stays off
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean of all batches
-        norm.train()
-    for images, _ in batches:
-        with autocast(protocol, device):
-            model(images)
-    for norm, momentum in zip(norms, before, strict=True):
-        norm.momentum = momentum
-    model.train(was_training)
-
-
-class FixedNorm(nn.Module):
-    """A batch norm that keeps its statistics while the network around it trains.
-
-    Its parameters and buffers are named as those of the batch norm. It is not an instance of a
-    batch norm, so that code that estimates statistics does not find it.
-
-    Shape: (B, C, H, W) to the same.
-    """
-
-    running_mean: Tensor | None
-    running_var: Tensor | None
-
-    def __init__(self, norm: _BatchNorm) -> None:
-        super().__init__()
-        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
-        for name in ("running_mean", "running_var", "num_batches_tracked"):
-            self.register_buffer(name, getattr(norm, name))
-        # timm's batch norms hold the activation that follows.
-        self.drop = getattr(norm, "drop", nn.Identity())
-        self.act = getattr(norm, "act", nn.Identity())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise by the fixed statistics."""
-        mean, variance = self.running_mean, self.running_var
-        normed = F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
-        activated: Tensor = self.act(self.drop(normed))
-        return activated
 
 
 def enter_host(model: nn.Module, host: TrainedHost, tunes: Tunes = "modules") -> None:
@@ -253,13 +201,11 @@ def enter_host(model: nn.Module, host: TrainedHost, tunes: Tunes = "modules") ->
     if not host.frozen or tunes == "all":
         return
     norms = {
-        name: module
+        f"{name}.{kind}"
         for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and f"{name}.running_mean" in host.state
+        if isinstance(module, _BatchNorm)
+        for kind in ("weight", "bias")
     }
-    for name, norm in norms.items():
-        model.set_submodule(name, FixedNorm(norm))
-    free = {f"{name}.{kind}" for name in norms for kind in ("weight", "bias")}
     for name, parameter in model.named_parameters():
-        if name in host.state and not (tunes == "norms" and name in free):
+        if name in host.state and not (tunes == "norms" and name in norms):
             parameter.requires_grad_(False)

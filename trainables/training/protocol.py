@@ -70,7 +70,7 @@ class HostProtocol(TrainingProtocol):
     frozen: bool = Field(
         default=True,
         description="only attention modules are trained after the shift; the host keeps its "
-        "weights, and statistics that are estimated once from shifted images",
+        "weights, and its statistics are estimated from shifted images before each evaluation",
     )
     weights: str | None = Field(
         default=None,
