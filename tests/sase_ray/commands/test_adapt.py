@@ -39,8 +39,9 @@ def test_a_comparison_in_a_frozen_host_resumes(ray_cluster, settings, monkeypatc
     (told,) = [sentence for sentence in whole.reading if "frozen host" in sentence]
     assert "192 samples" in told  # 2 epochs of 96 images, once
     costs = whole.table.set_index("name")["search_samples"]
-    # Two trials of 2 epochs on 96 images, each read for validation at a third; none is the host's.
-    assert costs["random"] == 2 * (2 * 96 + 2 * 60 // 3)
+    # Two trials of 2 epochs on 96 images; 60 to judge by, and 96 for the statistics of batch
+    # norms, at a third each; none is the host's.
+    assert costs["random"] == 2 * (2 * 96 + 2 * 60 // 3 + 2 * 96 // 3)
 
     def interrupted(self):
         raise KeyboardInterrupt
@@ -74,7 +75,8 @@ def test_one_module_is_trained_in_the_same_host(settings, tmp_path, monkeypatch)
     expected = frozen_host.train_frozen_host(setup.problem.host_job)
     for host in (hosts[0], expected):
         for name, value in host.state.items():
-            assert torch.equal(state[name], value), name
+            moves = "running" in name or "tracked" in name
+            assert moves or torch.equal(state[name], value), name
     assert state.keys() - expected.state.keys()
 
 
