@@ -76,7 +76,7 @@ def variance_components(scores: Scores) -> VarianceComponents:
     Raises:
         UserError: There are fewer, or a score is not finite.
     """
-    _check(scores)
+    check_scores(scores)
     genotypes, seeds = scores.shape
     by_genotype = scores.mean(axis=1, keepdims=True)
     by_seed = scores.mean(axis=0, keepdims=True)
@@ -172,8 +172,8 @@ def genotype_correlation(first: Scores, second: Scores) -> float:
         first: First score, as for `variance_components`.
         second: Second score, of the same genotypes and seeds.
     """
-    _check(first)
-    _check(second)
+    check_scores(first)
+    check_scores(second)
     effects, _ = covariance_components(np.stack([first, second], axis=2))
     if min(effects[0, 0], effects[1, 1]) <= 0:
         return float("nan")
@@ -238,7 +238,7 @@ def rank_agreement(scores: Scores, *, resamples: int = 1000, seed: int = 0) -> R
     Raises:
         UserError: As for `variance_components`.
     """
-    _check(scores)
+    check_scores(scores)
     rng = np.random.default_rng(seed)
     genotypes = len(scores)
     draws = [mean_tau(scores[rng.integers(genotypes, size=genotypes)]) for _ in range(resamples)]
@@ -257,7 +257,12 @@ def mean_tau(scores: Scores) -> float:
     return float(np.mean(defined)) if defined else float("nan")
 
 
-def _check(scores: Scores) -> None:
+def check_scores(scores: Scores) -> None:
+    """Check that scores are finite, of at least two genotypes and two seeds.
+
+    Raises:
+        UserError: They are not.
+    """
     if scores.ndim != 2 or min(scores.shape) < 2:
         raise UserError(
             f"reliability needs at least two genotypes and two seeds, got scores of shape "
