@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +57,13 @@ def measured_reliability(config: Config) -> pd.Series | None:
     """
     key = protocol_key(config)
     if config.reliability is None:
-        table = _read_reliability(BUNDLED) if BUNDLED.exists() else None
+        table = _read(BUNDLED) if BUNDLED.exists() else None
         if table is None or key not in set(table["protocol"]):
             return None
     else:
         path = Path(config.reliability)
         path = path / "reliability.csv" if os.path.isdir(path) else path
-        table = _read_reliability(path)
+        table = _read(path)
         if key not in set(table["protocol"]):
             raise UserError(
                 f"reliability: {path} was measured for another protocol, space, host or data"
@@ -72,14 +72,31 @@ def measured_reliability(config: Config) -> pd.Series | None:
     return own.sort_values("epoch").iloc[-1] if len(own) else None
 
 
-def _read_reliability(path: Path) -> pd.DataFrame:
+def _read(path: Path) -> pd.DataFrame:
+    return read_measured(path, "reliability", ("protocol", "metric"), NUMBERS)
+
+
+def read_measured(
+    path: Path, what: str, text: Sequence[str], numbers: Mapping[str, str]
+) -> pd.DataFrame:
+    """Read a table that `sase-ray reliability` wrote.
+
+    Args:
+        path: File of the table.
+        what: What it holds, for the error.
+        text: Columns of text that it must have.
+        numbers: Type of each column of numbers that it must have.
+
+    Raises:
+        UserError: It cannot be read, or is no such table.
+    """
     try:
         # Not decompressed: a small file could fill the memory.
         table = pd.read_csv(path, compression=None, nrows=MOST_ROWS)
-        return table.astype(dict.fromkeys(("protocol", "metric"), "str") | NUMBERS)
+        return table.astype(dict.fromkeys(text, "str") | dict(numbers))
     except (OSError, ValueError, KeyError, OverflowError) as error:
         raise UserError(
-            f"reliability: {path} is not a table of `sase-ray reliability` ({shorten(str(error))})"
+            f"{what}: {path} is not a table of `sase-ray reliability` ({shorten(str(error))})"
         ) from None
 
 

@@ -231,13 +231,18 @@ def reliability(
     given: dict[str, Any],
     genotypes: Annotated[int, typer.Option(help="Random genotypes to train.")] = 24,
     seeds: Annotated[int, typer.Option(help="How often each is trained.")] = 4,
+    final: Annotated[
+        int, typer.Option(help="Final trainings of each, to measure validity; 0 for none.")
+    ] = 0,
 ) -> None:
-    """Measure how well the proxy protocol ranks genotypes, and not seeds."""
+    """Measure how well the proxy protocol ranks genotypes, and whether as the final one does."""
     console = Console()
     settings = load_settings(**given)
     from sase_ray.commands.reliability import measure_reliability
 
-    report = measure_reliability(settings, genotypes=genotypes, seeds=seeds, console=console)
+    report = measure_reliability(
+        settings, genotypes=genotypes, seeds=seeds, final=final, console=console
+    )
     print_reliability(console, report)
 
 

@@ -16,6 +16,8 @@ from sase_ray.results.search_id import SearchId
 from trainables.metrics import find_metric
 
 if TYPE_CHECKING:  # so that a command that only lists need not load torch
+    import pandas as pd
+
     from sase_ray.commands.compare import Comparison
     from sase_ray.commands.compare_on_table import TableComparison
     from sase_ray.commands.reliability import ReliabilityReport
@@ -136,9 +138,32 @@ def print_reliability(console: Console, report: ReliabilityReport) -> None:
             format(scale * row["detectable"], form),
         )
     print_wide(table)
+    files = ["reliability.csv", "reliability.png"]
+    if report.validity is not None:
+        print_wide(_validity(report.validity))
+        files.append("validity.csv")
     for sentence in report.reading:
         say(console, sentence)
-    print_files(console, report.folder, "reliability.csv", "reliability.png")
+    print_files(console, report.folder, *files)
+
+
+def _validity(validity: pd.DataFrame) -> Table:
+    table = Table(title="validity of the proxy protocol: agreement of one trial with final results")
+    for column in ("metric", "epoch", "final metric", "tau", "95%", "noise out", "95%", "kept"):
+        is_text = column.endswith("metric")
+        table.add_column(column, justify="left" if is_text else "right")
+    for row in validity.to_dict("records"):
+        table.add_row(
+            row["metric"],
+            str(row["epoch"]),
+            row["final_metric"],
+            f"{row['tau']:.2f}",
+            f"{row['tau_low']:.2f} – {row['tau_high']:.2f}",
+            f"{row['true_tau']:.2f}",
+            f"{row['true_tau_low']:.2f} – {row['true_tau_high']:.2f}",
+            f"{100 * row['kept']:.0f}%",
+        )
+    return table
 
 
 def print_search(console: Console, report: SearchReport) -> None:

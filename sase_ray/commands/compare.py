@@ -13,19 +13,18 @@ import ray
 from rich.console import Console
 
 from sase_ray.analysis.proxy_reliability import reliability_sentences, repeated_scores
+from sase_ray.analysis.proxy_validity import validity_sentences
 from sase_ray.analysis.search_verdict import early_stops, narrow_views
 from sase_ray.analysis.verdict import Verdict, judge
 from sase_ray.config import Config, load_config
 from sase_ray.execution.all_searches import (
     MAX_RESTARTS,
-    POLL_SECONDS,
     Interrupted,
     Searches,
     started,
 )
 from sase_ray.execution.experiment import Experiment
-from sase_ray.execution.failures import check_storage, reason
-from sase_ray.execution.final_trainings import FinalTrainings
+from sase_ray.execution.final_trainings import FinalTrainings, await_trainings
 from sase_ray.execution.observer import Observer
 from sase_ray.monitoring.observers import Monitors
 from sase_ray.monitoring.tensorboard_summary import write_summaries
@@ -37,7 +36,6 @@ from search_spaces.costs import count_cost, measure_latency
 from search_spaces.errors import UserError
 from trainables.final.training import FinalJob
 from trainables.hardware.device import best_device
-from trainables.persistence.resumable import NOTE
 
 BASELINE = "baseline"
 
@@ -96,6 +94,10 @@ def run_comparison(
     with started(experiment, console, {"kind": "compare"}, monitors, interrupted) as searches:
         run = _Run(searches)
         searches.observers.append(run)
+        # Before the searches: a reader may not want to wait for them then.
+        if run.trains_genotypes:
+            for sentence in validity_sentences(experiment.validity, run.place):
+                searches.notify("noted", sentence)
         with monitors.display.shown():
             searches.run_all()
             run.train_finals()
@@ -173,27 +175,7 @@ class _Run(Observer):
         for name in self.experiment.config.baselines:
             for replicate in replicates:
                 self._begin_finals(name, BASELINE, replicate, name)
-        self.searches.notify("finals_known", len(self.trained))
-        keys = {future: key for key, future in self.trained.items()}
-        pending = list(keys)
-        while pending:
-            ended, pending = ray.wait(pending, timeout=POLL_SECONDS)
-            self.searches.notify("tick", False)
-            for future in ended:
-                module, seed = keys[future]
-                failed = False
-                try:
-                    result = ray.get(future)
-                    if note := result.pop(NOTE, ""):
-                        self.searches.notify("noted", f"final training of {module}: {note}")
-                    self.results[module, seed] = result
-                except ray.exceptions.RayError as error:
-                    check_storage(error)
-                    label = f"final training of {module} with seed {seed}"
-                    self.failures[label] = f"{label}: {reason(error)}"
-                    failed = True
-                self.searches.notify("final_ended", module, failed)
-        self.searches.notify("tick", True)
+        self.results = await_trainings(self.trained, self.searches)
 
     def judge(self) -> Verdict:
         """Measure the modules' costs, write the tables, and compare.
@@ -232,11 +214,21 @@ class _Run(Observer):
         write_summaries(self.folder.path)
         return verdict
 
+    @property
+    def trains_genotypes(self) -> bool:
+        """Whether a search trains genotypes one by one, by the proxy protocol."""
+        return any(s.trains_genotypes for s in self.experiment.strategies.values())
+
+    @property
+    def place(self) -> str:
+        """Path of the run's folder from here."""
+        return os.path.relpath(self.folder.path)
+
     def on_reliability(self) -> Iterable[str]:
-        """Return sentences on how well the searches that train genotypes could rank them."""
+        """Yield sentences on how well the searches that train genotypes could rank them."""
         config = self.experiment.config
-        if not any(s.trains_genotypes for s in self.experiment.strategies.values()):
-            return ()
+        if not self.trains_genotypes:
+            return
         trials = [
             pd.DataFrame(outcome.history.trials()).assign(seed=outcome.seed)
             for outcome in self.searches.outcomes
@@ -244,8 +236,8 @@ class _Run(Observer):
             if outcome.strategy in {"random", "grid"}
         ]
         scores = repeated_scores(pd.concat(trials), config.metric) if trials else None
-        folder = os.path.relpath(self.folder.path)
-        return reliability_sentences(config, self.experiment.reliability, scores, folder)
+        yield from reliability_sentences(config, self.experiment.reliability, scores, self.place)
+        yield from validity_sentences(self.experiment.validity, self.place)
 
     def _finals_in_order(self) -> list[tuple[str, str, int, FinalJob]]:
         # The searches end in any order.

@@ -1,4 +1,4 @@
-"""Reliability of a proxy protocol: the same genotypes, trained with several seeds."""
+"""Reliability and validity of a proxy protocol: the same genotypes, trained several times."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import pandas as pd
 from rich.console import Console
 
 from sase_ray.analysis.proxy_reliability import protocol_key
+from sase_ray.analysis.proxy_validity import of_interest, validity_sentences, validity_table
 from sase_ray.analysis.reliability_table import read_table, reliability_table, scores
 from sase_ray.config import Config, load_config
 from sase_ray.execution.all_searches import Interrupted, Searches, started
-from sase_ray.execution.experiment import Experiment, Problem
+from sase_ray.execution.experiment import FIRST_FINAL_SEED, Experiment, Problem
+from sase_ray.execution.final_trainings import FinalTrainings, await_trainings
 from sase_ray.monitoring.observers import Monitors
 from sase_ray.results.folder import check_new_run
 from sase_ray.results.history import SearchOutcome
@@ -27,7 +29,7 @@ from search_spaces.space import SearchSpace
 
 @dataclass(frozen=True)
 class ReliabilityReport:
-    """The reliability of a proxy protocol.
+    """The reliability of a proxy protocol, and its validity if that was asked for.
 
     Attributes:
         folder: Folder where everything is written.
@@ -35,12 +37,15 @@ class ReliabilityReport:
         left_out: Genotypes that are not in the table, with the reason: `diverged` with some seed,
             or `failed`, if one of their trials did not reach its end.
         reading: Sentences on what the numbers mean.
+        validity: One row per metric, epoch and final metric, see `validity_table`; None without
+            final trainings.
     """
 
     folder: Path
     table: pd.DataFrame
     left_out: dict[str, str]
     reading: tuple[str, ...]
+    validity: pd.DataFrame | None = None
 
 
 def measure_reliability(
@@ -48,16 +53,21 @@ def measure_reliability(
     *,
     genotypes: int = 24,
     seeds: int = 4,
+    final: int = 0,
     draw: int = 0,
     console: Console | None = None,
     **overrides: Any,
 ) -> ReliabilityReport:
     """Train random genotypes with several seeds by a configuration's proxy protocol.
 
+    With `final`, each is also trained by the final protocol, with other seeds, and the report says
+    how well trials rank these results.
+
     Args:
         config: As for `compare`; its strategies, budget and seeds are not used.
         genotypes: Number of genotypes, drawn uniformly without replacement.
         seeds: Number of trainings of each.
+        final: Number of final trainings of each; 0 for none.
         draw: Seed of the draw.
         console: Console for progress; standard output if None.
         overrides: As for `compare`.
@@ -70,35 +80,75 @@ def measure_reliability(
     for count, what in ((genotypes, "genotypes"), (seeds, "seeds")):
         if count < 2:
             raise UserError(f"{what} must be at least 2 to tell signal from noise, got {count}")
+    if final < 0 or final == 1:
+        raise UserError(f"final must be 0, or at least 2 to tell signal from noise, got {final}")
     rng = random.Random(draw)
     drawn = [str(g) for g in SearchSpace.load(settings.space).sample_distinct(genotypes, rng)]
     experiment = study_of(settings, drawn, seeds)
     check_new_run(experiment.config)
-    return run_study(experiment, console)
+    return run_study(experiment, final, console)
 
 
 def run_study(
-    experiment: Experiment, console: Console | None = None, interrupted: Interrupted | None = None
+    experiment: Experiment,
+    final: int = 0,
+    console: Console | None = None,
+    interrupted: Interrupted | None = None,
 ) -> ReliabilityReport:
     """Run a study whose parts are checked, or the rest of an interrupted one.
+
+    Args:
+        experiment: Result of `study_of`.
+        final: Number of final trainings of each genotype.
+        console: Console for progress; standard output if None.
+        interrupted: Study to continue; None begins a new one.
 
     Raises:
         UserError: Fewer than two genotypes were trained to the end with every seed.
     """
     study = experiment.strategies["grid"]
     assert isinstance(study, ListedStudy)
-    about = {"kind": "reliability", "genotypes": list(study.genotypes)}
-    monitors = Monitors.of(experiment, console)
+    about = {"kind": "reliability", "genotypes": list(study.genotypes), "final": final}
+    monitors = Monitors.of(experiment, console, finals=final > 0)
     with started(experiment, console, about, monitors, interrupted) as searches:
         with monitors.display.shown():
             searches.run_all()
             if searches.failures:
                 raise UserError(next(iter(searches.failures.values())))
+            finals = _train_finals(experiment, searches, study.genotypes, final)
         # Within the run, so that `resume` also continues if a kill or a full disk interrupts this.
-        return _conclude(experiment, searches)
+        return _conclude(experiment, searches, finals)
 
 
-def _conclude(experiment: Experiment, searches: Searches) -> ReliabilityReport:
+def _train_finals(
+    experiment: Experiment, searches: Searches, genotypes: Sequence[str], count: int
+) -> pd.DataFrame:
+    """Return one row per genotype and final training, with seeds that no trial has."""
+    if not count:
+        return pd.DataFrame()
+    problem = experiment.problem
+    trainings = FinalTrainings(
+        searches.slots,
+        experiment.config.final.workers,
+        problem.final_data,
+        searches.folder.state.at("finals"),
+        searches.shared_host,
+    )
+    begun = {
+        (genotype, seed): trainings.begin(
+            problem.final_job(genotype, baseline=False, seed=FIRST_FINAL_SEED + seed)
+        )
+        for seed in range(count)
+        for genotype in genotypes
+    }
+    results = await_trainings(begun, searches)
+    rows = [{"genotype": g, "seed": seed} | results[g, seed] for g, seed in results]
+    return searches.folder.write_table("final_trainings", rows)
+
+
+def _conclude(
+    experiment: Experiment, searches: Searches, finals: pd.DataFrame
+) -> ReliabilityReport:
     """Write the table and the figure of a study whose trainings have ended."""
     curves = pd.concat(
         [pd.DataFrame(o.history.evaluations).assign(seed=o.seed) for o in searches.outcomes]
@@ -115,7 +165,15 @@ def _conclude(experiment: Experiment, searches: Searches) -> ReliabilityReport:
 
     last = scores(curves, metric, left_out)
     plot_reliability(table, last, metric, searches.folder.path)
-    return ReliabilityReport(searches.folder.path, table, left_out, reading)
+    valid = None
+    if len(finals):
+        kept = curves[~curves["genotype"].isin(left_out)]
+        task = experiment.config.make_task()
+        valid = validity_table(kept, finals, task, experiment.config)
+        searches.folder.write_table("validity", valid.to_dict("records"), csv=True)
+        row = of_interest(valid, experiment.config)
+        reading = (*reading, *validity_sentences(row, str(searches.folder.path)))
+    return ReliabilityReport(searches.folder.path, table, left_out, reading, valid)
 
 
 def _host_seconds(outcome: SearchOutcome) -> float:

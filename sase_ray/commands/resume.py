@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, PositiveInt
+from pydantic import BaseModel, NonNegativeInt, PositiveInt
 from rich.console import Console
 
 from sase_ray.commands.compare import Comparison, run_comparison
@@ -30,6 +30,7 @@ class _About(BaseModel):
     splits: dict[str, Any]
     trials_at_once: PositiveInt
     genotypes: list[str] = []
+    final: NonNegativeInt = 0
 
 
 Report = Comparison | SearchReport | ReliabilityReport
@@ -77,7 +78,7 @@ def resume(run: str | Path, *, console: Console | None = None, **resources: Any)
         )
     interrupted = Interrupted(folder, about.trials_at_once)
     if about.kind == "reliability":
-        return run_study(experiment, console, interrupted)
+        return run_study(experiment, about.final, console, interrupted)
     if about.kind == "search":
         return run_single_search(experiment, console, interrupted)
     return run_comparison(experiment, console, interrupted)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from sase_ray.analysis.one_shot_agreement import Truth
 from sase_ray.analysis.proxy_reliability import measured_reliability
+from sase_ray.analysis.proxy_validity import measured_validity
 from sase_ray.config import Config
 from sase_ray.results.load import Run, load_run
 from sase_ray.results.search_id import SearchId
@@ -183,6 +184,7 @@ class Experiment:
         problem: Problem, whose configuration also holds the budget and the number of seeds.
         strategies: Strategies by label, in the order of the configuration.
         reliability: Row of the proxy protocol's reliability, if it has been measured.
+        validity: Row of its validity for the final protocol, if it has been measured.
         earlier: Run that strategies start from, if one is named.
         truth: Genotypes that one-shot searches are to rank, if a table is named.
     """
@@ -192,6 +194,7 @@ class Experiment:
     reliability: pd.Series | None = None
     earlier: Run | None = None
     truth: Truth | None = None
+    validity: pd.Series | None = None
 
     @classmethod
     def of(cls, config: Config) -> Experiment:
@@ -224,6 +227,7 @@ class Experiment:
             measured_reliability(config),
             load_run(config.warm_start_from) if config.warm_start_from else None,
             Truth.of(config, problem.space),
+            measured_validity(config),
         )
         for strategy in strategies.values():
             for seed in range(config.seeds) if strategy.starts_from else (0,):

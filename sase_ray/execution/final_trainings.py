@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,8 @@ import pandas as pd
 import ray
 
 from sase_ray.cluster.slots import Slots
+from sase_ray.execution.all_searches import POLL_SECONDS, Searches
+from sase_ray.execution.failures import check_storage, reason
 from trainables.data import FinalData
 from trainables.final.distributed import MAX_FAILURES, train_final_together
 from trainables.final.gradcam import read_activations
@@ -81,6 +83,46 @@ def _alone(job: FinalJob, data: FinalData, host: TrainedHost | None, kept: Store
     notes: list[str] = []
     job = replace(job, host=host)
     return _once(kept, lambda: train_final(job, data, Checkpoints(kept, notes.append)), notes)
+
+
+def await_trainings(
+    trainings: Mapping[tuple[str, int], Any], searches: Searches
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """Wait for final trainings, and notify the run's observers of each.
+
+    Args:
+        trainings: References that `FinalTrainings.begin` returned, by module and seed.
+        searches: Run that the trainings belong to; it records those that failed.
+
+    Returns:
+        Results of those that did not fail, by module and seed.
+
+    Raises:
+        StorageError: A training could not write its checkpoint.
+    """
+    searches.notify("finals_known", len(trainings))
+    keys = {future: key for key, future in trainings.items()}
+    results = {}
+    pending = list(keys)
+    while pending:
+        ended, pending = ray.wait(pending, timeout=POLL_SECONDS)
+        searches.notify("tick", False)
+        for future in ended:
+            module, seed = keys[future]
+            failed = False
+            try:
+                result = ray.get(future)
+                if note := result.pop(NOTE, ""):
+                    searches.notify("noted", f"final training of {module}: {note}")
+                results[module, seed] = result
+            except ray.exceptions.RayError as error:
+                check_storage(error)
+                label = f"final training of {module} with seed {seed}"
+                searches.failures[label] = f"{label}: {reason(error)}"
+                failed = True
+            searches.notify("final_ended", module, failed)
+    searches.notify("tick", True)
+    return results
 
 
 class _Teams:

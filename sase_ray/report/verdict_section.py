@@ -18,6 +18,7 @@ from sase_ray.analysis.proxy_reliability import (
     reliability_sentences,
     repeated_scores,
 )
+from sase_ray.analysis.proxy_validity import measured_validity, validity_sentences
 from sase_ray.analysis.verdict import judge
 from sase_ray.config import RANDOM_SEARCH, load_config
 from sase_ray.figures import outcomes
@@ -188,13 +189,14 @@ def _on_reliability(run: Run) -> Iterator[str]:
         config = load_config({"config": run.config, "versions": {}})
         if config.reliability is not None and not os.path.isfile(config.reliability):
             config = config.model_copy(update={"reliability": None})
-        measured = measured_reliability(config)
+        measured, valid = measured_reliability(config), measured_validity(config)
     except UserError:  # the run is of another version, or its space or study is not on this machine
         return
     blind = run.trials[run.trials["strategy"].isin([RANDOM_SEARCH, "grid"])]
     if is_of_trained_genotypes(run.trials).any():
         scores = repeated_scores(blind, config.metric) if len(blind) else None
         yield from reliability_sentences(config, measured, scores, rank_in(run))
+        yield from validity_sentences(valid, rank_in(run))
 
 
 def rank_in(run: Run) -> str:

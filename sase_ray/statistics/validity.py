@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from sase_ray.statistics.paired_tests import SIGNIFICANCE
@@ -74,20 +75,16 @@ def validity(proxy: Scores, final: Scores, *, resamples: int = 1000, seed: int =
         # Components of variance need distinct seeds: of repeated ones the noise would vanish.
         weight, true_tau = _weight(final[rows]), _true_tau(proxy[rows], final[rows])
         draws.append((*_observed(p, f, weight), true_tau))
-    quantiles = [SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2]
-    found = (*_observed(proxy, final, _weight(final)), _true_tau(proxy, final))
-    tau, kept, true_tau = (
-        (value, *_quantiles(column, quantiles))
-        for value, column in zip(found, np.array(draws).T, strict=True)
-    )
-    return Validity(*tau, *true_tau, *kept)
+    (tau, kept), true_tau = _observed(proxy, final, _weight(final)), _true_tau(proxy, final)
+    of_tau, of_kept, of_true_tau = (_interval(column) for column in np.array(draws).T)
+    return Validity(tau, *of_tau, true_tau, *of_true_tau, kept, *of_kept)
 
 
-def _quantiles(values: Scores, quantiles: list[float]) -> tuple[float, float]:
+def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
     defined = values[~np.isnan(values)]
     if not len(defined):
         return float("nan"), float("nan")
-    low, high = np.quantile(defined, quantiles)
+    low, high = np.quantile(defined, [SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2])
     return float(low), float(high)
 
 

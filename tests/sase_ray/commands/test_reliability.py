@@ -14,7 +14,9 @@ import pandas as pd
 import pytest
 import yaml
 from rich.console import Console
+from scipy.stats import kendalltau
 
+from sase_ray.analysis.proxy_validity import measured_validity, validity_sentences
 from sase_ray.analysis.reliability_table import read_table, reliability_table
 from sase_ray.commands.reliability import measure_reliability
 from sase_ray.commands.tabulate import tabulate
@@ -246,3 +248,45 @@ def test_a_killed_tabulation_is_gone_on_with(write_space, tiny, tmp_path) -> Non
     assert len(after) == 8 * 2
     kept = after.merge(before, on=list(before.columns))
     assert len(kept) == len(before)
+
+
+@pytest.mark.ray
+def test_validity_is_that_of_the_final_trainings(tiny, ray_cluster, tmp_path, capsys) -> None:
+    """Tau is that of the two result tables, and a comparison of the same protocols is told it."""
+    console = Console(width=200)
+    settings = tiny | {"results": str(tmp_path), "strategies": ["random"]}
+    report = measure_reliability(
+        settings, run="study", genotypes=4, seeds=2, final=2, console=console
+    )
+    assert report.validity is not None
+    row = report.validity.set_index(["metric", "final_metric"]).loc[("val_loss", "test_accuracy")]
+    row = row[row["epoch"] == row["epoch"].max()].iloc[0]
+    finals = pd.read_parquet(report.folder / "final_trainings.parquet")
+    assert finals.groupby("genotype").size().tolist() == [2] * 4
+    result = -finals.groupby("genotype")["test_accuracy"].mean()
+    trials = pd.read_parquet(report.folder / "trials.parquet")
+    found = trials.pivot(index="genotype", columns="seed", values="val_loss").loc[result.index]
+    taus = [kendalltau(found[seed], result)[0] for seed in found]
+    assert row["tau"] == pytest.approx(np.mean(taus))
+    assert "validity of the proxy protocol" in " ".join(report.reading).lower()
+
+    config = load_config(settings, {"reliability": str(report.folder)})
+    measured = measured_validity(config)
+    assert measured is not None
+    assert measured["tau"] == pytest.approx(
+        report.validity.query("metric == 'val_loss' and final_metric == 'test_accuracy'")[
+            "tau"
+        ].iloc[-1]
+    )
+    other = load_config(config, {"final": {"epochs": 7}})
+    assert measured_validity(other) is None
+    assert "has not been measured" in next(validity_sentences(None, "results/x"))
+    (report.folder / "validity.csv").write_text("nothing\n")
+    with pytest.raises(UserError, match=r"validity: .* is not a table"):
+        measured_validity(config)
+
+
+@pytest.mark.parametrize("final", [1, -2])
+def test_one_final_training_cannot_tell_signal_from_noise(tiny, final) -> None:
+    with pytest.raises(UserError, match="final must be 0, or at least 2"):
+        measure_reliability(tiny, final=final)
