@@ -108,7 +108,7 @@ def print_table_comparison(console: Console, comparison: TableComparison) -> Non
     print_wide(shown)
     for sentence in comparison.reading:
         say(console, sentence)
-    print_files(console, comparison.folder, "strategies.csv", "regret.png")
+    print_files(console, comparison.folder, "regret.png", "strategies.csv")
 
 
 def print_reliability(console: Console, report: ReliabilityReport) -> None:
@@ -138,7 +138,7 @@ def print_reliability(console: Console, report: ReliabilityReport) -> None:
             format(scale * row["detectable"], form),
         )
     print_wide(table)
-    files = ["reliability.csv", "reliability.png"]
+    files = ["reliability.png", "reliability.csv"]
     if report.validity is not None:
         print_wide(_validity(report.validity))
         files.append("validity.csv")
@@ -210,10 +210,11 @@ def print_trained(console: Console, trained: Trained) -> None:
     )
 
 
-def print_files(console: Console, folder: Path, csv: str, figure: str) -> None:
+def print_files(console: Console, folder: Path, figure: str, *tables: str) -> None:
     """Print where the tables and the figure of a study are."""
     shown = _shown(folder)
-    say(console, f"\ntables: {shown}/{csv}, {shown}/*.parquet\nfigure: {shown}/{figure}")
+    listed = ", ".join(f"{shown}/{table}" for table in (*tables, "*.parquet"))
+    say(console, f"\ntables: {listed}\nfigure: {shown}/{figure}")
 
 
 def print_places(console: Console, folder: Path) -> None:

@@ -18,6 +18,7 @@ from scipy.stats import kendalltau
 
 from sase_ray.analysis.proxy_validity import measured_validity, validity_sentences
 from sase_ray.analysis.reliability_table import read_table, reliability_table
+from sase_ray.cli.output import print_reliability
 from sase_ray.commands.reliability import measure_reliability
 from sase_ray.commands.tabulate import tabulate
 from sase_ray.config import load_config
@@ -268,7 +269,10 @@ def test_validity_is_that_of_the_final_trainings(tiny, ray_cluster, tmp_path, ca
     found = trials.pivot(index="genotype", columns="seed", values="val_loss").loc[result.index]
     taus = [kendalltau(found[seed], result)[0] for seed in found]
     assert row["tau"] == pytest.approx(np.mean(taus))
-    assert "validity of the proxy protocol" in " ".join(report.reading).lower()
+    print_reliability(console, report)
+    printed = capsys.readouterr().out
+    assert "validity of the proxy protocol" in printed
+    assert "validity.csv" in printed
 
     config = load_config(settings, {"reliability": str(report.folder)})
     measured = measured_validity(config)
