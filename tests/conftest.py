@@ -44,6 +44,8 @@ from trainables.training.protocol import ProxyProtocol
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+collect_ignore = ["new_files"]  # `test_one_file` adds them to a copy of the packages
+
 pytest_plugins = ["tests.sase_ray.made_up_run"]
 
 TINY_NETWORK = NetworkSpec("resnet8", 10, 1, (8, 8), {"width": 4})

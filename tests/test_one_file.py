@@ -1,135 +1,127 @@
-"""Adding to a catalogue is adding one file; listing a catalogue is quick."""
+"""Adding to a catalogue takes one file, here and in the tests; listing a catalogue is quick."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+from tests.sase_ray.commands.test_resume import Runs, assert_equal
+
 ROOT = Path(__file__).parents[1]
+NEW_FILES = ROOT / "tests" / "new_files"
+"""One file of each kind with its test file, in the place where a contributor adds it."""
 
-NEW_FILES = {
-    "search_spaces/ops/median.py": '''
-from search_spaces.ops.registry import register_op
-
-@register_op("channel_squeeze", "median", source="Anyone 2030")
-def median(x):
-    """The median over the map."""
-    return x.flatten(2).median(2).values[:, :, None, None]
-''',
-    "search_spaces/backbones/plain.py": '''
-from torch import nn
-from search_spaces.backbones.attention import make_attention
-from search_spaces.backbones.registry import register_backbone
-
-@register_backbone("plain", stages=1, summary="one convolution", source="Anyone 2030")
-def build(num_classes, in_channels, input_size, attention):
-    """Build it."""
-    block = make_attention(attention, 8, input_size, 0)
-    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
-    return nn.Sequential(nn.Conv2d(in_channels, 8, 3, padding=1), block, head)
-''',
-    "trainables/data/stripes.py": '''
-import torch
-from trainables.data.dataset import RawData
-from trainables.data.registry import register_dataset
-
-@register_dataset("stripes", source="Anyone 2030", summary="black and white")
-def stripes(root):
-    """Make two images."""
-    images = torch.tensor([0, 255], dtype=torch.uint8).repeat(2, 1, 4, 2)
-    return RawData(images, torch.tensor([0, 1]), ("odd", "even"))
-''',
-    "trainables/tasks/top2.py": '''
-from typing import ClassVar
-from trainables.tasks.classification import Classification
-
-class Top2(Classification):
-    """Classification by another name."""
-
-    name: ClassVar[str] = "top2"
-    summary: ClassVar[str] = "one of two guesses, Anyone 2030"
-''',
-    "trainables/scores/depth.py": '''
-from typing import ClassVar
-from trainables.metrics import Metric, declare
-from trainables.scores.contract import Score
-
-DEPTH = Metric("depth", "max")
-declare(DEPTH)
-
-class Depth(Score):
-    """The number of modules."""
-
-    name: ClassVar[str] = "depth"
-    source: ClassVar[str] = "Anyone 2030"
-    summary: ClassVar[str] = "how many modules a network has"
-    metric: ClassVar[Metric] = DEPTH
-    passes: ClassVar[int] = 0
-
-    def compute(self, network, images, targets, task):
-        """Count them."""
-        return float(len(list(network.modules())))
-''',
-    "sase_ray/strategies/black_box/guess.py": '''
-from typing import ClassVar
-from sase_ray.strategies.black_box.random import RandomSearch
-
-class Guess(RandomSearch):
-    """Random search by another name."""
-
-    name: ClassVar[str] = "guess"
-    source: ClassVar[str] = "Anyone 2030"
-    summary: ClassVar[str] = "guesses, with confidence"
-''',
+NAMES = {
+    "strategies": ("genetic", "concrete", "input-grad"),
+    "spaces": ("sase_median",),
+    "datasets": ("stripes", "top2"),
+    "backbones": ("plain_cnn",),
 }
-
-USE = """
-import torch
-from sase_ray.strategies import make_strategy
-from search_spaces.backbones import build_backbone
-from search_spaces.ops import build_op
-from trainables.data import load_dataset
-from trainables.scores.catalogue import make_score
-from trainables.tasks.catalogue import make_task
-
-x = torch.arange(15.0).reshape(1, 1, 3, 5)
-assert build_op("channel_squeeze", "median", 1, (3, 5))(x).item() == 7
-assert build_backbone("plain", num_classes=2)(torch.zeros(3, 3, 8, 8)).shape == (3, 2)
-assert load_dataset("stripes").num_classes == 2
-task = make_task("top2")
-assert task.loss(torch.zeros(1, 2), torch.tensor([1])).item() > 0
-assert make_score("depth").compute(torch.nn.ReLU(), x, x, task) == 1
-assert make_strategy("guess").summary == "guesses, with confidence"
-"""
+"""Names of the new entries by the command that lists them."""
 
 
-def run(arguments, cwd):
-    # Not by PYTHONPATH: what is in the current folder comes first.
+def run(arguments, cwd, **environment):
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
+        [sys.executable, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, **environment},
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
 
+@pytest.fixture(scope="module")
+def enlarged(tmp_path_factory):
+    """A copy of the packages and tests to which the new files have been added."""
+    folder = tmp_path_factory.mktemp("enlarged")
+    ignored = shutil.ignore_patterns("__pycache__", "new_files")
+    for package in ("sase_ray", "search_spaces", "trainables", "tests"):
+        shutil.copytree(ROOT / package, folder / package, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    added = [path for path in NEW_FILES.rglob("*") if path.is_file()]
+    assert not [path for path in added if (ROOT / path.relative_to(NEW_FILES)).exists()]
+    shutil.copytree(NEW_FILES, folder, dirs_exist_ok=True, ignore=ignored)
+    return folder
+
+
 @pytest.mark.slow
-def test_a_new_file_is_all_it_takes(tmp_path):
-    for package in ("sase_ray", "search_spaces", "trainables"):
-        ignored = shutil.ignore_patterns("__pycache__", "*.parquet")
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=ignored)
-    for name, text in NEW_FILES.items():
-        (tmp_path / name).write_text(text)
-    run(["-c", USE], tmp_path)
-    listed = "".join(
-        run(["-m", "sase_ray", command], tmp_path)
-        for command in ("strategies", "datasets", "backbones")
+@pytest.mark.parametrize("command", NAMES)
+def test_a_new_file_is_listed(command, enlarged):
+    lines = run(["-m", "sase_ray", command], enlarged).splitlines()
+    for name in NAMES[command]:
+        assert any(line.startswith(f"\u2502 {name} ") for line in lines), name
+
+
+@pytest.mark.full
+def test_the_tests_of_all_members_take_up_the_new_ones(enlarged):
+    """Also those files' own tests."""
+    names = ["median", *(name for names in NAMES.values() for name in names)]
+    chosen = " or ".join({*names, *(name.replace("-", "_") for name in names)})
+    told = run(
+        [
+            *["-m", "pytest", "-v", "-p", "no:cacheprovider", "-m", "not gpu and not full"],
+            *["-k", chosen, "tests/search_spaces", "tests/trainables", "tests/sase_ray/strategies"],
+        ],
+        enlarged,
+        PYTHONPATH=str(enlarged),
     )
-    for name in ("guess", "stripes", "plain", "top2"):
-        assert any(f"│ {name} " in x and "Anyone 2030" in x for x in listed.splitlines())
+    passed = [line for line in told.splitlines() if "PASSED" in line]
+    for name in names:
+        assert any(f"{name}]" in test or f"{name}-" in test or f"-{name}" in test
+                   for test in passed), name  # fmt: skip
+    for path in NEW_FILES.rglob("test_*.py"):
+        assert any(path.name in test for test in passed), path.name
+
+
+@pytest.mark.full
+@pytest.mark.ray
+def test_all_of_them_are_compared_resumed_and_reported(enlarged, tmp_path):
+    """An interrupted run ends with the tables of one that was not."""
+    settings = {
+        "dataset": "stripes",
+        "data": {"train_size": 96, "validation_size": 60},
+        "task": "top2",
+        "space": "sase_median",
+        "backbone": {"name": "plain_cnn"},
+        "strategies": ["genetic", "concrete", "zero-cost"],
+        "strategy_options": {"zero-cost": {"score": "input-grad"}, "concrete": {"batch_size": 16}},
+        "proxy": {"epochs": 2, "batch_size": 32},
+        "final": {"epochs": 1, "gradcam_images": 1},
+        "budget": 3000,
+        "seeds": 1,
+        "baselines": ["se"],
+        "resources": {"trials_at_once": 1},
+    }
+    undisturbed, interrupted = (Runs(tmp_path / name, settings) for name in ("whole", "parts"))
+    for runs in (undisturbed, interrupted):
+        runs.environment["PYTHONPATH"] = str(enlarged)
+    undisturbed.end(undisturbed.compare())
+    driver = interrupted.compare()
+    interrupted.wait_until(driver, lambda: bool(interrupted.files("outcomes/*.json")))
+    driver.send_signal(signal.SIGINT)
+    interrupted.end(driver, 130)
+    interrupted.resume()
+    assert_equal(interrupted.tables(), undisturbed.tables())
+    tables = interrupted.tables()
+    assert set(tables["strategies"]["name"]) == {"genetic", "concrete", "zero-cost", "se"}
+    assert tables["final"]["test_top2"].between(0, 1).all()
+    assert tables["trials"]["input_grad"].gt(0).any()
+    assert tables["trials"]["channel_squeeze"].eq("median").any()
+    interrupted.end(interrupted.start("report", str(interrupted.run), "--format", "md"))
+    report = (interrupted.run / "report.md").read_text()
+    assert "test top2" in report
+    for name in ("genetic", "concrete", "zero-cost"):
+        assert f"| {name} |" in report
 
 
 @pytest.mark.parametrize("command", ["strategies", "spaces", "datasets", "backbones", "--help"])

@@ -44,6 +44,7 @@ class Runs:
     """Starts comparisons as a user does, in a folder of their own."""
 
     def __init__(self, folder: Path, values: dict) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self.config = folder / "config.yaml"
         self.config.write_text(yaml.safe_dump({**values, "results": str(folder / "results")}))
