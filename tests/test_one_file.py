@@ -20,7 +20,7 @@ NEW_FILES = ROOT / "tests" / "new_files"
 
 NAMES = {
     "strategies": ("genetic", "concrete", "input-grad"),
-    "spaces": ("sase_median",),
+    "spaces": ("sase_midrange",),
     "datasets": ("stripes", "top2"),
     "backbones": ("plain_cnn",),
 }
@@ -65,7 +65,7 @@ def test_a_new_file_is_listed(command, enlarged):
 @pytest.mark.full
 def test_the_tests_of_all_members_take_up_the_new_ones(enlarged):
     """Also those files' own tests."""
-    names = ["median", *(name for names in NAMES.values() for name in names)]
+    names = ["midrange", *(name for names in NAMES.values() for name in names)]
     chosen = " or ".join({*names, *(name.replace("-", "_") for name in names)})
     told = run(
         [
@@ -91,7 +91,7 @@ def test_all_of_them_are_compared_resumed_and_reported(enlarged, tmp_path):
         "dataset": "stripes",
         "data": {"train_size": 96, "validation_size": 60},
         "task": "top2",
-        "space": "sase_median",
+        "space": "sase_midrange",
         "backbone": {"name": "plain_cnn"},
         "strategies": ["genetic", "concrete", "zero-cost"],
         "strategy_options": {"zero-cost": {"score": "input-grad"}, "concrete": {"batch_size": 16}},
@@ -116,7 +116,7 @@ def test_all_of_them_are_compared_resumed_and_reported(enlarged, tmp_path):
     assert set(tables["strategies"]["name"]) == {"genetic", "concrete", "zero-cost", "se"}
     assert tables["final"]["test_top2"].between(0, 1).all()
     assert tables["trials"]["input_grad"].gt(0).any()
-    assert tables["trials"]["channel_squeeze"].eq("median").any()
+    assert tables["trials"]["channel_squeeze"].eq("midrange").any()
     interrupted.end(interrupted.start("report", str(interrupted.run), "--format", "md"))
     report = (interrupted.run / "report.md").read_text()
     assert "test top2" in report

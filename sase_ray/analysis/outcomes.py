@@ -8,13 +8,10 @@ import numpy as np
 import pandas as pd
 
 from sase_ray.results.families import is_of_trained_genotypes
-from sase_ray.results.load import Run
+from sase_ray.results.load import Run, task_in
 from sase_ray.statistics.rank_tests import FEWEST_BLOCKS, Kendall, against_control, kendall, overall
 from sase_ray.statistics.rank_tests import smallest_signed_rank_p_value as smallest_p
-from search_spaces.errors import UserError
 from trainables.metrics import SPREAD, Metric
-from trainables.tasks.catalogue import make_task
-from trainables.tasks.classification import CLASSIFICATION
 from trainables.tasks.contract import Task
 
 BASELINE = "baseline"
@@ -22,11 +19,7 @@ BASELINE = "baseline"
 
 def task_of(run: Run) -> Task:
     """Return the task of a run; classification if its own is not installed."""
-    name, options = run.config.get("task"), run.config.get("task_options")
-    try:
-        return make_task(str(name), options if isinstance(options, dict) else None)
-    except UserError:
-        return CLASSIFICATION
+    return task_in(run.config)
 
 
 def metric_of(run: Run) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -17,6 +17,9 @@ from pydantic import BaseModel, ValidationError
 from sase_ray.results.schema import ARROW, TABLES, Column
 from search_spaces.errors import UserError, explain_validation_error, shorten
 from search_spaces.user_files import read_yaml_mapping
+
+if TYPE_CHECKING:
+    from trainables.tasks.contract import Task
 
 MOST_ROWS = 2_000_000
 MOST_BYTES = 2**30
@@ -109,8 +112,36 @@ def load_run(path: str | Path) -> Run:
             f"{shown} is a comparison on a ground-truth table, without trainings of its own: its "
             f"figure is regret.png, its tables are regret.parquet and strategies.csv"
         )
-    tables = {name: read_table(folder / f"{name}.parquet", name) for name in TABLES}
+    own = _columns_of(task_in(recorded.config))
+    tables = {
+        name: read_table(folder / f"{name}.parquet", name, own.get(name, {})) for name in TABLES
+    }
     return Run(folder.resolve(), recorded, **tables)
+
+
+def task_in(config: Mapping[str, Any]) -> Task:
+    """Return the task of a run's configuration; classification if its own is not installed."""
+    from trainables.tasks.catalogue import make_task  # torch is slow to import
+    from trainables.tasks.classification import CLASSIFICATION
+
+    name, options = config.get("task"), config.get("task_options")
+    try:
+        return make_task(str(name), options if isinstance(options, dict) else None)
+    except UserError:
+        return CLASSIFICATION
+
+
+def _columns_of(task: Task) -> dict[str, dict[str, Column]]:
+    """Return the columns with the metrics of a task, by table."""
+    number = Column("number", "metric of the task", needed=False)
+    validation = dict.fromkeys(task.reported("val"), number)
+    incumbent = {f"incumbent_{name}": number for name in validation}
+    return {
+        "strategies": {task.final: number},
+        "final": dict.fromkeys(task.reported("test"), number),
+        "trials": validation,
+        "curves": validation | incumbent,
+    }
 
 
 def _read_recorded(folder: Path) -> Recorded:
@@ -126,17 +157,18 @@ def _read_recorded(folder: Path) -> Recorded:
         ) from None
 
 
-def read_table(path: Path, name: str) -> pd.DataFrame:
+def read_table(path: Path, name: str, also: Mapping[str, Column]) -> pd.DataFrame:
     """Read one table of a run; a missing one is empty.
 
     Args:
         path: Path of the parquet file.
         name: Name of the table, one of `TABLES`.
+        also: Columns that it has besides those of `TABLES`.
 
     Raises:
         UserError: It is not such a table.
     """
-    columns = TABLES[name]
+    columns = {**TABLES[name], **{k: v for k, v in also.items() if k not in TABLES[name]}}
     if not os.path.isfile(path):
         return _empty(columns)
     try:

@@ -17,6 +17,7 @@ from search_spaces.catalogue import Catalogue
 from search_spaces.declarations import Decorated, first_line
 from search_spaces.errors import UserError, unknown_name
 from search_spaces.genotype import EDGE_KINDS, KINDS
+from search_spaces.ops.kernels.precision import full_precision
 from search_spaces.space import OperationFile, SearchSpace
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -48,11 +49,11 @@ def register_op(kind: str, name: str, *, source: str = "") -> Callable[[T], T]:
     """Add a function or a module class to the catalogue, under `kind` and `name`.
 
     A *function* is an operation without parameters: tensor to tensor, with the shapes of its
-    kind (see the kind's file). A *class* is an `nn.Module` built as
-    ``cls(channels, size, affine=..., device=..., dtype=...)``: `channels` is the number of
-    channels of the feature map, `size` the (H, W) that it is built for, and `affine` whether its
-    batch norms have affine parameters (False inside a supernet). The first line of the docstring
-    is its summary.
+    kind (see the kind's file); it is called with float32 or float64. A *class* is an `nn.Module`
+    built as ``cls(channels, size, affine=..., device=..., dtype=...)``: `channels` is the number
+    of channels of the feature map, `size` the (H, W) that it is built for, and `affine` whether
+    its batch norms have affine parameters (False inside a supernet). It returns float32 also for
+    half precision, see `full_precision`. The first line of the docstring is its summary.
 
     Raises:
         UserError: There is no such kind, or the name is already taken by something else.
@@ -77,8 +78,9 @@ class Stateless(nn.Module):
         super().__init__()
         self.function = function
 
+    @full_precision
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the function."""
+        """Apply the function in float32 (or float64), also in autocast."""
         return self.function(x)
 
     def extra_repr(self) -> str:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from sase_ray import load_run
+from sase_ray.report import write_report
 from sase_ray.results import load
 from sase_ray.results.schema import TABLES, describe_columns
 from search_spaces.errors import UserError
@@ -65,6 +66,19 @@ def test_a_run_that_has_only_begun_has_empty_tables(copied):
     run = load_run(copied)
     check_types(run)
     assert run.trials.empty
+
+
+def test_a_run_of_another_task_that_has_only_begun_has_the_columns_of_its_metrics(copied):
+    path = copied / "config.yaml"
+    recorded = yaml.safe_load(path.read_text())
+    recorded["config"] |= {"task": "distillation", "metric": "val_agreement"}
+    path.write_text(yaml.safe_dump(recorded))
+    for file in copied.glob("*.parquet"):
+        file.unlink()
+    run = load_run(copied)
+    assert {"test_agreement"} <= {*run.strategies} & {*run.final}
+    assert {"val_agreement", "incumbent_val_agreement"} <= {*run.curves}
+    assert write_report([copied], "md").is_file()
 
 
 def test_a_table_without_rows_and_columns_is_empty(copied):

@@ -10,12 +10,15 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
+from torch import Tensor
 from torch.nn import functional as F
 
 from sase_ray.strategies.contract import SearchTask
 from sase_ray.strategies.one_shot.darts import DARTS, DARTSAlgorithm
 from search_spaces.mixture import Mixture
+from search_spaces.network import Supernet
 from trainables.one_shot.algorithm import OneShotAlgorithm
+from trainables.training.loop import Trainer
 from trainables.training.protocol import TrainingProtocol
 
 
@@ -42,20 +45,20 @@ class ConcreteAlgorithm(DARTSAlgorithm):
         super().__init__(settings, protocol)
         self.temperature = settings.temperature
 
-    def start(self, supernet, trainer, generator) -> None:  # type: ignore[no-untyped-def]
+    def start(self, supernet: Supernet, trainer: Trainer, generator: torch.Generator) -> None:
         """Start DARTS, and store the source of the noise."""
         super().start(supernet, trainer, generator)
         self.generator = generator
 
     def mixture(self) -> Mixture:
         """Weigh the operations by the softmax of alpha plus Gumbel noise (eq. 10)."""
-        return Mixture([F.softmax((a + self._noise(len(a), a.device)) / self.temperature, 0)
-                        for a in self.alpha])  # fmt: skip
+        noisy = [alpha + self._noise(alpha) for alpha in self.alpha]
+        return Mixture([F.softmax(logits / self.temperature, dim=0) for logits in noisy])
 
     def central_mixture(self) -> Mixture:
         """Weigh the operations without noise."""
         return Mixture([F.softmax(alpha, dim=0) for alpha in self.alpha])
 
-    def _noise(self, count: int, device: torch.device) -> torch.Tensor:
-        uniform = torch.rand(count, generator=self.generator).clamp_min(1e-9)
-        return -(-uniform.log()).log().to(device)
+    def _noise(self, alpha: Tensor) -> Tensor:
+        uniform = torch.rand(len(alpha), generator=self.generator).clamp_min(1e-9)
+        return -(-uniform.log()).log().to(alpha.device)
