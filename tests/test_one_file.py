@@ -102,9 +102,10 @@ def test_all_of_them_are_compared_resumed_and_reported(enlarged, tmp_path):
         "baselines": ["se"],
         "resources": {"trials_at_once": 1},
     }
-    undisturbed, interrupted = (Runs(tmp_path / name, settings) for name in ("whole", "parts"))
-    for runs in (undisturbed, interrupted):
-        runs.environment["PYTHONPATH"] = str(enlarged)
+    # Ray's workers look for packages in the folder of the driver first.
+    undisturbed, interrupted = (
+        Runs(tmp_path / name, settings, working_folder=enlarged) for name in ("whole", "parts")
+    )
     undisturbed.end(undisturbed.compare())
     driver = interrupted.compare()
     interrupted.wait_until(driver, lambda: bool(interrupted.files("outcomes/*.json")))

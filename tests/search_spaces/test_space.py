@@ -64,7 +64,7 @@ def distance(first: Genotype, second: Genotype) -> int:
 
 
 def test_bundled_spaces():
-    assert space_names() == ("sase", "sase_published", "sase_tiny")
+    assert {"sase", "sase_published", "sase_tiny"} <= set(space_names())
     assert SASE_SPACE.size == len(SASE_SPACE) == 7**6 == 117_649
     assert TINY.size == 3**6 == 729
     assert all(set(TINY.sets[name]) <= set(ops) for name, ops in SASE_SPACE.sets.items())

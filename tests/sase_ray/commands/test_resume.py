@@ -43,9 +43,10 @@ def settings(tiny):
 class Runs:
     """Starts comparisons as a user does, in a folder of their own."""
 
-    def __init__(self, folder: Path, values: dict) -> None:
+    def __init__(self, folder: Path, values: dict, working_folder: Path | None = None) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
+        self.working_folder = working_folder
         self.config = folder / "config.yaml"
         self.config.write_text(yaml.safe_dump({**values, "results": str(folder / "results")}))
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
@@ -63,6 +64,7 @@ class Runs:
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**self.environment, **environment},
+            cwd=self.working_folder,
         )
         process.output = output  # type: ignore[attr-defined]
         self.started.append(process)

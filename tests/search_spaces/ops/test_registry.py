@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from search_spaces.errors import UserError
 from search_spaces.genotype import EDGE_KINDS
 from search_spaces.ops import Operation, build_op, load_operations, operations, register_op
-from search_spaces.space import OperationFile, SearchSpace
+from search_spaces.space import OperationFile, SearchSpace, space_names
 
 
-@pytest.mark.parametrize("space", ["sase", "sase_tiny"])
+@pytest.mark.parametrize("space", space_names())
 def test_every_name_of_a_bundled_space_builds(space: str) -> None:
     loaded = SearchSpace.load(space)
     load_operations(loaded)
