@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 import yaml
@@ -43,6 +44,10 @@ from trainables.training.protocol import ProxyProtocol
 # A shell's background jobs ignore Ctrl-C, and hand that on; processes that tests start must not.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A busy machine is no fault of an example.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 collect_ignore = ["new_files"]  # `test_one_file` adds them to a copy of the packages
 
