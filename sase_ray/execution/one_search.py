@@ -149,6 +149,9 @@ def _tuner(
             stop=in_tune,
             callbacks=[recorder],
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            # By default, a trial that ends is saved first, and while that takes its time, results
+            # of others arrive, which the next trial would depend on.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
     )
