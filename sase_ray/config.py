@@ -19,6 +19,7 @@ from pydantic import (
 from sase_ray.protocols import FOLDER, bundled_or_own, presets
 from search_spaces.errors import UserError, explain_validation_error, shorten, unknown_name
 from search_spaces.user_files import parse_yaml, read_yaml_mapping
+from trainables.planted.settings import PlantSettings
 from trainables.shift_settings import Shift
 from trainables.training.protocol import HostProtocol, ProxyProtocol, TrainingProtocol, WholeNumber
 
@@ -139,6 +140,11 @@ class Config(_Section):
         "supernets and final modules into it, in place of proxy.warm_host; by default they train "
         "from scratch",
     )
+    planted: PlantSettings | None = Field(
+        default=None,
+        description="positive control: a known genotype with drawn parameters in the frozen host, "
+        "whose logits all networks are trained to match (task distillation); see the README",
+    )
     proxy: ProxyProtocol = ProxyProtocol()
     final: FinalConfig = FinalConfig()
     reliability: str | None = Field(
@@ -174,6 +180,13 @@ class Config(_Section):
         max_length=100,
         description="name of the run's folder",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _planted_is_distillation(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("planted") is not None:
+            return {"task": "distillation", "task_options": {"match": "logits"}} | given
+        return given
 
     @model_validator(mode="after")
     def _task_has_metric(self) -> Config:

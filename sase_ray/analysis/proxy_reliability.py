@@ -35,6 +35,8 @@ def protocol_of(config: Config) -> dict[str, Any]:
         del what["data"]["shift"]
     if config.host is not None:
         what["host"] = config.host.model_dump(mode="json")
+    if config.planted is not None:
+        what["planted"] = config.planted.model_dump(mode="json", exclude={"same"})
     return what
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from sase_ray.analysis.proxy_reliability import reliability_sentences, repeated_scores
 from sase_ray.analysis.proxy_validity import validity_sentences
+from sase_ray.analysis.recovery import PLANTED, recovery_reading, recovery_rows
 from sase_ray.analysis.search_verdict import early_stops, narrow_views
 from sase_ray.analysis.verdict import Verdict, judge
 from sase_ray.config import Config, load_config
@@ -157,11 +158,13 @@ class _Run(Observer):
         self._begin_finals(search.label, family, search.seed, str(outcome.genotype))
 
     def _begin_finals(self, name: str, family: str, replicate: int, module: str) -> None:
+        plant = self.searches.plant_of(replicate)
+        hand_designed = family == BASELINE and name != PLANTED
         for seed in self.experiment.final_seeds(replicate):
-            job = self.experiment.problem.final_job(module, baseline=family == BASELINE, seed=seed)
+            job = self.experiment.problem.final_job(module, baseline=hand_designed, seed=seed)
             self.finals.append((name, family, replicate, job))
             if (module, seed) not in self.trained:
-                self.trained[module, seed] = self.trainings.begin(job)
+                self.trained[module, seed] = self.trainings.begin(job, plant)
 
     def train_finals(self) -> None:
         """Begin the baselines' final trainings, and wait for all.
@@ -175,6 +178,8 @@ class _Run(Observer):
         for name in self.experiment.config.baselines:
             for replicate in replicates:
                 self._begin_finals(name, BASELINE, replicate, name)
+        for replicate, plant in self.searches.plants().items():
+            self._begin_finals(PLANTED, BASELINE, replicate, plant.text)
         self.results = await_trainings(self.trained, self.searches)
 
     def judge(self) -> Verdict:
@@ -207,8 +212,9 @@ class _Run(Observer):
         stops = early_stops(self.searches.outcomes, self.experiment.config.budget)
         narrow = narrow_views(self.searches.outcomes, self.experiment.problem.space)
         agreement = self.searches.write_agreement()
+        recovery = self._write_recovery(finals)
         host = self.searches.on_shared_host()
-        notes = (*host, *stops, *narrow, *agreement)
+        notes = (*recovery, *host, *stops, *narrow, *agreement)
         verdict = replace(verdict, reading=(*verdict.reading, *notes))
         self.folder.write_table("strategies", verdict.table.to_dict("records"), csv=True)
         write_summaries(self.folder.path)
@@ -223,6 +229,18 @@ class _Run(Observer):
     def place(self) -> str:
         """Path of the run's folder from here."""
         return os.path.relpath(self.folder.path)
+
+    def _write_recovery(self, finals: pd.DataFrame) -> list[str]:
+        """Write what was recovered of the planted modules, if there are any; return sentences."""
+        plants = self.searches.plants()
+        if not plants:
+            return []
+        genotypes = {seed: plant.genotype for seed, plant in plants.items()}
+        rows = recovery_rows(
+            self.searches.outcomes, finals, genotypes, self.experiment.problem.space
+        )
+        table = self.folder.write_table("recovery", list(rows), csv=True)
+        return [*recovery_reading(table), *self.searches.on_plants()]
 
     def on_reliability(self) -> Iterable[str]:
         """Yield sentences on how well the searches that train genotypes could rank them."""
@@ -241,7 +259,7 @@ class _Run(Observer):
 
     def _finals_in_order(self) -> list[tuple[str, str, int, FinalJob]]:
         # The searches end in any order.
-        order = [*self.experiment.strategies, *self.experiment.config.baselines]
+        order = [*self.experiment.strategies, *self.experiment.config.baselines, PLANTED]
         return sorted(self.finals, key=lambda f: (order.index(f[0]), f[2], f[3].seed))
 
     def _final_rows(self, costs: dict[str, dict[str, float]]) -> Iterator[dict[str, Any]]:

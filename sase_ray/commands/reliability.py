@@ -82,6 +82,11 @@ def measure_reliability(
             raise UserError(f"{what} must be at least 2 to tell signal from noise, got {count}")
     if final < 0 or final == 1:
         raise UserError(f"final must be 0, or at least 2 to tell signal from noise, got {final}")
+    if settings.planted is not None and not settings.planted.same:
+        raise UserError(
+            "reliability needs one plant for all seeds, whose trainings it compares: set "
+            "planted.same=true (which plant: planted.seed)"
+        )
     rng = random.Random(draw)
     drawn = [str(g) for g in SearchSpace.load(settings.space).sample_distinct(genotypes, rng)]
     experiment = study_of(settings, drawn, seeds)

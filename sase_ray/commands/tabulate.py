@@ -80,6 +80,8 @@ def tabulate(
     deadline = time.monotonic() + 60 * minutes if minutes is not None else None
     settings = load_config(config, overrides)
     problem = Problem.of(settings)
+    if settings.planted is not None:
+        raise UserError("a table is of trainings on a data set: leave planted out")
     space = problem.space
     if not 0 <= repeated <= space.size:
         raise UserError(f"space {space.name!r} has {space.size:,} genotypes, not {repeated:,}")

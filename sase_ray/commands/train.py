@@ -19,6 +19,7 @@ from search_spaces.errors import UserError
 from trainables.final.training import train_final
 from trainables.persistence.checkpoint import Checkpoints
 from trainables.persistence.store import Store, write_whole
+from trainables.planted.plant import make_plant
 from trainables.training.frozen_host import train_frozen_host
 
 
@@ -50,6 +51,8 @@ def train(
 ) -> Trained:
     """Train a module from scratch on train and validation images, then use the test images once.
 
+    With `planted`, it imitates the plant of the first search seed.
+
     After an interruption, the same call resumes it.
 
     Args:
@@ -77,9 +80,14 @@ def train(
     kept = Store(path.absolute().parent / f".{path.name}.{digest}.checkpoints")
     checkpoints = Checkpoints(kept, lambda note: say(console, note))
     say(console, f"training {module} for {job.protocol.epochs} epochs, weights to {path}")
+    data = problem.final_data
     if problem.host_job is not None:
-        job = replace(job, host=train_frozen_host(problem.host_job, kept.at("host")))
-    result = train_final(job, problem.final_data, checkpoints)
+        host = train_frozen_host(problem.host_job, kept.at("host"))
+        if (making := problem.plant_job(0)) is not None:
+            plant = make_plant(making, host, kept.at("plant"))
+            host, data = plant.in_host(host), plant.label_final(data)
+        job = replace(job, host=host)
+    result = train_final(job, data, checkpoints)
     state = checkpoints.latest()
     if result["diverged"] or state is None:
         raise UserError(f"the training diverged: {result['reason']}")

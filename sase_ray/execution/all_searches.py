@@ -22,15 +22,17 @@ from sase_ray.execution.experiment import Experiment
 from sase_ray.execution.failures import check_storage, reason
 from sase_ray.execution.journal import Journal
 from sase_ray.execution.observer import Event, Observer, notify
-from sase_ray.execution.one_search import train_host_on
+from sase_ray.execution.one_search import make_plant_on, train_host_on
 from sase_ray.execution.result_tables import ResultTables
 from sase_ray.execution.search_actor import SearchProcess
 from sase_ray.results.folder import RunFolder
 from sase_ray.results.history import SearchOutcome
 from sase_ray.results.search_id import SearchId
 from sase_ray.strategies import Strategy
+from search_spaces.errors import UserError
 from trainables.persistence.resumable import Kept
 from trainables.persistence.store import StorageError, Store
+from trainables.planted.plant import Plant
 from trainables.training.frozen_host import TrainedHost
 
 POLL_SECONDS = 0.5
@@ -157,6 +159,7 @@ class Searches:
         self._tasks = {seed: experiment.task(seed) for seed in range(experiment.config.seeds)}
         self._references = {seed: ray.put(task) for seed, task in self._tasks.items()}
         self._hosts: dict[int, Any] = {}
+        self._plants: dict[int, Any] = {}
         self._restarts: dict[SearchId, int] = {}
         self._actors: dict[SearchId, Any] = {}
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -240,7 +243,9 @@ class Searches:
         actor: Any = ray.remote(num_cpus=0)(SearchProcess).remote()
         self._actors[search] = actor
         task, warm = self._references[seed], self.experiment.warm_start(strategy, seed)
-        return actor.run.remote(strategy, task, warm, host, self._events, settings)
+        return actor.run.remote(
+            strategy, task, warm, host, self.plant_of(seed), self._events, settings
+        )
 
     def _take_events(self) -> list[Event]:
         events: list[Event] = self._events.get_nowait_batch(self._events.qsize())
@@ -264,6 +269,53 @@ class Searches:
             return None
         train = train_host_on(self.slots.trial)
         return train.remote(self._tasks[0].job, self.folder.state.at("hosts", "shared"))
+
+    def plant_of(self, seed: int) -> Any:
+        """Return the reference of the plant that searches with a seed look for; None without."""
+        job = self.experiment.problem.plant_job(seed)
+        if job is None:
+            return None
+        if job.number not in self._plants:
+            kept = self.folder.state.at("plants", str(job.number))
+            make = make_plant_on(self.slots.trial)
+            self._plants[job.number] = make.remote(job, self.shared_host, kept)
+        return self._plants[job.number]
+
+    def plants(self) -> dict[int, Plant]:
+        """Return the plants by the seeds of the searches; empty if the run has none.
+
+        Raises:
+            UserError: One could not be made.
+        """
+        seeds = range(self.experiment.config.seeds)
+        references = {seed: self.plant_of(seed) for seed in seeds}
+        if None in references.values():
+            return {}
+        try:
+            return {seed: ray.get(reference) for seed, reference in references.items()}
+        except RayError as error:
+            check_storage(error)
+            raise UserError(f"planted: {reason(error)}") from None
+
+    def on_plants(self) -> list[str]:
+        """Return sentences on the plants: how they were made, and what that took."""
+        plants = {plant.number: plant for plant in self.plants().values()}
+        settings = self.experiment.config.planted
+        if settings is None:
+            return []
+        made = list(plants.values())
+        drawn, seconds = sum(p.draws for p in made), sum(p.seconds for p in made)
+        least = min((cost for p in made for cost in p.costs.values()), default=float("nan"))
+        calibrated = (
+            f"{drawn - len(made)} further draws could not be calibrated to {settings.share:.2%} of "
+            f"the variance of their logits; the cheapest change of one edge costs {least:.2%}"
+            if settings.share
+            else "without calibration, so that edges may not matter"
+        )
+        return [
+            f"{len(made)} planted module(s): {calibrated}. They are in no strategy's cost: "
+            f"{seconds:,.0f} device-seconds."
+        ]
 
     def on_shared_host(self) -> list[str]:
         """Return sentences on the host that all share, and on its cost."""

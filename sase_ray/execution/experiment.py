@@ -35,6 +35,7 @@ from trainables.final.distributed import check_workers
 from trainables.final.gradcam import chosen_images
 from trainables.final.training import FinalJob
 from trainables.hardware.memory_estimate import training_footprint
+from trainables.planted.plant import PlantJob
 from trainables.search_job import SearchJob
 from trainables.training.frozen_host import HostJob
 
@@ -50,6 +51,18 @@ SAMPLED = 3
 
 def _threads(config: Config) -> int:
     return max(1, int(config.resources.cpus_per_trial))
+
+
+def _check_planted(config: Config) -> None:
+    if config.task != "distillation" or config.task_options != {"match": "logits"}:
+        raise UserError("planted modules are imitated by their logits: leave task out")
+    if config.host is None or not config.host.frozen:
+        raise UserError(
+            "planted needs a frozen host, as a trainable one imitates any module by itself: set "
+            "host (such as --set host.epochs=10)"
+        )
+    if config.data.shift is not None:
+        raise UserError("planted is for the data that the host was trained on: leave shift out")
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,8 @@ class Problem:
         Raises:
             UserError: Anything that is asked for does not exist or does not fit.
         """
+        if config.planted is not None:
+            _check_planted(config)
         space = SearchSpace.load(config.space)
         load_operations(space)
         config.make_task().check_dataset(config.dataset)
@@ -131,9 +146,10 @@ class Problem:
         final_view = final_data(data, everything)
         batch_size = min(config.final.batch_size, len(final_view.train))
         check_workers(config.final.workers, batch_size, host)
-        search_view, final_view = config.make_task().prepare(
-            search_view, final_view, network.with_module
-        )
+        if config.planted is None:  # a plant labels the data once the host is trained
+            search_view, final_view = config.make_task().prepare(
+                search_view, final_view, network.with_module
+            )
         return cls(config, space, network, search_view, final_view, host_job)
 
     @cached_property
@@ -152,6 +168,23 @@ class Problem:
             self.threads,
             host_job=self.host_job,
             task=self.config.make_task(),
+        )
+
+    def plant_job(self, seed: int) -> PlantJob | None:
+        """Return the making of the plant that searches with a seed look for, if there is one."""
+        settings = self.config.planted
+        if settings is None:
+            return None
+        return PlantJob(
+            self.network,
+            self.space,
+            self.search_data,
+            self.final_data,
+            self.config.proxy,
+            self.config.final,
+            settings,
+            settings.seed + (0 if settings.same else seed),
+            self.threads,
         )
 
     def final_job(self, module: str, *, baseline: bool, seed: int) -> FinalJob:

@@ -21,6 +21,7 @@ from trainables.final.training import FinalJob, train_final
 from trainables.persistence.checkpoint import Checkpoints
 from trainables.persistence.resumable import NOTE
 from trainables.persistence.store import Store
+from trainables.planted.plant import Plant
 from trainables.training.frozen_host import TrainedHost
 
 MAX_RETRIES = 5
@@ -57,13 +58,18 @@ class FinalTrainings:
                 workers, slots.trial.cpus, slots.trial.gpus > 0
             )
 
-    def begin(self, job: FinalJob) -> Any:
-        """Return the reference of the result of `train_final`, possibly with a `NOTE`."""
+    def begin(self, job: FinalJob, plant: Any = None) -> Any:
+        """Return the reference of the result of `train_final`, possibly with a `NOTE`.
+
+        Args:
+            job: Training to run.
+            plant: Reference of the plant that is imitated, if any.
+        """
         kept = self._place(job)
         if self.teams is not None:
             return self.teams.train.remote(job, [self.data], kept)
         alone = _alone.options(num_cpus=self.trial.cpus, num_gpus=self.trial.gpus)
-        return alone.remote(job, self.data, self.host, kept)
+        return alone.remote(job, self.data, self.host, plant, kept)
 
     def activations(self, job: FinalJob) -> pd.DataFrame | None:
         """Return the Grad-CAM rows of a job's trained network, or None if they were not kept.
@@ -79,8 +85,13 @@ class FinalTrainings:
 
 
 @ray.remote(max_retries=MAX_RETRIES)
-def _alone(job: FinalJob, data: FinalData, host: TrainedHost | None, kept: Store) -> dict[str, Any]:
+def _alone(
+    job: FinalJob, data: FinalData, host: TrainedHost | None, plant: Plant | None, kept: Store
+) -> dict[str, Any]:
     notes: list[str] = []
+    if plant is not None and host is not None:
+        host = plant.in_host(host)
+        data = plant.label_final(data)
     job = replace(job, host=host)
     return _once(kept, lambda: train_final(job, data, Checkpoints(kept, notes.append)), notes)
 

@@ -23,6 +23,7 @@ from sase_ray.strategies import Plan, SearchTask, Strategy
 from trainables.metrics import describe, find_metric
 from trainables.persistence.resumable import SHARE, Kept, ResumableTrainable
 from trainables.persistence.store import Store
+from trainables.planted.plant import make_plant
 from trainables.proxy.warm_host import train_host
 
 MAX_FAILURES = 2
@@ -32,6 +33,11 @@ MAX_FAILURES = 2
 def train_host_on(resources: TrialResources) -> Any:
     """Return `train_host` as a Ray task that holds the resources of one trial."""
     return ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=2)(train_host)
+
+
+def make_plant_on(resources: TrialResources) -> Any:
+    """Return `make_plant` as a Ray task that holds the resources of one trial."""
+    return ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=2)(make_plant)
 
 
 def run_search(

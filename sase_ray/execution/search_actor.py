@@ -13,6 +13,7 @@ from sase_ray.execution.one_search import run_search
 from sase_ray.results.history import Row, SearchOutcome
 from sase_ray.results.search_id import SearchId
 from sase_ray.strategies import SearchTask, Strategy, WarmStart
+from trainables.planted.plant import Plant
 from trainables.training.frozen_host import TrainedHost
 
 
@@ -25,6 +26,7 @@ class SearchProcess:
         task: SearchTask,
         warm: WarmStart,
         host: TrainedHost | None,
+        plant: Plant | None,
         events: Queue,
         settings: Mapping[str, Any],
     ) -> SearchOutcome:
@@ -35,12 +37,15 @@ class SearchProcess:
             task: Task of the search.
             warm: Warm start of the search.
             host: Trained host that its candidates begin with, if any.
+            plant: Plant that it is to find, if any.
             events: Queue of the run, which takes each `Event` of the search.
             settings: Further arguments of `run_search`.
         """
         task = replace(task, warm=warm)
         if host is not None:
-            task = task.with_host(host)
+            task = task.with_host(host if plant is None else plant.in_host(host))
+        if plant is not None:
+            task = replace(task, job=replace(task.job, data=plant.label_search(task.job.data)))
         return run_search(strategy, task, observers=[_Queued(events)], **settings)
 
 

@@ -18,6 +18,7 @@ from sase_ray.report.block_sections import alpha_parts, block_parts, gradcam_par
 from sase_ray.report.combine import SAME, combine, labels_of
 from sase_ray.report.document import Code, Part, Section, Shown, Table, Text
 from sase_ray.report.formatting import figure_parts, listed, number
+from sase_ray.report.recovery_section import recovery_parts
 from sase_ray.report.verdict_section import rank_in, verdict_parts
 from sase_ray.results.load import Run
 from sase_ray.statistics.rank_tests import Kendall
@@ -34,6 +35,7 @@ def sections_of(runs: Sequence[Run]) -> list[Section]:
             "Which strategy won, and is it real?",
             verdict_parts(runs, together, alike),
         ),
+        Section("recovery", "Was the planted module found?", _each(runs, recovery_parts)),
         Section("cost", "What it cost", list(_cost(together))),
         Section("block", "The block that won", _each(runs, block_parts)),
         Section(

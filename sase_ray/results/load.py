@@ -63,6 +63,7 @@ class Run:
         alpha: One row per point of time, edge and operation of a one-shot search.
         rankings: One row per genotype that a search has ranked.
         agreement: One row per one-shot search.
+        recovery: One row per search for a planted module.
         gradcam: One row per module and test image.
     """
 
@@ -76,6 +77,7 @@ class Run:
     alpha: pd.DataFrame
     rankings: pd.DataFrame
     agreement: pd.DataFrame
+    recovery: pd.DataFrame
     gradcam: pd.DataFrame
 
     @property

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,8 @@ class TrainedHost:
         seconds: Device-seconds of its training.
         frozen: Whether its parameters stay as they are.
         accuracy: Accuracy on unshifted validation images, 0 to 1; None if not measured.
+        given: Function that puts parameters that are known into a network with attention, if there
+            are any: those of a planted module.
     """
 
     state: Mapping[str, Tensor]
@@ -56,6 +58,7 @@ class TrainedHost:
     seconds: float
     frozen: bool = False
     accuracy: float | None = None
+    given: Callable[[nn.Module], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,8 @@ def enter_host(model: nn.Module, host: TrainedHost, tunes: Tunes = "modules") ->
     if unknown:
         raise ValueError(f"the trained host is of another network: it has {min(unknown)!r}")
     model.load_state_dict(dict(host.state), strict=False)
+    if host.given is not None:
+        host.given(model)
     if not host.frozen or tunes == "all":
         return
     norms = {
