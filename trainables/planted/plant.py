@@ -144,7 +144,7 @@ def make_plant(job: PlantJob, host: TrainedHost, kept: Store | None = None) -> P
     rng = random.Random(job.number)
     generator = torch.Generator().manual_seed(job.number)
     most = job.settings.draws
-    for draws in range(1, most + 1):
+    for number in range(most):
         genotype = job.space.sample(rng)
         teacher = draw_teacher(job, genotype, host, generator, device)
         _estimate(teacher, search, job.proxy, device)
@@ -171,7 +171,7 @@ def make_plant(job: PlantJob, host: TrainedHost, kept: Store | None = None) -> P
     seconds = time.perf_counter() - started
     given = known.state if job.settings.given else {}
     plant = Plant(
-        str(genotype), job.number, draws, costs, seconds, logits, list(known.stages), given
+        str(genotype), job.number, number + 1, costs, seconds, logits, list(known.stages), given
     )
     if checkpoints is not None:
         checkpoints.save(vars(plant), 0)
