@@ -21,10 +21,6 @@ from trainables.training.protocol import TrainingProtocol
 
 IMITATION = Distillation(match="logits")
 
-PROTOCOL = TrainingProtocol(epochs=4, batch_size=32, optimizer="adamw", lr=0.03, weight_decay=0)
-"""Training of a module with one edge changed, which begins with the plant's own parameters on all
-other edges. A few steps suffice, and the least of the errors on the way is the cost."""
-
 
 def costs_of_changes(
     teacher: nn.Module,
@@ -34,12 +30,15 @@ def costs_of_changes(
     space: SearchSpace,
     host: TrainedHost,
     data: SearchData,
+    protocol: TrainingProtocol,
     device: torch.device,
 ) -> Iterator[tuple[str, Genotype, float]]:
     """Yield for each genotype with one other edge: the variable, the genotype, and its cost.
 
-    The cost is the least normalised error on validation images: squared error over the variance
-    of the teacher's logits.
+    Each genotype is trained to imitate as in a trial, but begins with the plant's parameters on all
+    other edges. Its cost is the least normalised error on validation images after any epoch
+    (squared error over the variance of the teacher's logits), minus the error of the planted
+    genotype after the last epoch of the same training.
 
     Args:
         teacher: Network of the plant, in the host.
@@ -48,40 +47,48 @@ def costs_of_changes(
         space: Search space.
         host: The run's frozen host.
         data: Images labelled by the teacher, on the device.
+        protocol: Protocol of a trial.
         device: Device of the trainings.
 
     Raises:
         Diverged: A training diverged, so that the cost is not known.
     """
     host = replace(host, given=Given.of(teacher, genotype))
+
+    def errors(other: Genotype) -> list[float]:
+        model = network.with_genotype(other)
+        enter_host(model, host)
+        return imitation_errors(model.to(device), data, protocol, device)
+
+    own = errors(genotype)[-1]
     for neighbour in space.neighbours(genotype):
         changed = next(
             variable.name
-            for variable, own, other in zip(
+            for variable, op, other in zip(
                 space.variables, genotype.ops, neighbour.ops, strict=True
             )
-            if own != other
+            if op != other
         )
-        model = network.with_genotype(neighbour)
-        enter_host(model, host)
-        yield changed, neighbour, imitation_error(model.to(device), data, device)
+        yield changed, neighbour, min(errors(neighbour)) - own
 
 
-def imitation_error(model: nn.Module, data: SearchData, device: torch.device) -> float:
-    """Train a network to imitate by `PROTOCOL`; return its least normalised error.
+def imitation_errors(
+    model: nn.Module, data: SearchData, protocol: TrainingProtocol, device: torch.device
+) -> list[float]:
+    """Train a network to imitate; return its normalised error after each epoch.
 
     Raises:
         Diverged: As in `training.loop.train_epoch`.
     """
-    batches = training_batches(data, PROTOCOL, 0, device)
-    steps = len(batches) * PROTOCOL.epochs
-    trainer = Trainer(model, model.parameters(), PROTOCOL, steps, device, IMITATION)
+    batches = training_batches(data, protocol, 0, device)
+    steps = len(batches) * protocol.epochs
+    trainer = Trainer(model, model.parameters(), protocol, steps, device, IMITATION)
     validation = Batches(data.validation, 512, data.normalisation)
-    statistics = statistics_batches(data, PROTOCOL, device)
+    statistics = statistics_batches(data, protocol, device)
     errors = []
-    for _ in range(PROTOCOL.epochs):
+    for _ in range(protocol.epochs):
         train_epoch(trainer, batches)
-        estimate_statistics(model, statistics, PROTOCOL, device)
-        evaluation = evaluate(model, validation, PROTOCOL, device, IMITATION)
+        estimate_statistics(model, statistics, protocol, device)
+        evaluation = evaluate(model, validation, protocol, device, IMITATION)
         errors.append(evaluation["normalised_error"])
-    return min(errors)
+    return errors

@@ -143,19 +143,18 @@ def make_plant(job: PlantJob, host: TrainedHost, kept: Store | None = None) -> P
     search = job.search.to(device)
     rng = random.Random(job.number)
     generator = torch.Generator().manual_seed(job.number)
-    most = job.settings.draws
-    for number in range(most):
+    draws, costs = 0, None
+    while costs is None:
+        if draws == job.settings.draws:
+            raise UserError(
+                f"none of {draws} plants drawn from space {job.space.name!r} could be calibrated "
+                f"to planted.share {job.settings.share:g}: choose a smaller share, or more draws"
+            )
+        draws += 1
         genotype = job.space.sample(rng)
         teacher = draw_teacher(job, genotype, host, generator, device)
         _estimate(teacher, search, job.proxy, device)
         costs = _calibrated(job, teacher, genotype, host, search, device)
-        if costs is not None:
-            break
-    else:
-        raise UserError(
-            f"none of {most} plants drawn from space {job.space.name!r} could be calibrated to "
-            f"planted.share {job.settings.share:g}: choose a smaller share, or more draws"
-        )
     labelled = label_by(teacher, search)
     known = Given.of(teacher, genotype)
     final = job.final.to(device)
@@ -171,7 +170,7 @@ def make_plant(job: PlantJob, host: TrainedHost, kept: Store | None = None) -> P
     seconds = time.perf_counter() - started
     given = known.state if job.settings.given else {}
     plant = Plant(
-        str(genotype), job.number, number + 1, costs, seconds, logits, list(known.stages), given
+        str(genotype), job.number, draws, costs, seconds, logits, list(known.stages), given
     )
     if checkpoints is not None:
         checkpoints.save(vars(plant), 0)
@@ -231,6 +230,7 @@ def _calibrated(
             space=job.space,
             host=host,
             data=data,
+            protocol=job.proxy,
             device=device,
         )
         for changed, _, cost in changes:

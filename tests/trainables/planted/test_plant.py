@@ -23,7 +23,7 @@ from trainables.planted.draw import Draw, build_teacher
 from trainables.planted.plant import PlantJob, make_plant
 from trainables.planted.settings import PlantSettings
 from trainables.training.frozen_host import HostJob, enter_host, train_frozen_host
-from trainables.training.loop import evaluate
+from trainables.training.loop import Diverged, evaluate
 from trainables.training.norm_statistics import estimate_statistics, statistics_batches
 from trainables.training.protocol import HostProtocol, TrainingProtocol
 
@@ -55,7 +55,7 @@ def job(views, make_job, write_space) -> PlantJob:
             }
         )
     )
-    protocol = TrainingProtocol(batch_size=32)
+    protocol = TrainingProtocol(epochs=4, batch_size=32, optimizer="adamw", lr=0.01, weight_decay=0)
     settings = PlantSettings(share=SHARE)
     network = make_job().network
     return PlantJob(network, space, *views, protocol, protocol, settings, number=1)
@@ -152,7 +152,7 @@ def test_a_student_that_diverges_does_not_make_a_change_expensive(
     job: PlantJob, host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def diverge(*given: object) -> float:
-        raise calibration.Diverged("training loss rose to 1e9")
+        raise Diverged("training loss rose to 1e9")
 
     monkeypatch.setattr(calibration, "train_epoch", diverge)
     job = replace(job, settings=PlantSettings(share=SHARE, draws=1))
