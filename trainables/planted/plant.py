@@ -6,7 +6,6 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,14 @@ from search_spaces.genotype import Genotype
 from search_spaces.network import NetworkSpec
 from search_spaces.ops import load_operations
 from search_spaces.space import SearchSpace
-from trainables.data import Augmentation, Batches, FinalData, SearchData, TargetImages
+from trainables.data import (
+    Augmentation,
+    Batches,
+    FinalData,
+    LabelledImages,
+    SearchData,
+    TargetImages,
+)
 from trainables.hardware.device import take_device
 from trainables.persistence.checkpoint import Checkpoints
 from trainables.persistence.store import Store
@@ -92,7 +98,7 @@ class Plant:
             augmentation=Augmentation(),
         )
 
-    def _labelled(self, part: Any, name: str) -> TargetImages:
+    def _labelled(self, part: LabelledImages, name: str) -> TargetImages:
         return TargetImages(part.images, part.labels, self.logits[name])
 
 
@@ -141,7 +147,8 @@ def make_plant(job: PlantJob, host: TrainedHost, kept: Store | None = None) -> P
     device = take_device(job.threads)
     load_operations(job.space)
     search = job.search.to(device)
-    rng = random.Random(job.number)
+    # A stream of its own: a search with this seed must not draw the plant as its first genotype.
+    rng = random.Random(f"plant {job.number}")
     generator = torch.Generator().manual_seed(job.number)
     draws, costs = 0, None
     while costs is None:
@@ -244,8 +251,8 @@ def _calibrated(
 
 def _first(data: SearchData) -> SearchData:
     """Return at most `CALIBRATED_ON` images of each part."""
-    parts = {
-        name: part.select(torch.arange(min(len(part), CALIBRATED_ON)))
-        for name, part in (("train", data.train), ("validation", data.validation))
-    }
-    return replace(data, **parts)
+    return replace(data, train=_few(data.train), validation=_few(data.validation))
+
+
+def _few(part: LabelledImages) -> LabelledImages:
+    return part.select(torch.arange(min(len(part), CALIBRATED_ON)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +112,14 @@ def test_the_same_number_plants_the_same(job: PlantJob, host) -> None:
     other = make_plant(replace(job, number=2), host)
     assert not torch.equal(first.logits["final.test"], other.logits["final.test"])
     assert first.costs == {}
+
+
+def test_a_search_does_not_begin_with_its_plant(job: PlantJob, host) -> None:
+    space = SearchSpace.load("sase_tiny")
+    job = replace(job, space=space, settings=PlantSettings(share=0))
+    for number in range(2):
+        planted = make_plant(replace(job, number=number), host).genotype
+        assert planted != space.sample(random.Random(number))
 
 
 def test_labels_are_the_logits_of_the_plants_network(job: PlantJob, host) -> None:
