@@ -184,8 +184,8 @@ class Config(_Section):
     @model_validator(mode="before")
     @classmethod
     def _planted_is_distillation(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("planted") is not None:
-            return {"task": "distillation", "task_options": {"match": "logits"}} | given
+        if isinstance(given, dict) and given.get("planted") is not None and "task" not in given:
+            return given | {"task": "distillation", "task_options": {"match": "logits"}}
         return given
 
     @model_validator(mode="after")
