@@ -181,6 +181,7 @@ def test_tensorboard_has_a_folder_a_strategy_and_baseline(done):
     }  # fmt: skip
 
 
+@pytest.mark.full
 def test_the_recorded_configuration_gives_the_same_again(done):
     again = compare(done.folder / "config.yaml", run="again", strategies=["asha"], baselines=[])
     first = tables(done.folder)
@@ -231,6 +232,7 @@ class Grumpy(nn.Module):
 """
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_strategy_that_fails_wholly_is_told_and_the_others_go_on(tiny, write_space):
     space = write_space({"refine_excite": ["grumpy"], "spatial_excite": ["affine"]}, GRUMPY)
@@ -328,6 +330,7 @@ def test_a_search_whose_own_process_is_killed_goes_on(tiny):
     pd.testing.assert_frame_equal(*tables)
 
 
+@pytest.mark.full
 def test_a_killed_driver_leaves_whole_files_and_a_folder_that_is_refused(tiny, command, tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump({**tiny, "run": "killed", "final": {"epochs": 99}}))

@@ -276,6 +276,7 @@ def test_a_detached_job_is_left_to_the_commands_of_ray_that_are_named(sase_ray, 
     assert "STOPPED" in ray_job("status", job, "--log-color=false").stdout.upper()
 
 
+@pytest.mark.full
 @pytest.mark.ray
 @pytest.mark.slow
 def test_ctrl_c_stops_the_following_and_not_the_job(ray_job, head, endless, tmp_path):

@@ -343,6 +343,7 @@ def test_a_trial_that_hangs_fails_at_its_time_limit_and_the_others_go_on(
     assert len(outcome.ranking) == 1
 
 
+@pytest.mark.full
 def test_a_storage_that_fails_ends_the_search_and_blames_no_genotype(make_job, search, tmp_path):
     (tmp_path / "kept").write_text("a file, where a folder is needed")
     heard = Heard()

@@ -150,7 +150,8 @@ def compared(rows):
     return frame.drop(columns=[name for name in CLOCKS if name in frame])
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("kills", [1, 3])
 def test_a_killed_search_of_two_trials_at_a_time_has_the_undisturbed_tables(
     kills, config, start, passes, tmp_path
 ):

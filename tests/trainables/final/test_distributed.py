@@ -135,6 +135,7 @@ def test_two_workers_train_as_one(make_final, data, tmp_path):
                 assert_as_alone(result, alone)
 
 
+@pytest.mark.full
 @pytest.mark.ray
 @pytest.mark.slow
 def test_ray_train_gives_the_same_and_counts_the_seconds_of_all(make_final, data, together):
