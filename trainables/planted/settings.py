@@ -11,7 +11,7 @@ class PlantSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     share: float = Field(
-        default=0.005,
+        default=0.003,
         ge=0,
         lt=1,
         description="of the variance of the teacher's logits: changing any one edge to another "
