@@ -50,7 +50,7 @@ class TrialFailedError(Exception):
 
 @dataclass(frozen=True)
 class Kept:
-    """What the trials of a search keep, and how long each may take.
+    """Place of the checkpoints of a search's trials, and their time limit.
 
     Attributes:
         store: Store of the trials' checkpoints; None leaves checkpoints to Tune.

@@ -1,4 +1,4 @@
-"""What it costs to change one edge of a plant: the calibration that makes all edges matter."""
+"""Calibration of a plant: the cost of changing any one of its edges."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Statistics of batch norms, estimated from training images before a network is evaluated.
 
-A batch norm is evaluated with running statistics. Where these are not of this network, or where
-its inputs have changed faster than they follow, they are estimated anew (Wu and Johnson,
-"Rethinking 'Batch' in BatchNorm", 2021, arXiv:2105.07576, section 3).
+A batch norm is evaluated with running statistics. These may belong to another network, or lag
+behind the weights; then they are estimated again (Wu and Johnson, "Rethinking 'Batch' in
+BatchNorm", 2021, arXiv:2105.07576, section 3).
 """
 
 from __future__ import annotations
