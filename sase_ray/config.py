@@ -143,7 +143,7 @@ class Config(_Section):
     planted: PlantSettings | None = Field(
         default=None,
         description="positive control: a known genotype with drawn parameters in the frozen host, "
-        "whose logits all networks are trained to match (task distillation); see the README",
+        "whose logits all networks are trained to match (task distillation)",
     )
     proxy: ProxyProtocol = ProxyProtocol()
     final: FinalConfig = FinalConfig()
