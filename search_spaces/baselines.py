@@ -116,6 +116,18 @@ def _ese(channels: int) -> nn.Module:
 
 
 @register_baseline(
+    "ge",
+    summary="gather-excite without parameters (GE-theta-, global extent)",
+    source="Hu et al., Gather-Excite, NeurIPS 2018, arXiv:1810.12348",
+)
+def _ge(channels: int) -> nn.Module:
+    from timm.layers import GatherExcite
+
+    # timm 1.0's forms with parameters (extra_params, use_mlp) raise a TypeError.
+    return GatherExcite(channels, use_mlp=False)
+
+
+@register_baseline(
     "bn",
     summary="scales and shifts of a frozen host's batch norms are tuned",
     source="Frankle et al., Training BatchNorm and Only BatchNorm, ICLR 2021, arXiv:2003.00152",

@@ -1,5 +1,7 @@
 """The catalogue of backbones, one file per family; `timm:NAME` reaches those of timm.
 
+`file:PATH` is a network of one's own.
+
 Every file of this folder that registers one is part of the catalogue. A file is imported when one
 of its networks is requested: importing torchvision and timm takes seconds, which a worker that
 trains a CIFAR-style ResNet never spends.

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from search_spaces.backbones.attention import AttentionFactory
-from search_spaces.backbones.registry import BACKBONES, TIMM_PREFIX, Backbone
+from search_spaces.backbones.registry import BACKBONES, OWN_PREFIX, TIMM_PREFIX, Backbone
 from search_spaces.errors import UserError
 
 
@@ -17,7 +17,7 @@ def backbones() -> list[Backbone]:
 
 
 def get_backbone(name: str) -> Backbone:
-    """Look up a backbone: a name of the catalogue, or `timm:NAME` for a network of timm.
+    """Look up a backbone: a name of the catalogue, `timm:NAME`, or `file:PATH` for one's own.
 
     Raises:
         UserError: There is no such backbone.
@@ -27,6 +27,10 @@ def get_backbone(name: str) -> Backbone:
         from search_spaces.backbones.timm_models import timm_backbone
 
         return timm_backbone(name.removeprefix(TIMM_PREFIX))
+    if name.startswith(OWN_PREFIX):
+        from search_spaces.backbones.own_network import own_backbone
+
+        return own_backbone(name.removeprefix(OWN_PREFIX))
     return BACKBONES.find(name)
 
 
@@ -42,7 +46,7 @@ def build_backbone(
     """Build a backbone as a classifier (B, in_channels, H, W) -> (B, num_classes) logits.
 
     Args:
-        name: A name of the catalogue, or `timm:NAME`.
+        name: A name of the catalogue, `timm:NAME`, or `file:PATH`.
         num_classes: Number of classes.
         in_channels: Number of channels of the images.
         input_size: (H, W) of the images, from which each stage's map size follows.

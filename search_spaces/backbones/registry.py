@@ -10,6 +10,7 @@ from search_spaces.catalogue import Catalogue
 from search_spaces.declarations import Decorated, fill_in
 
 TIMM_PREFIX = "timm:"
+OWN_PREFIX = "file:"
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -39,7 +40,7 @@ BACKBONES: Catalogue[Backbone] = Catalogue(
     "backbone",
     "search_spaces.backbones",
     Decorated("register_backbone"),
-    also=(f"{TIMM_PREFIX}NAME",),
+    also=(f"{TIMM_PREFIX}NAME", f"{OWN_PREFIX}PATH"),
 )
 
 

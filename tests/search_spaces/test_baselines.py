@@ -6,8 +6,8 @@ from search_spaces.backbones import build_backbone
 from search_spaces.baselines import baseline_attention, baselines
 from search_spaces.errors import UserError
 
-MODULES = ["se", "eca", "cbam", "gc", "ese"]
-NAMES = ["none", *MODULES, "bn", "full"]
+NAMES = [row.name for row in baselines()]
+MODULES = [row.name for row in baselines() if row.module(16) is not None]
 
 
 def parameters(module: nn.Module) -> int:
@@ -16,8 +16,9 @@ def parameters(module: nn.Module) -> int:
 
 def test_catalogue_begins_with_the_plain_host_and_names_the_papers():
     rows = baselines()
-    assert [row.name for row in rows] == NAMES
-    assert all("arXiv" in row.source for row in rows[1:-1])
+    assert NAMES[0] == "none"
+    assert {"se", "eca", "cbam", "gc", "ese", "ge"} <= {*MODULES}
+    assert all("arXiv" in row.source for row in rows if row.name not in ("none", "full"))
     assert [row.name for row in rows if row.tunes != "modules"] == ["bn", "full"]
 
 
@@ -72,6 +73,12 @@ def test_squeeze_excitation_rescales_channels_by_its_definition():
     hidden = torch.relu(x.mean((2, 3)) @ module.fc1.weight[:, :, 0, 0].T + module.fc1.bias)
     gate = torch.sigmoid(hidden @ module.fc2.weight[:, :, 0, 0].T + module.fc2.bias)
     torch.testing.assert_close(module(x), x * gate[:, :, None, None])
+
+
+def test_gather_excite_gates_by_the_sigmoid_of_each_channels_mean():
+    x = torch.randn(2, 24, 5, 7)
+    expected = x * torch.sigmoid(x.mean((2, 3), keepdim=True))
+    torch.testing.assert_close(baseline_attention("ge")(24, (5, 7), 0)(x), expected)
 
 
 def test_unknown_name_is_told_with_the_nearest():
