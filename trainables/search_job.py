@@ -60,21 +60,16 @@ class SearchJob:
         return self.host_job is not None or self.protocol.warm_host is not None
 
     @property
-    def host_is_frozen(self) -> bool:
-        """Whether only the attention modules are trained, in the run's host."""
-        return self.host_job is not None and self.host_job.protocol.frozen
-
-    @property
     def samples_per_epoch(self) -> int:
         """Samples that one epoch of a trial costs, including its evaluation on validation images.
 
         In a frozen host it includes the images from which statistics are estimated. The incomplete
         last batch of training images is not counted.
         """
-        judged = samples_of_reading(len(self.data.validation))
-        if self.host_is_frozen:
-            judged += samples_of_statistics(self.data)
-        return self.protocol.seeds * (self._samples_per_epoch(self.protocol) + judged)
+        evaluation = samples_of_reading(len(self.data.validation))
+        if self.host_job is not None and self.host_job.protocol.frozen:
+            evaluation += samples_of_statistics(self.data)
+        return self.protocol.seeds * (self._samples_per_epoch(self.protocol) + evaluation)
 
     @property
     def samples_per_trial(self) -> int:

@@ -33,6 +33,7 @@ from sase_ray.results.folder import check_new_run
 from sase_ray.results.history import SearchOutcome
 from sase_ray.results.rows import search_rows
 from sase_ray.results.search_id import SearchId
+from sase_ray.strategies.catalogue import tries_blindly
 from search_spaces.costs import count_cost, measure_latency
 from search_spaces.errors import UserError
 from trainables.final.training import FinalJob
@@ -251,7 +252,7 @@ class _Run(Observer):
             pd.DataFrame(outcome.history.trials()).assign(seed=outcome.seed)
             for outcome in self.searches.outcomes
             # Others stop the worse trials early, or end up training only the better genotypes.
-            if outcome.strategy in {"random", "grid"}
+            if tries_blindly(outcome.strategy)
         ]
         scores = repeated_scores(pd.concat(trials), config.metric) if trials else None
         yield from reliability_sentences(config, self.experiment.reliability, scores, self.place)

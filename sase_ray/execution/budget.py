@@ -35,11 +35,6 @@ class Budget:
         """Samples seen so far by all trials."""
         return sum(self.spent.values())
 
-    @property
-    def busy(self) -> bool:
-        """Whether a trial still holds samples set aside, which it may give back."""
-        return any(self._aside.values())
-
     def begin(self, trial_id: str) -> bool:
         """Set aside what a new trial needs; return whether there was room."""
         if self.max_trials is not None and len(self.spent) >= self.max_trials:

@@ -29,6 +29,7 @@ from sase_ray.results.families import is_of_trained_genotypes
 from sase_ray.results.load import Run
 from sase_ray.statistics.paired_tests import SIGNIFICANCE
 from sase_ray.statistics.rank_tests import FEWEST_BLOCKS, smallest_signed_rank_p_value
+from sase_ray.strategies.catalogue import tries_blindly
 from search_spaces.errors import UserError
 
 
@@ -192,7 +193,7 @@ def _on_reliability(run: Run) -> Iterator[str]:
         measured, valid = measured_reliability(config), measured_validity(config)
     except UserError:  # the run is of another version, or its space or study is not on this machine
         return
-    blind = run.trials[run.trials["strategy"].isin([RANDOM_SEARCH, "grid"])]
+    blind = run.trials[run.trials["strategy"].map(tries_blindly).astype(bool)]
     if is_of_trained_genotypes(run.trials).any():
         scores = repeated_scores(blind, config.metric) if len(blind) else None
         yield from reliability_sentences(config, measured, scores, rank_in(run))

@@ -44,15 +44,9 @@ class History:
         self._best: Row | None = None
 
     def add(self, trial_id: str, result: Row) -> Row:
-        """Add an evaluation; a repeated one (after a crash) takes the place of the first."""
+        """Add an evaluation and return its row; each epoch of a trial arrives once, in order."""
         row = {"trial": trial_id} | recorded(result)
         before = self._last.get(trial_id)
-        if before is not None and before["epoch"] >= row["epoch"]:
-            self.evaluations = [
-                old
-                for old in self.evaluations
-                if old["trial"] != trial_id or old["epoch"] < row["epoch"]
-            ]
         self.evaluations.append(row)
         self._last[trial_id] = row
         self.samples += row["samples"] - (before["samples"] if before else 0)
@@ -67,12 +61,12 @@ class History:
             "search_samples": self.samples,
             "search_seconds": self.seconds,
             "incumbent": self._best["genotype"],
-            **{f"incumbent_{key}": self._best[key] for key in self._judged(self._best)},
+            **{f"incumbent_{key}": self._best[key] for key in self._ranking_metrics(self._best)},
         }
         return row
 
-    def _judged(self, row: Row) -> list[str]:
-        """Return the metrics of a row by which genotypes may be judged."""
+    def _ranking_metrics(self, row: Row) -> list[str]:
+        """Return the metrics of a row by which genotypes may be ranked."""
         return [
             key
             for key in row

@@ -127,6 +127,9 @@ class Strategy(Configurable, ABC):
     """Whether a trial trains one genotype, so that metrics of trials compare genotypes."""
     trains_supernet: ClassVar[bool] = False
     """Whether its one trial trains a supernet, which takes a supernet's share of a GPU."""
+    tries_blindly: ClassVar[bool] = False
+    """Whether it picks genotypes regardless of results and trains each to the end, so that its
+    trials are a fair sample of the proxy's noise."""
     takes_warm_start: ClassVar[bool] = False
     """Whether it can begin with genotypes that another search found."""
 

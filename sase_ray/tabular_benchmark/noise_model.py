@@ -97,12 +97,6 @@ class NoiseModel:
         size = self._relative_noise(effect[None])[0]
         return np.asarray(self._residuals[rng.integers(len(self._residuals))] * size * self._unit)
 
-    def noise_sd(self, true: Array) -> Array:
-        """Return the standard deviation of the noise of genotypes with true scores (..., score)."""
-        effect = true / self._unit - self._centre
-        common = (self._residuals**2).mean(axis=0) ** 0.5
-        return np.asarray(self._relative_noise(effect) * common * self._unit)
-
     def _relative_noise(self, effects: Array) -> Array:
         """Return the size of the noise (genotype, score), within the range of the repeated ones."""
         driver = np.clip(effects[:, self._driver], *self._range) - self._middle

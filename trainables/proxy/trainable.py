@@ -125,7 +125,7 @@ class ProxyTrainable(ResumableTrainable):
         found = []
         for candidate in self.candidates:
             model = network(candidate)
-            if job.host_is_frozen:
+            if job.host is not None and job.host.frozen:
                 estimate_statistics(model, self.statistics, job.protocol, self.device)
             found.append(evaluate(model, batches, job.protocol, self.device, job.task))
         values = {

@@ -19,6 +19,7 @@ class ASHA(RandomSearch):
     name: ClassVar[str] = "asha"
     source: ClassVar[str] = "Li et al. 2020 (Ray Tune's ASHAScheduler)"
     summary: ClassVar[str] = "random search, the worse trials stopped early"
+    tries_blindly: ClassVar[bool] = False
 
     grace_epochs: int = Field(default=1, ge=1, description="epochs before a trial may be stopped")
     reduction: float = Field(default=3, gt=1, description="one in this many goes on at each rung")

@@ -29,6 +29,7 @@ class GridSearch(BlackBox):
     source: ClassVar[str] = "exhaustive enumeration (Optuna's GridSampler)"
     summary: ClassVar[str] = "every genotype once, in an order shuffled by the seed"
 
+    tries_blindly: ClassVar[bool] = True
     takes_warm_start: ClassVar[bool] = False  # it trains all genotypes anyway
 
     genotypes: tuple[str, ...] = Field(

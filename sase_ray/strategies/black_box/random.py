@@ -27,6 +27,8 @@ class RandomSearch(BlackBox):
     source: ClassVar[str] = "Bergstra & Bengio 2012; Li & Talwalkar 2019"
     summary: ClassVar[str] = "genotypes drawn uniformly, each trained to the end"
 
+    tries_blindly: ClassVar[bool] = True
+
     def searcher(self, task: SearchTask) -> Searcher:
         """Return a searcher that draws by an Optuna sampler."""
         sampler = WithoutReplacement(task.job.space, task.job.seed)

@@ -162,7 +162,6 @@ def test_a_trial_ends_by_itself_by_the_budget_or_by_the_scheduler(
     assert scheduler.told == expected
     assert logic.searcher.told[1:] == [("complete" if ends else "result", "00000", 1)]
     assert logic.budget.used == 10
-    assert logic.budget.busy == (not ends)
     assert list(logic.live) == ["00000"] * (not ends)
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
+from itertools import islice
 from typing import get_args
 
 import pandas as pd
 import pytest
+from ray.tune.result import DONE, TRAINING_ITERATION
 
+from sase_ray.execution.budget import Budget
+from sase_ray.execution.search_logic import SearchLogic
 from sase_ray.results.families import Family, is_of_trained_genotypes
 from sase_ray.strategies import BlackBox, SearchTask, Strategy
-from sase_ray.strategies.catalogue import make_strategy, strategies
+from sase_ray.strategies.catalogue import make_strategy, strategies, tries_blindly
 from search_spaces.errors import UserError
 from trainables.metrics import find_metric
 
@@ -112,6 +117,44 @@ def test_asha_stops_trials_early(make_job):
     early = {name for name in BLACK_BOX if make_strategy(name).plan(task).scheduler is not None}
     assert {"asha", "tpe-asha"} <= early
     assert not {"random", "grid", "tpe"} & early
+
+
+@pytest.mark.parametrize("name", BLACK_BOX)
+def test_only_a_blind_strategy_tries_the_same_genotypes_whatever_their_results(name, make_job):
+    task = SearchTask(make_job(), 100_000)
+
+    def tried(salt):
+        plan = make_strategy(name).plan(task)
+        logic = SearchLogic(plan, "val_loss", "min", Budget(100_000, 10, 1))
+        epochs = 0
+        for trial in islice(iter(logic.begin, None), 40):
+            for epoch in range(1, task.job.protocol.epochs + 1):
+                epochs += 1
+                ends = epoch == task.job.protocol.epochs
+                result = {
+                    "val_loss": hash_of(trial.config, salt),
+                    "samples": 10 * epoch,
+                    "epoch": epoch,
+                    "diverged": False,
+                    "finished": ends,
+                    TRAINING_ITERATION: epoch,
+                    DONE: ends,
+                }
+                if logic.result(trial.trial_id, result):
+                    break
+            yield tuple(trial.config.values()), epochs
+
+    assert ([*tried(0)] == [*tried(1)]) == tries_blindly(name)
+
+
+def hash_of(config, salt):
+    """Return a number from 0 to 1 that stands for the loss of a config."""
+    return zlib.crc32(f"{sorted(config.items())} {salt}".encode()) / 2**32
+
+
+def test_a_strategy_that_starts_elsewhere_or_is_unknown_is_not_blind():
+    assert tries_blindly("random")
+    assert not any(tries_blindly(label) for label in ("random+rsws", "of a plugin"))
 
 
 @pytest.mark.parametrize("name", NAMES)
