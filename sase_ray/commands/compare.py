@@ -33,7 +33,7 @@ from sase_ray.results.folder import check_new_run
 from sase_ray.results.history import SearchOutcome
 from sase_ray.results.rows import search_rows
 from sase_ray.results.search_id import SearchId
-from sase_ray.strategies.catalogue import tries_blindly
+from sase_ray.strategies.registry import tries_blindly
 from search_spaces.costs import count_cost, measure_latency
 from search_spaces.errors import UserError
 from trainables.final.training import FinalJob

@@ -29,7 +29,7 @@ from sase_ray.results.families import is_of_trained_genotypes
 from sase_ray.results.load import Run
 from sase_ray.statistics.paired_tests import SIGNIFICANCE
 from sase_ray.statistics.rank_tests import FEWEST_BLOCKS, smallest_signed_rank_p_value
-from sase_ray.strategies.catalogue import tries_blindly
+from sase_ray.strategies.registry import tries_blindly
 from search_spaces.errors import UserError
 
 

@@ -17,16 +17,6 @@ def strategies() -> Mapping[str, type[Strategy]]:
     return {name: STRATEGIES.find(name) for name in sorted(STRATEGIES)}
 
 
-def tries_blindly(label: str) -> bool:
-    """Return whether a strategy of a run tries genotypes blindly, see `Strategy`.
-
-    Args:
-        label: Name in the run. One that is in no catalogue here, or starts from another's
-            answers, does not.
-    """
-    return label in STRATEGIES and STRATEGIES.find(label).tries_blindly
-
-
 def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
     """Build a strategy by name.
 

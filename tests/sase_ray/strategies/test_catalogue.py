@@ -15,7 +15,8 @@ from sase_ray.execution.budget import Budget
 from sase_ray.execution.search_logic import SearchLogic
 from sase_ray.results.families import Family, is_of_trained_genotypes
 from sase_ray.strategies import BlackBox, SearchTask, Strategy
-from sase_ray.strategies.catalogue import make_strategy, strategies, tries_blindly
+from sase_ray.strategies.catalogue import make_strategy, strategies
+from sase_ray.strategies.registry import tries_blindly
 from search_spaces.errors import UserError
 from trainables.metrics import find_metric
 
