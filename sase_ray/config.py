@@ -10,7 +10,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    JsonValue,
     ValidationError,
     field_validator,
     model_validator,
@@ -19,9 +18,15 @@ from pydantic import (
 from sase_ray.protocols import FOLDER, bundled_or_own, presets
 from search_spaces.errors import UserError, explain_validation_error, shorten, unknown_name
 from search_spaces.user_files import parse_yaml, read_yaml_mapping
+from trainables.image_settings import (
+    ImageSettings,
+    NormalisationSettings,
+    Options,
+    WholeNumber,
+)
 from trainables.planted.settings import PlantSettings
 from trainables.shift_settings import Shift
-from trainables.training.protocol import HostProtocol, ProxyProtocol, TrainingProtocol, WholeNumber
+from trainables.training.protocol import HostProtocol, ProxyProtocol, TrainingProtocol
 
 if TYPE_CHECKING:
     from trainables.tasks.contract import Task
@@ -32,25 +37,21 @@ RANDOM_SEARCH = "random"
 MAX_BUDGET = 10**15
 """Largest budget in training samples, enough for any protocol."""
 
-Options = dict[str, JsonValue]
-"""Options of a part, which checks them itself: plain values, as in a run's config.yaml."""
-
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class DataConfig(_Section):
+class DataConfig(ImageSettings):
     """Data set, its folder, and how much of it a search may see."""
 
-    root: str | None = Field(default=None, description="folder; default $SASE_DATA")
-    train_size: WholeNumber | None = Field(default=None, ge=2)
-    validation_size: WholeNumber | None = Field(default=None, ge=1)
-    split_seed: WholeNumber = Field(default=0, ge=0, lt=2**32)
-    options: Options = Field(default_factory=dict, description="of the data set's loader")
     shift: Shift | None = Field(
         default=None,
         description="corruption of all images: {kinds: [contrast, noise], severity: 5, seed: 0}",
+    )
+    normalisation: NormalisationSettings | None = Field(
+        default=None,
+        description="that the host expects: {mean: [...], std: [...]}; default: of the images",
     )
 
 

@@ -31,10 +31,15 @@ def protocol_of(config: Config) -> dict[str, Any]:
         mode="json", include={"dataset": True, "data": True, "backbone": True, "proxy": True}
     )
     del what["data"]["root"]  # the same images, wherever they are stored
-    if config.data.shift is None:  # so that keys of earlier versions stay valid
-        del what["data"]["shift"]
     if config.host is not None:
         what["host"] = config.host.model_dump(mode="json")
+    # Left out if unset, so that keys of earlier versions stay valid.
+    for name in ("shift", "image_size", "channels", "normalisation"):
+        if what["data"][name] is None:
+            del what["data"][name]
+    for name in ("source", "classifier"):
+        if config.host is not None and what["host"][name] is None:
+            del what["host"][name]
     if config.planted is not None:
         what["planted"] = config.planted.model_dump(mode="json", exclude={"same"})
     return what

@@ -323,10 +323,16 @@ class Searches:
             return []
         host: TrainedHost = ray.get(self.shared_host)
         kind = "frozen" if host.frozen else "trained"
+        about = "whose classifier was trained for these images"
+        if host.accuracy is not None:
+            before = "" if self.experiment.config.data.shift is None else " before the shift"
+            about = (
+                f"which has an accuracy of {100 * host.accuracy:.2f}% on validation images of "
+                f"{self.experiment.problem.host_job.data.name}{before}"
+            )
         return [
-            f"All modules are in one {kind} host, which has an accuracy of "
-            f"{100 * (host.accuracy or 0):.2f}% on validation images before the shift. It was "
-            f"trained once, before all searches, and is in no strategy's cost: "
+            f"All modules are in one {kind} host, {about}. It was trained once, before all "
+            f"searches, and is in no strategy's cost: "
             f"{host.samples:,} samples, {host.seconds:.0f} device-seconds."
         ]
 

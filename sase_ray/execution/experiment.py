@@ -13,6 +13,7 @@ from sase_ray.analysis.one_shot_agreement import Truth
 from sase_ray.analysis.proxy_reliability import measured_reliability
 from sase_ray.analysis.proxy_validity import measured_validity
 from sase_ray.config import Config
+from sase_ray.execution.images import expected_normalisation, source_images, split_images
 from sase_ray.results.load import Run, load_run
 from sase_ray.results.search_id import SearchId
 from sase_ray.strategies import SearchTask, Strategy, WarmStart
@@ -26,7 +27,6 @@ from trainables.data import (
     FinalData,
     SearchData,
     final_data,
-    load_dataset,
     make_splits,
     search_data,
     shift_data,
@@ -63,6 +63,11 @@ def _check_planted(config: Config) -> None:
         )
     if config.data.shift is not None:
         raise UserError("planted is for the data that the host was trained on: leave shift out")
+    if config.host.source is not None or config.host.classifier == "new":
+        raise UserError(
+            "planted is for the data that the host was trained on: leave host.source and "
+            "host.classifier out"
+        )
 
 
 @dataclass(frozen=True)
@@ -97,10 +102,8 @@ class Problem:
         space = SearchSpace.load(config.space)
         load_operations(space)
         config.make_task().check_dataset(config.dataset)
-        data = load_dataset(config.dataset, config.data.root, **config.data.options)
-        splits = make_splits(
-            data, config.data.split_seed, config.data.train_size, config.data.validation_size
-        )
+        data, splits = split_images(config.dataset, config.data)
+        normalisation = expected_normalisation(config, data.images.shape[1])
         unshifted = data
         if config.data.shift is not None:
             data = shift_data(data, config.data.shift)
@@ -117,7 +120,7 @@ class Problem:
             None if final_size is None else final_size - validation,
             validation if final_size is not None or config.data.validation_size else None,
         )
-        search_view = search_data(data, splits)
+        search_view = search_data(data, splits, normalisation)
         channels, height, width = search_view.shape
         network = NetworkSpec(
             config.backbone.name,
@@ -139,11 +142,11 @@ class Problem:
             ) from error
         host_job = None
         if config.host is not None:
-            unshifted_view = search_data(unshifted, splits)
-            threads = _threads(config)
-            host_job = HostJob(network, unshifted_view, search_view, config.host, threads)
+            source = source_images(config, normalisation)
+            own = source or search_data(unshifted, splits, normalisation)
+            host_job = HostJob(network, own, search_view, config.host, _threads(config))
             host_job.check(config.backbone.options, config.final.workers)
-        final_view = final_data(data, everything)
+        final_view = final_data(data, everything, normalisation)
         batch_size = min(config.final.batch_size, len(final_view.train))
         check_workers(config.final.workers, batch_size, host)
         if config.planted is None:  # a plant labels the data once the host is trained

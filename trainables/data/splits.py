@@ -216,29 +216,45 @@ class FinalData(_View):
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
 
-def search_data(data: ImageData, splits: Splits) -> SearchData:
-    """Copy the parts that a search may read; the copy keeps no reference to the test images."""
+def search_data(
+    data: ImageData, splits: Splits, normalisation: Normalisation | None = None
+) -> SearchData:
+    """Copy the parts that a search may read; the copy keeps no reference to the test images.
+
+    Args:
+        data: Data set.
+        splits: Its splits.
+        normalisation: What the network expects; the default is measured on the training images.
+    """
     train = data.select(splits.train)
     return SearchData(
         name=data.name,
         num_classes=data.num_classes,
         augmentation=data.augmentation,
-        normalisation=Normalisation.of(train.images),
+        normalisation=normalisation or Normalisation.of(train.images),
         splits=splits.describe(),
         train=train,
         validation=data.select(splits.validation),
     )
 
 
-def final_data(data: ImageData, splits: Splits) -> FinalData:
-    """Copy the parts of the final protocol: train together with validation, and test."""
+def final_data(
+    data: ImageData, splits: Splits, normalisation: Normalisation | None = None
+) -> FinalData:
+    """Copy the parts of the final protocol: train together with validation, and test.
+
+    Args:
+        data: Data set.
+        splits: Its splits.
+        normalisation: As for `search_data`.
+    """
     train = data.select(torch.cat([splits.train, splits.validation]))
     test = data.test if data.test is not None else data
     return FinalData(
         name=data.name,
         num_classes=data.num_classes,
         augmentation=data.augmentation,
-        normalisation=Normalisation.of(train.images),
+        normalisation=normalisation or Normalisation.of(train.images),
         splits=splits.describe(),
         train=train,
         test=test.select(splits.test),

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-
-def _whole_number(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError(f"input should be a number, not {str(value).lower()}")
-    # YAML 1.1 reads 1e6 as text, but it is a natural way to write a budget of a million.
-    if isinstance(value, str | float):
-        try:
-            number = float(value)
-        except ValueError:
-            return value
-        if number.is_integer():
-            return int(number)
-    return value
-
-
-WholeNumber = Annotated[int, BeforeValidator(_whole_number), Field(le=10**15)]
-"""An integer of a configuration, which may be written 1e6; at most 10^15."""
+from trainables.image_settings import SourceSettings, WholeNumber
 
 
 class TrainingProtocol(BaseModel):
@@ -76,7 +60,18 @@ class HostProtocol(TrainingProtocol):
         default=None,
         min_length=1,
         description="file of a state dict, as `sase-ray train none` writes it; or 'pretrained': "
-        "what backbone.options load, with a classifier trained by this protocol",
+        "what the backbone loads, with a classifier trained by this protocol unless it is kept",
+    )
+    source: SourceSettings | None = Field(
+        default=None,
+        description="data set that the host is trained on, such as {dataset: digits, image_size: "
+        "28}, in place of the unshifted images of the run's own",
+    )
+    classifier: Literal["kept", "new"] | None = Field(
+        default=None,
+        description="new: the last linear layer is drawn again, trained in the host on the run's "
+        "images, and then trained with the modules, for all modules alike; by default it is kept "
+        "where the source has as many classes",
     )
     seed: WholeNumber = Field(default=0, ge=0, lt=2**32, description="of weights and batches")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -13,6 +14,8 @@ from sase_ray.commands.train import train
 from sase_ray.config import load_config
 from sase_ray.execution.experiment import Experiment
 from search_spaces.errors import UserError
+from trainables.data import Normalisation
+from trainables.data.fit import fit_images
 from trainables.final import training
 from trainables.training import frozen_host
 
@@ -27,6 +30,20 @@ def settings(tiny):
         "strategy_options": {"darts": {"batch_size": 16}},
         "baselines": ["none", "se", "bn", "full"],
         "seeds": 1,
+    }
+
+
+@pytest.fixture
+def from_source(settings, tmp_path):
+    """The host is trained on coloured noise of 7 classes, in 10x10, and adapted to digits."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (120, 3, 10, 10), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", images=images, labels=np.arange(120) % 7)
+    source = {"dataset": "arrays", "root": str(tmp_path), "image_size": 8, "channels": 1}
+    return {
+        **settings,
+        "data": {**settings["data"], "shift": None},
+        "host": {**settings["host"], "source": source},
     }
 
 
@@ -58,6 +75,36 @@ def test_a_comparison_in_a_frozen_host_resumes(ray_cluster, settings, monkeypatc
     assert told.split(";")[0].split(",")[:2] == [
         part for s in again.reading if "frozen host" in s for part in s.split(",")[:2]
     ]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_host_of_other_classes_is_adapted_by_all_alike(ray_cluster, from_source):
+    result = compare(**from_source)
+    assert not result.failures
+    assert set(result.table["name"]) == {"random", "darts", "none", "se", "bn", "full"}
+    (host,) = [sentence for sentence in result.reading if "frozen host" in sentence]
+    assert "on validation images of arrays" in host
+    assert f"{2 * 64 + 2 * 96} samples" in host  # of 76 to train on, two batches of 32; digits
+
+
+def test_a_source_is_fitted_to_the_target(from_source):
+    problem = Experiment.of(load_config(from_source)).problem
+    job = problem.host_job
+    with np.load(f"{from_source['host']['source']['root']}/images.npz") as content:
+        every = {i.numpy().tobytes() for i in fit_images(torch.tensor(content["images"]), 1, 8)}
+    assert job.data.shape == job.shifted.shape == (1, 8, 8)
+    assert {image.numpy().tobytes() for image in job.data.train.images} <= every
+    assert (job.own_network.num_classes, job.network.num_classes) == (7, 10)
+    assert job.new_classifier
+    assert torch.equal(job.shifted.train.images, problem.search_data.train.images)
+
+
+def test_images_are_normalised_as_the_host_expects(from_source):
+    data = {**from_source["data"], "normalisation": {"mean": [0.25], "std": [0.5]}}
+    problem = Experiment.of(load_config({**from_source, "data": data})).problem
+    views = problem.search_data, problem.final_data, problem.host_job.data
+    assert {view.normalisation for view in views} == {Normalisation((0.25,), (0.5,))}
 
 
 def test_one_module_is_trained_in_the_same_host(settings, tmp_path, monkeypatch):
@@ -102,6 +149,30 @@ def test_mistakes_are_named(settings):
         Experiment.of(load_config({**settings, "host": {"weights": "nowhere.pt"}}))
     with pytest.raises(UserError, match=r"host.*did you mean 'weights'"):
         load_config({**settings, "host": {"weight": "x.pt"}})
+
+
+def test_a_source_that_does_not_fit_is_named(from_source):
+    def refused(**change):
+        host = {**from_source["host"], **change.pop("host", {})}
+        Experiment.of(load_config({**from_source, **change, "host": host}))
+
+    source = from_source["host"]["source"]
+    with pytest.raises(UserError, match=r"'arrays' are 1x10x10, those of 'digits' 1x8x8"):
+        refused(host={"source": {**source, "image_size": None}})
+    with pytest.raises(UserError, match=r"cannot be turned into 2"):
+        refused(host={"source": {**source, "channels": 2}})
+    with pytest.raises(UserError, match="'arrays' has 7 classes and 'digits' 10"):
+        refused(host={"classifier": "kept"})
+    with pytest.raises(UserError, match="unknown data set 'digit'"):
+        refused(host={"source": {**source, "dataset": "digit"}})
+    with pytest.raises(UserError, match=r"host\.source.*did you mean 'dataset'"):
+        refused(host={"source": {"datset": "digits"}})
+    with pytest.raises(UserError, match=r"normalisation has 3 channel\(s\), the images have 1"):
+        refused(data={"normalisation": {"mean": [0.5] * 3, "std": [0.5] * 3}})
+    with pytest.raises(UserError, match="mean has 1 values, std 2"):
+        refused(data={"normalisation": {"mean": [0.5], "std": [0.5, 0.5]}})
+    with pytest.raises(UserError, match=r"leave host\.source and host\.classifier out"):
+        refused(planted={"share": 0})
 
 
 @pytest.mark.parametrize("dataset", ["digits", "fashion_mnist"])

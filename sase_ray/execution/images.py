@@ -1,0 +1,57 @@
+"""The images of a problem: loaded, fitted, split and normalised as its configuration says."""
+
+from __future__ import annotations
+
+from sase_ray.config import Config
+from search_spaces.errors import UserError
+from trainables.data import (
+    ImageData,
+    Normalisation,
+    SearchData,
+    Splits,
+    load_dataset,
+    make_splits,
+    search_data,
+)
+from trainables.data.fit import fit_data
+from trainables.image_settings import ImageSettings
+
+
+def split_images(dataset: str, settings: ImageSettings) -> tuple[ImageData, Splits]:
+    """Load a data set in the size and colours of its settings, and split it.
+
+    Raises:
+        UserError: There is no such data set, or it does not have what is asked for.
+    """
+    data = load_dataset(dataset, settings.root, **settings.options)
+    data = fit_data(data, settings.channels, settings.image_size)
+    sizes = settings.train_size, settings.validation_size
+    return data, make_splits(data, settings.split_seed, *sizes)
+
+
+def expected_normalisation(config: Config, channels: int) -> Normalisation | None:
+    """Return the normalisation that the configuration states, or None.
+
+    Raises:
+        UserError: It is for images with another number of channels.
+    """
+    given = config.data.normalisation
+    if given is None:
+        return None
+    if len(given.mean) != channels:
+        raise UserError(
+            f"data.normalisation has {len(given.mean)} channel(s), the images have {channels}"
+        )
+    return Normalisation(given.mean, given.std)
+
+
+def source_images(config: Config, normalisation: Normalisation | None) -> SearchData | None:
+    """Return the images of the data set that the host is trained on, or None if it is the run's.
+
+    Raises:
+        UserError: As for `split_images`, or the set has no classes.
+    """
+    if config.host is None or config.host.source is None:
+        return None
+    config.make_task().check_dataset(config.host.source.dataset)
+    return search_data(*split_images(config.host.source.dataset, config.host.source), normalisation)
