@@ -103,9 +103,11 @@ class Conv3X3(ChannelConv):
 class Fc(OperationModule):
     """V ReLU(U z), U and V 1x1 convolutions over max(1, C // 16) hidden channels; no sigmoid."""
 
+    fewest_hidden: ClassVar[int] = 1
+
     def build(self, channels: int, size: tuple[int, int], affine: bool, **factory: Any) -> None:
         """Make the parameters."""
-        hidden = max(1, channels // FC_REDUCTION)
+        hidden = max(self.fewest_hidden, channels // FC_REDUCTION)
         self.reduce = Conv2d(channels, hidden, (1, 1), **factory)
         self.expand = Conv2d(hidden, channels, (1, 1), **factory)
 
@@ -117,11 +119,18 @@ class Fc(OperationModule):
     @staticmethod
     def together(operations: Sequence[Fc], z: Tensor) -> Tensor:
         """Excite (B, C, 1, 1) by O operations at once: (B, O, C)."""
-        reduce = torch.cat([op.reduce.weight for op in operations]).to(z.dtype)
-        expand = torch.stack([op.expand.weight.flatten(1) for op in operations]).to(z.dtype)
-        hidden = F.relu(F.linear(z.flatten(1), reduce.flatten(1)))
-        hidden = hidden.unflatten(1, (len(operations), -1)).transpose(0, 1)
-        return torch.bmm(hidden, expand.mT).transpose(0, 1)
+        reduce = [op.reduce.weight for op in operations]
+        hidden = F.relu(F.linear(z.flatten(1), torch.cat(reduce).flatten(1).to(z.dtype)))
+        parts = zip(operations, hidden.split([len(weight) for weight in reduce], 1), strict=True)
+        gates = [F.linear(part, op.expand.weight.flatten(1).to(z.dtype)) for op, part in parts]
+        return torch.stack(gates, 1)
+
+
+@register_op(KIND, "fc_min8", source="SE, Hu et al. 2018; at least 8 hidden channels: as in timm")
+class FcMin8(Fc):
+    """`fc` over max(8, C // 16) hidden channels, as SE has in timm: for narrow hosts."""
+
+    fewest_hidden = 8
 
 
 @register_op(KIND, "affine", source="SASE, published code")

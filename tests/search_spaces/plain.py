@@ -91,7 +91,7 @@ PLAIN: dict[str, dict[str, Plain]] = {
     },
     "channel_excite": {
         **dict.fromkeys(("conv3", "conv5", "conv7", "conv3_x2", "conv3_x3"), channel_convs),
-        "fc": fc,
+        **dict.fromkeys(("fc", "fc_min8"), fc),
         "affine": lambda op, z: (op.scale.weight * z + op.scale.bias).sigmoid(),
     },
     "spatial_squeeze": {**squeezes(CHANNELS), "l2norm": spatial_l2norm, "cov": spatial_cov},

@@ -83,6 +83,12 @@ def test_the_published_space_differs_from_ours_in_one_operation_and_ours_does_no
     assert PUBLISHED in published
 
 
+def test_the_space_for_narrow_hosts_differs_from_ours_in_fc():
+    narrow = SearchSpace.load("sase_narrow")
+    texts = {str(genotype).replace("fc_min8", "fc") for genotype in narrow}
+    assert texts == {str(genotype) for genotype in SASE_SPACE}
+
+
 def test_published_sets():
     statistics = ("gap", "l2norm", "pnorm", "gap_gmp", "gap_std", "gap_skew", "cov")
     assert SASE_SPACE.sets == {

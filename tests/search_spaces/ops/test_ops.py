@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.signal import correlate2d
 from scipy.special import expit
 from scipy.stats import moment
+from timm.layers import SEModule
 from torch import nn
 
 from search_spaces.genotype import KINDS
@@ -189,7 +190,7 @@ REFERENCES: dict[tuple[str, str], Reference] = {
         ("channel_excite", name): channel_convs
         for name in ("conv3", "conv5", "conv7", "conv3_x2", "conv3_x3")
     },
-    ("channel_excite", "fc"): fc,
+    **{("channel_excite", name): fc for name in ("fc", "fc_min8")},
     ("channel_excite", "affine"): channel_affine,
     **{
         ("spatial_excite", name): spatial_convs(relu)
@@ -261,13 +262,35 @@ def test_kernels(kind: str, name: str) -> None:
     assert [tuple(p.shape) for p in op.parameters()] == [(1, 1, *k) for k in SHAPES[kind, name]]
 
 
-@pytest.mark.parametrize(("channels", "hidden"), [(1, 1), (15, 1), (40, 2), (64, 4)])
-def test_fc_hidden_width(channels: int, hidden: int) -> None:
-    op = build_op("channel_excite", "fc", channels, BUILT)
+@pytest.mark.parametrize(
+    ("name", "channels", "hidden"),
+    [
+        *[("fc", 1, 1), ("fc", 15, 1), ("fc", 40, 2), ("fc", 64, 4)],
+        *[("fc_min8", 1, 8), ("fc_min8", 40, 8), ("fc_min8", 160, 10)],
+    ],
+)
+def test_fc_hidden_width(name: str, channels: int, hidden: int) -> None:
+    op = build_op("channel_excite", name, channels, BUILT)
     assert [tuple(p.shape) for p in op.parameters()] == [
         (hidden, channels, 1, 1),
         (channels, hidden, 1, 1),
     ]
+
+
+@pytest.mark.parametrize("channels", [8, 64, 256])
+def test_fc_min8_has_the_hidden_channels_of_se_in_timm(channels: int) -> None:
+    op = build_op("channel_excite", "fc_min8", channels, BUILT)
+    assert op.reduce.weight.shape == SEModule(channels).fc1.weight.shape
+
+
+def test_fc_of_different_widths_in_one_set() -> None:
+    ops = [random_op("channel_excite", name) for name in ("fc", "fc_min8", "fc")]
+    z = random_input("channel_excite", BUILT)
+    expected = [
+        fc(z.numpy(), {k: v.numpy() for k, v in op.state_dict().items()}, True) for op in ops
+    ]
+    found = type(ops[0]).together(ops, z).detach().numpy()
+    np.testing.assert_allclose(found, np.stack(expected, 1)[..., 0, 0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["channel_squeeze", "spatial_squeeze"])
