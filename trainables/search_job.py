@@ -10,7 +10,7 @@ from search_spaces.space import SearchSpace
 from trainables.data import SearchData
 from trainables.tasks.classification import CLASSIFICATION
 from trainables.tasks.contract import Task
-from trainables.training.cost import samples_of_reading
+from trainables.training.cost import samples_of_forward
 from trainables.training.frozen_host import HostJob, TrainedHost
 from trainables.training.norm_statistics import samples_of_statistics
 from trainables.training.protocol import ProxyProtocol, TrainingProtocol
@@ -34,7 +34,7 @@ class SearchJob:
         threads: CPU threads of one trial.
         host: Trained host, where the protocol requires a warm one, or the run has one for all.
         host_job: Training of the host that all searches and final trainings of a run share.
-        judged: Genotypes that a one-shot search scores at its end.
+        genotypes_to_score: Genotypes that a one-shot search scores at its end.
         task: Task that networks are trained for.
     """
 
@@ -46,7 +46,7 @@ class SearchJob:
     threads: int = 1
     host: TrainedHost | None = None
     host_job: HostJob | None = None
-    judged: tuple[Genotype, ...] = ()
+    genotypes_to_score: tuple[Genotype, ...] = ()
     task: Task = CLASSIFICATION
 
     @property
@@ -66,7 +66,7 @@ class SearchJob:
         In a frozen host it includes the images from which statistics are estimated. The incomplete
         last batch of training images is not counted.
         """
-        evaluation = samples_of_reading(len(self.data.validation))
+        evaluation = samples_of_forward(len(self.data.validation))
         if self.host_job is not None and self.host_job.protocol.frozen:
             evaluation += samples_of_statistics(self.data)
         return self.protocol.seeds * (self._samples_per_epoch(self.protocol) + evaluation)

@@ -103,7 +103,7 @@ def run_comparison(
         with monitors.display.shown():
             searches.run_all()
             run.train_finals()
-        verdict = run.judge()
+        verdict = run.verdict()
     return Comparison(
         run.folder.path,
         verdict.table,
@@ -183,7 +183,7 @@ class _Run(Observer):
             self._begin_finals(PLANTED, BASELINE, replicate, plant.text)
         self.results = await_trainings(self.trained, self.searches)
 
-    def judge(self) -> Verdict:
+    def verdict(self) -> Verdict:
         """Measure the modules' costs, write the tables, and compare.
 
         Raises:

@@ -16,7 +16,7 @@ from rich.progress import track
 from sase_ray.analysis.regret import rank_strategies, reading_of, regret_blocks, regret_curves
 from sase_ray.cluster.connection import connected
 from sase_ray.config import ResourcesConfig, load_config
-from sase_ray.execution.simulation import Look, simulate_search, table_task
+from sase_ray.execution.simulation import Lookup, simulate_search, table_task
 from sase_ray.results.folder import RunFolder, check_new_run
 from sase_ray.statistics.rank_tests import pairwise
 from sase_ray.strategies import Strategy
@@ -68,7 +68,7 @@ def compare_on_table(
 ) -> TableComparison:
     """Run strategies on a ground-truth table in place of training.
 
-    A search sees validation metrics of the epochs that it has paid for. Its answer is judged by
+    A search sees validation metrics of the epochs that it has paid for. Its answer is scored by
     its true test metric, against that of the best genotype. The searches of one seed share a world:
     true scores, drawn so that they agree with the table (see `TabularBenchmark.draw`).
 
@@ -213,10 +213,10 @@ def search_table(
     than that of the best, 0 or more; with noise, in the world of the seed.
     """
     task = table_task(table, seed=seed, budget=budget, metric=metric)
-    look: Look = partial(table.draw, seed=seed) if noise else table.lookup
+    lookup: Lookup = partial(table.draw, seed=seed) if noise else table.lookup
     regret = partial(table.regret, metric=metric, seed=seed if noise else None)
     history = simulate_search(
-        strategy, task, look, workers=workers, seconds_before=table.seconds_of_host
+        strategy, task, lookup, workers=workers, seconds_before=table.seconds_of_host
     )
     rows: list[dict[str, Any]] = []
     trials: set[str] = set()

@@ -290,8 +290,8 @@ class Experiment:
 
     def task(self, seed: int) -> SearchTask:
         """Return the search that every strategy gets with this seed."""
-        judged = self.truth.genotypes if self.truth else ()
-        job = replace(self.problem.job(seed), judged=judged)
+        genotypes = self.truth.genotypes if self.truth else ()
+        job = replace(self.problem.job(seed), genotypes_to_score=genotypes)
         return SearchTask(job, self.config.budget, self.config.metric)
 
     def warm_start(self, strategy: Strategy, seed: int) -> WarmStart:
@@ -324,7 +324,7 @@ class Experiment:
 
         They are the same for all strategies, so that differences are paired; different for every
         replicate, so that replicates are independent; and not used by any search: a genotype must
-        not be judged from the initial weights by which it was chosen.
+        not be scored from the initial weights by which it was chosen.
         """
         count = self.config.final.seeds
         first = FIRST_FINAL_SEED + replicate * count

@@ -8,7 +8,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from sase_ray.execution.search_logic import LiveTrial, SearchLogic
-from trainables.persistence.resumable import OUT_OF_MEMORY, REPORTED, SHARE, TRIAL
+from trainables.persistence.resumable import OUT_OF_MEMORY, REPORTED, SHARE_FACTOR, TRIAL
 
 LARGER_SHARE = 2
 """Factor on the GPU share of a trial that ran out of memory."""
@@ -62,7 +62,7 @@ class LogicInTune(Searcher, tune.Stopper):
         """Take a result; return whether the trial ends."""
         trial = self._trials[trial_id]
         if OUT_OF_MEMORY in result:
-            self._waiting.append({**_config_to_continue(trial), SHARE: LARGER_SHARE})
+            self._waiting.append({**_config_to_continue(trial), SHARE_FACTOR: LARGER_SHARE})
             return True
         return self.logic.result(trial.trial_id, result)
 

@@ -105,7 +105,7 @@ class Journal(Observer):
             content = folder.read(name) or b""
             try:
                 for line in content.decode().splitlines():
-                    _remember(past, epochs, json.loads(line))
+                    _add_event(past, epochs, json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise StorageError(f"{folder.place}/{name} is damaged: {error!r}") from None
         self._replayed[search] = len(past)
@@ -144,7 +144,7 @@ class Journal(Observer):
         self.flush(now=last)
 
 
-def _remember(past: list[PastEvent], epochs: dict[str, int], entry: _Entry) -> None:
+def _add_event(past: list[PastEvent], epochs: dict[str, int], entry: _Entry) -> None:
     if "rewound" in entry:
         del past[entry["rewound"] :]
         epochs.clear()

@@ -21,7 +21,7 @@ from sase_ray.execution.search_logic import SearchLogic
 from sase_ray.results.history import History, SearchOutcome
 from sase_ray.strategies import Plan, SearchTask, Strategy
 from trainables.metrics import describe, find_metric
-from trainables.persistence.resumable import SHARE, Kept, ResumableTrainable
+from trainables.persistence.resumable import SHARE_FACTOR, Kept, ResumableTrainable
 from trainables.persistence.store import Store
 from trainables.planted.plant import make_plant
 from trainables.proxy.warm_host import train_host
@@ -118,7 +118,7 @@ def _trainable(plan: Plan, name: str, resources: TrialResources, kept: Kept) -> 
         parameters["kept"] = kept
     trainable = tune.with_resources(
         tune.with_parameters(plan.trainable, **parameters),
-        lambda config: resources.reserved(config.get(SHARE, 1)),
+        lambda config: resources.reserved(config.get(SHARE_FACTOR, 1)),
     )
     # Tune keeps trainables by name in a registry that all searches of a Ray job share: without a
     # name of its own, a search would run the trials of whichever other search began last.

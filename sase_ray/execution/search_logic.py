@@ -68,7 +68,7 @@ class SearchLogic:
         self.begun = 0
         self.live: dict[str, LiveTrial] = {}
         self._exhausted = False
-        self._controller: Any = SimpleNamespace()  # schedulers that only stop look at the trial
+        self._controller: Any = SimpleNamespace()  # schedulers that only stop read the trial alone
 
     def begin(self) -> LiveTrial | None:
         """Begin a trial; None if the budget cannot pay it now, or nothing is left to try."""

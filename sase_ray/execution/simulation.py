@@ -22,7 +22,7 @@ from search_spaces.genotype import Genotype
 from trainables.search_job import SearchJob
 from trainables.tasks.classification import CLASSIFICATION
 
-Look = Callable[[Genotype, int], TableEntry]
+Lookup = Callable[[Genotype, int], TableEntry]
 """Function from a genotype and an epoch to what a trial sees then."""
 
 
@@ -47,7 +47,7 @@ class TableJob(SearchJob):
 def simulate_search(
     strategy: Strategy,
     task: SearchTask,
-    look: Look,
+    lookup: Lookup,
     *,
     workers: int = 1,
     seconds_before: float = 0.0,
@@ -57,7 +57,7 @@ def simulate_search(
     Args:
         strategy: Strategy to run.
         task: Task with a `TableJob`.
-        look: Returns what a trial sees; called for an epoch only once the trial has paid for it.
+        lookup: Returns what a trial sees; called for an epoch only once the trial has paid for it.
         workers: Number of trials at a time.
         seconds_before: Device-seconds of the warm host.
 
@@ -79,7 +79,7 @@ def simulate_search(
     order = count()
 
     def train(trial: LiveTrial, clock: float) -> None:
-        entry = look(task.job.space.from_config(trial.config), trial.epoch + 1)
+        entry = lookup(task.job.space.from_config(trial.config), trial.epoch + 1)
         seconds = entry.seconds - trial.last_result.get("train_seconds", 0.0)
         heapq.heappush(ends, (clock + seconds, next(order), trial, entry))
 

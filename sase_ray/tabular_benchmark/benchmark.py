@@ -216,7 +216,7 @@ class TabularBenchmark:
         """Return how much worse a genotype's true test score is than that of the best; 0 is best.
 
         The regret is in nats or, for accuracy, a share. A genotype whose training diverged counts
-        as the worst of the others. The regret is for judging the answers of searches; no search
+        as the worst of the others. The regret is for scoring the answers of searches; no search
         may read it.
 
         Args:

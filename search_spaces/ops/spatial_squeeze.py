@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from search_spaces.ops.kernels.channel_statistics import GRID
+from search_spaces.ops.kernels.channel_statistics import GRID_SIDE
 from search_spaces.ops.kernels.position_formulas import norm_of_affine
 from search_spaces.ops.layers.resized_affine import GridAffine
 from search_spaces.ops.layers.second_order import SecondOrder
@@ -91,11 +91,11 @@ class Cov(Squeeze):
 
     def build(self, channels: int, size: tuple[int, int], affine: bool, **factory: Any) -> None:
         """Make the parameters."""
-        positions = GRID**2
+        positions = GRID_SIDE**2
         self.second_order = SecondOrder(positions, positions, affine=affine, **factory)
 
     def squeeze(self, features: FeatureMap) -> Tensor:
         """Squeeze to (B, 1, H, W)."""
-        cells = self.second_order(features.grid.flatten(2).mT).reshape(-1, 1, GRID, GRID)
+        cells = self.second_order(features.grid.flatten(2).mT).reshape(-1, 1, GRID_SIDE, GRID_SIDE)
         height, width = features.features.shape[2:]
         return spread_from_grid(cells, (height, width))

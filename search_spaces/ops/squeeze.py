@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.ops.kernels.autograd import is_traced
-from search_spaces.ops.kernels.channel_statistics import GRID, SPACE, Names, measure_channels
+from search_spaces.ops.kernels.channel_statistics import GRID_SIDE, SPACE, Names, measure_channels
 from search_spaces.ops.kernels.position_statistics import (
     GatedMap,
     measure_positions,
@@ -133,11 +133,11 @@ class FeatureMap:
 
 def spread_from_grid(cells: Tensor, size: tuple[int, int]) -> Tensor:
     """Return adaptive average pooling of 8 x 8 cells to `size`, fast where it only repeats them."""
-    if is_traced(cells) or size[0] % GRID or size[1] % GRID:
+    if is_traced(cells) or size[0] % GRID_SIDE or size[1] % GRID_SIDE:
         return F.adaptive_avg_pool2d(cells, size)
     b, c = cells.shape[:2]
     rows = cells[:, :, :, None, :, None]
-    spread = rows.expand(b, c, GRID, size[0] // GRID, GRID, size[1] // GRID)
+    spread = rows.expand(b, c, GRID_SIDE, size[0] // GRID_SIDE, GRID_SIDE, size[1] // GRID_SIDE)
     return spread.reshape(b, c, *size)
 
 

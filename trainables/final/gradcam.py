@@ -106,11 +106,11 @@ def last_map(model: nn.Module, images: Tensor) -> nn.Module:
     """
     found: list[nn.Module] = []
 
-    def look(module: nn.Module, inputs: object, output: object) -> None:
+    def record(module: nn.Module, inputs: object, output: object) -> None:
         if isinstance(output, Tensor) and output.dim() == 4 and output[0, 0].numel() > 1:
             found.append(module)
 
-    hooks = [module.register_forward_hook(look) for module in model.modules()]
+    hooks = [module.register_forward_hook(record) for module in model.modules()]
     try:
         model(images)
     finally:

@@ -1,4 +1,4 @@
-"""Final training: judging a module by the protocol that all strategies share."""
+"""Final training: scoring a module by the protocol that all strategies share."""
 
 from __future__ import annotations
 

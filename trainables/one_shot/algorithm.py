@@ -69,7 +69,7 @@ class OneShotAlgorithm(ABC):
     4. Each step calls `begin_step`, then (after the warm-up) `architecture_step`; then the
        training loop takes one weight step on `weight_parameters`, with the weights of `mixture`.
     5. After each epoch, `ranking` and `report` are called, for the curves.
-    6. At the end, `conclude` returns the ranking that the search is judged by. A share `reserve`
+    6. At the end, `conclude` returns the ranking that the search is scored by. A share `reserve`
        of the budget is kept back for it.
 
     Where `is_stochastic` is set, the mixture changes from step to step, so the running statistics
@@ -139,7 +139,7 @@ class OneShotAlgorithm(ABC):
         """Return the `count` best genotypes by the present state, best first."""
 
     def conclude(self, count: int, shared: SharedWeights) -> Ranking:
-        """Return the final ranking; `shared` judges genotypes within the rest of the budget."""
+        """Return the final ranking; `shared` evaluates genotypes within the rest of the budget."""
         return self.ranking(count)
 
     def score(self, genotypes: Sequence[Genotype], shared: SharedWeights) -> list[float]:

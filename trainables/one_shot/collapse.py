@@ -21,10 +21,10 @@ POOR = 0.1
 """Largest share of its edge's richest operation that an operation poor in parameters has."""
 
 ITERATIONS = 5
-"""Number of power iterations per look; each look continues from the last vector."""
+"""Number of power iterations per inspection; each one continues from the last vector."""
 
 WINDOW = 3
-"""Number of eigenvalues averaged, and of looks a stopped search goes back (paper: 5 epochs)."""
+"""Number of eigenvalues averaged, and of inspections that a stop goes back (paper: 5 epochs)."""
 
 SHARPENING = 0.75
 """Share of the present eigenvalue below which an earlier one stops the search (as in the paper)."""
@@ -115,7 +115,7 @@ class Sharpness:
         self.values = list(values)
 
     def collapsed(self, value: float) -> bool:
-        """Add the eigenvalue of another look; return whether the search should have ended."""
+        """Add the eigenvalue of another inspection; return whether the search should have ended."""
         self.values.append(value)
         if len(self.values) < 2 * WINDOW:
             return False

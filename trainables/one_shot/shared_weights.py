@@ -14,7 +14,7 @@ from search_spaces.network import Supernet
 from trainables.data import Batches
 from trainables.tasks.classification import CLASSIFICATION
 from trainables.tasks.contract import Task
-from trainables.training.cost import samples_of_reading
+from trainables.training.cost import samples_of_forward
 from trainables.training.loop import Batch, Diverged, Evaluation, evaluate
 from trainables.training.norm_statistics import estimate_statistics
 from trainables.training.protocol import TrainingProtocol
@@ -24,7 +24,7 @@ PATIENCE = 100
 
 
 class SharedWeights:
-    """Judge of genotypes by a supernet's weights (Bender et al. 2018, section 3.4).
+    """Evaluation of genotypes by a supernet's weights (Bender et al. 2018, section 3.4).
 
     The running statistics of the batch norms belong to the mixture that was trained, so they are
     estimated again for each genotype, from training images, and restored afterwards. Every image
@@ -34,10 +34,10 @@ class SharedWeights:
         supernet: Supernet, on its device.
         protocol: Protocol that sets the precision.
         statistics: Batches of training images from which running statistics are estimated.
-        validation: Batches on which genotypes are judged.
+        validation: Batches on which genotypes are evaluated.
         device: Device of the supernet.
-        budget: Samples that may be spent; `judge` itself does not check it.
-        task: Task by whose metrics genotypes are judged.
+        budget: Samples that may be spent; `evaluate_genotype` itself does not check it.
+        task: Task by whose metrics genotypes are evaluated.
     """
 
     def __init__(
@@ -61,15 +61,15 @@ class SharedWeights:
         self._screening = validation.first()
 
     def cost(self, *, screening: bool = False) -> int:
-        """Return the cost of one call of `judge`, in samples."""
-        judged = (
+        """Return the cost of one call of `evaluate_genotype`, in samples."""
+        images = (
             sum(len(labels) for _, labels in self._screening)
             if screening
             else self.validation.samples_per_epoch
         )
-        return samples_of_reading(judged + sum(len(labels) for _, labels in self.statistics))
+        return samples_of_forward(images + sum(len(labels) for _, labels in self.statistics))
 
-    def judge(self, genotype: Genotype, *, screening: bool = False) -> Evaluation:
+    def evaluate_genotype(self, genotype: Genotype, *, screening: bool = False) -> Evaluation:
         """Return the task's metrics of a genotype on the validation images.
 
         Args:
@@ -82,14 +82,14 @@ class SharedWeights:
         return self.evaluate(Mixture.of(genotype, self.supernet.space), screening=screening)
 
     def loss(self, genotype: Genotype, *, screening: bool = False) -> float:
-        """Return the loss of a genotype, as in `judge`; infinity where it is not finite."""
+        """Return the loss of a genotype on the same images; infinity where it is not finite."""
         try:
-            return self.judge(genotype, screening=screening).loss
+            return self.evaluate_genotype(genotype, screening=screening).loss
         except Diverged:
             return math.inf
 
     def evaluate(self, mixture: Mixture, *, screening: bool = False) -> Evaluation:
-        """Return the same metrics as `judge`, for any mixture."""
+        """Return the same metrics as `evaluate_genotype`, for any mixture."""
         self.samples += self.cost(screening=screening)
         network = _Fixed(self.supernet, mixture)
         # Buffers of batch norms, and of all other running estimates of a block.
@@ -105,30 +105,30 @@ class SharedWeights:
     def rank(self, propose: Callable[[], Genotype], count: int) -> list[tuple[Genotype, float]]:
         """Rank as many proposed genotypes as the budget allows, by validation loss.
 
-        Half of the budget screens genotypes on one batch, the other half judges the best of them
+        Half of the budget screens genotypes on one batch, the other half evaluates the best of them
         on all validation images (Li and Talwalkar 2019, section 3.2; ENAS, section 2.3). Where
-        the budget is enough to judge the same number on all images, there is no screening.
+        the budget is enough to evaluate the same number on all images, there is no screening.
 
         Args:
-            propose: Function that returns a genotype; a repeated one is not judged again.
+            propose: Function that returns a genotype; a repeated one is not evaluated again.
             count: Largest number of genotypes to return.
 
         Returns:
             Genotypes with their losses in nats, the smallest first. If the budget is not enough
-            for one, only the first proposal, not judged: its loss is not a number.
+            for one, only the first proposal, not evaluated: its loss is not a number.
         """
         whole, screening = self.cost(), self.cost(screening=True)
-        judged = max(1, self.budget // 2 // whole)
-        screened = (self.budget - judged * whole) // screening
+        evaluated = max(1, self.budget // 2 // whole)
+        screened = (self.budget - evaluated * whole) // screening
         if self.budget // whole >= screened:
-            judged = screened = self.budget // whole
+            evaluated = screened = self.budget // whole
         if self.budget < whole:
             return [(propose(), math.nan)]
-        candidates = _distinct(propose, max(judged, screened))
+        candidates = _distinct(propose, max(evaluated, screened))
         if len(candidates) * whole <= self.budget:  # fewer were proposed than could be screened
-            judged = len(candidates)
-        if judged < len(candidates):
-            candidates = [g for g, _ in self._sorted(candidates, screening=True)][:judged]
+            evaluated = len(candidates)
+        if evaluated < len(candidates):
+            candidates = [g for g, _ in self._sorted(candidates, screening=True)][:evaluated]
         return self._sorted(candidates)[:count]
 
     def _sorted(

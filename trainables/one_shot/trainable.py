@@ -46,7 +46,7 @@ STOPPED_EARLY = "stopped early"
 """Beginning of the reason of a search that ends before its budget."""
 
 RANKING_SIZE = 20
-LOOKS = 10
+INSPECTIONS = 10
 """Number of times that a search is checked for signs of collapse."""
 
 STATISTICS_BATCHES = 4
@@ -65,7 +65,7 @@ class SupernetTrainable(ResumableTrainable):
     `poor_share`, `dominant_eigenvalue` and `discretisation_gap`, the validation loss of the best
     genotype with the shared weights minus that of the supernet. The samples and seconds of these
     signs are not counted, as only a search that stops early by them needs them. The last iteration
-    also reports `scores`, the search's scores of the job's `judged` genotypes.
+    also reports `scores`, the search's scores of the job's `genotypes_to_score`.
     """
 
     def prepare(
@@ -144,7 +144,7 @@ class SupernetTrainable(ResumableTrainable):
         parameters = sum(alpha.numel() for alpha in algorithm.architecture)
         self.sharpest = torch.randn(parameters, generator=self.generator).to(self.device)
         self.sharpness = Sharpness()
-        self.looks: list[Ranking] = []
+        self.inspected_rankings: list[Ranking] = []
         self.epoch = self.steps = 0
         self.train_seconds = 0.0
 
@@ -152,7 +152,7 @@ class SupernetTrainable(ResumableTrainable):
         """Search for one epoch, or for the rest of the budget, and evaluate the supernet."""
         started = time.perf_counter()
         result: dict[str, Any] = {"diverged": False, "reason": ""}
-        looks_before = int(LOOKS * self.steps / self.total_steps)
+        inspections_before = int(INSPECTIONS * self.steps / self.total_steps)
         try:
             result["train_loss"] = self._train()
             result |= self._validate(self.algorithm.central_mixture()).reported("val")
@@ -169,17 +169,22 @@ class SupernetTrainable(ResumableTrainable):
         self.train_seconds += time.perf_counter() - started
         result |= self.algorithm.report()
         done = used_up or result["diverged"]
-        if not result["diverged"] and int(LOOKS * self.steps / self.total_steps) > looks_before:
+        if (
+            not result["diverged"]
+            and int(INSPECTIONS * self.steps / self.total_steps) > inspections_before
+        ):
             result |= self._signs_of_collapse(result, ranking)
-            self.looks.append(ranking)
+            self.inspected_rankings.append(ranking)
             eigenvalue = result.get("dominant_eigenvalue", 0.0)
             if self.algorithm.stops_when_sharp and self.sharpness.collapsed(eigenvalue):
-                ranking = self.looks[-1 - WINDOW]
+                ranking = self.inspected_rankings[-1 - WINDOW]
                 reason = f"{STOPPED_EARLY}: the validation loss has become sharp in alpha"
                 result |= {"reason": reason}
                 done = True
-        if done and not result["diverged"] and self.job.judged:
-            result["scores"] = self.algorithm.score(self.job.judged, self._shared_weights())
+        if done and not result["diverged"] and self.job.genotypes_to_score:
+            result["scores"] = self.algorithm.score(
+                self.job.genotypes_to_score, self._shared_weights()
+            )
         return result | {
             "genotype": str(ranking[0][0]),
             "ranking": _as_text(ranking),
@@ -249,7 +254,7 @@ class SupernetTrainable(ResumableTrainable):
                     self.sharpest,
                 )
         with suppress(Diverged):  # the genotype by itself may diverge where the mixture does not
-            alone = self._shared_weights().judge(ranking[0][0])
+            alone = self._shared_weights().evaluate_genotype(ranking[0][0])
             signs["discretisation_gap"] = alone.loss - result["val_loss"]
         return signs
 
@@ -265,7 +270,7 @@ class SupernetTrainable(ResumableTrainable):
             "random": random_state(self.device),
             "sharpest": self.sharpest,
             "sharpness": list(self.sharpness.values),
-            "looks": [_as_text(ranking) for ranking in self.looks],
+            "looks": [_as_text(ranking) for ranking in self.inspected_rankings],
             "epoch": self.epoch,
             "steps": self.steps,
             "train_seconds": self.train_seconds,
@@ -282,7 +287,7 @@ class SupernetTrainable(ResumableTrainable):
         set_random_state(state["random"], self.device)
         self.sharpest = state["sharpest"].to(self.device)
         self.sharpness = Sharpness(state["sharpness"])
-        self.looks = [
+        self.inspected_rankings = [
             [(Genotype.parse(text), score) for text, score in ranking] for ranking in state["looks"]
         ]
         self.epoch = state["epoch"]

@@ -29,7 +29,7 @@ FIRST_TRIAL = "00000"
 REPORTED = "reported"
 """Key of a trial's config: number of its epochs that the search has; the next one is reported."""
 
-SHARE = "share"
+SHARE_FACTOR = "share"
 """Key of a trial's config: factor by which its share of a GPU exceeds the others'; default 1."""
 
 OUT_OF_MEMORY = "out_of_memory"
@@ -137,7 +137,7 @@ class ResumableTrainable(tune.Trainable):
 
     def _out_of_memory(self) -> Result:
         share = gpu_share()
-        if SHARE in self._trial_config or not 0 < share < 1:
+        if SHARE_FACTOR in self._trial_config or not 0 < share < 1:
             raise TrialFailedError(f"out of memory on {share:g} GPU") from None
         self._take(self._trial_config)  # releases the network
         # Tune requires a metric; without an epoch, no scheduler counts it.

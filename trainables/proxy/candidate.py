@@ -51,7 +51,7 @@ class Candidate:
         )
 
     @property
-    def judged(self) -> nn.Module:
+    def evaluated_model(self) -> nn.Module:
         """Network that is evaluated: with averaged weights, if the protocol averages them."""
         return self.average.module if self.average else self.model
 

@@ -18,7 +18,7 @@ class StudiedTrainable(ProxyTrainable):
 
     - where the protocol averages weights, `last_val_loss` and `last_val_accuracy` of the weights
       that are not averaged;
-    - given test images, `test_loss` and `test_accuracy` at the last epoch. They are for judging
+    - given test images, `test_loss` and `test_accuracy` at the last epoch. They are for scoring
       searches afterwards; no strategy reads them.
     """
 
@@ -51,5 +51,5 @@ class StudiedTrainable(ProxyTrainable):
                     self.test, 512, self.data.normalisation, channels_last=channels_last
                 )
                 with suppress(Diverged):
-                    result |= self.evaluate(lambda c: c.judged, images, "test")
+                    result |= self.evaluate(lambda c: c.evaluated_model, images, "test")
         return result

@@ -32,7 +32,7 @@ class ProxyTrainable(ResumableTrainable):
     """Training of the network of one genotype, one epoch per Tune iteration.
 
     The protocol decides whether it starts from scratch or inside a host that was trained without
-    attention; whether it is judged by its last weights or by their exponential moving average; and
+    attention; whether its last weights are evaluated or their exponential moving average; and
     whether it is trained with one seed or with several, whose scores are averaged.
 
     The trial's config holds the genotype's variables (`SearchSpace.variables`). Each iteration
@@ -85,7 +85,9 @@ class ProxyTrainable(ResumableTrainable):
         result: dict[str, Any] = {"diverged": False, "reason": ""}
         try:
             result["train_loss"] = fmean([c.train_epoch() for c in self.candidates])
-            result |= self.evaluate(lambda c: c.judged, self.val_batches, "val", spread=True)
+            result |= self.evaluate(
+                lambda c: c.evaluated_model, self.val_batches, "val", spread=True
+            )
         except Diverged as divergence:
             result |= {**self.lost(), "diverged": True, "reason": str(divergence)}
         self.epoch += 1

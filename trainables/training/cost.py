@@ -14,6 +14,6 @@ with images of 28x28.
 """
 
 
-def samples_of_reading(images: int) -> int:
+def samples_of_forward(images: int) -> int:
     """Return the training samples that forward passes over images cost, rounded up."""
     return math.ceil(images * FORWARD_SHARE)

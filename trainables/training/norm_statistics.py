@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from trainables.data import Batches, FinalData, SearchData
-from trainables.training.cost import samples_of_reading
+from trainables.training.cost import samples_of_forward
 from trainables.training.loop import Batch, autocast
 from trainables.training.protocol import TrainingProtocol
 
@@ -37,7 +37,7 @@ def statistics_batches(
 
 def samples_of_statistics(data: SearchData) -> int:
     """Return what an estimate from `statistics_batches` costs, in training samples."""
-    return samples_of_reading(min(STATISTICS_IMAGES, len(data.train)))
+    return samples_of_forward(min(STATISTICS_IMAGES, len(data.train)))
 
 
 def estimate_statistics(

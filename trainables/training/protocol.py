@@ -83,7 +83,7 @@ class ProxyProtocol(TrainingProtocol):
         default=0.0,
         ge=0,
         lt=1,
-        description="decay a step of the averaged weights that are judged; 0 judges the last ones",
+        description="decay per step of the averaged weights, which are evaluated; 0: the last",
     )
     seeds: WholeNumber = Field(
         default=1,

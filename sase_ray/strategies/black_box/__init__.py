@@ -1,1 +1,1 @@
-"""Strategies that judge a genotype by training it."""
+"""Strategies that score a genotype by training it."""

@@ -184,7 +184,7 @@ class ENASAlgorithm(OneShotAlgorithm):
 
     def reinforce(self, chosen: Tensor, reward: float) -> None:
         """Step the controller by REINFORCE with a moving baseline."""
-        log_probability, entropy = self.judge(chosen)
+        log_probability, entropy = self.evaluate_choices(chosen)
         reward += self.settings.entropy_weight * float(entropy.detach())
         decay = self.settings.baseline_decay
         self.baseline = (
@@ -194,7 +194,7 @@ class ENASAlgorithm(OneShotAlgorithm):
         (-(reward - self.baseline) * log_probability).backward()
         self.optimizer.step()
 
-    def judge(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate_choices(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log-probability of choices (1, decisions), and the entropy along the path."""
         rows = self.controller(chosen)
         picked = [row[0, index] for row, index in zip(rows, chosen[0], strict=True)]

@@ -20,7 +20,7 @@ from trainables.metrics import SHARED_LOSS
 from trainables.one_shot.algorithm import OneShotAlgorithm, StepCost
 from trainables.one_shot.shared_weights import SharedWeights
 from trainables.one_shot.trainable import STATISTICS_BATCHES
-from trainables.training.cost import samples_of_reading
+from trainables.training.cost import samples_of_forward
 from trainables.training.loop import Batch, Trainer
 from trainables.training.protocol import TrainingProtocol
 
@@ -40,18 +40,18 @@ class SharedWeightsSearch(OneShot):
         return SHARED_LOSS
 
     def check(self, task: SearchTask) -> None:
-        """Reject also a budget whose reserve is not enough to judge one candidate."""
+        """Reject also a budget whose reserve is not enough to evaluate one candidate."""
         super().check(task)
         data = task.job.data
         read = STATISTICS_BATCHES * min(self.batch_size, len(data.train)) + len(data.validation)
-        needed = math.ceil(samples_of_reading(read) / self.reserve)
+        needed = math.ceil(samples_of_forward(read) / self.reserve)
         check_budget(task, needed, f"a search that keeps {self.reserve:g} of it for one candidate")
 
     def conclude(self, history: History, task: SearchTask) -> Ranking:
         """Return the candidates by their losses with the shared weights.
 
         Raises:
-            UserError: The search diverged before it judged any, or all that it judged diverged.
+            UserError: The search diverged before it evaluated any, or all of them diverged.
         """
         ranking = history.last_ranking()
         last = history.evaluations[-1]
@@ -92,7 +92,7 @@ class SampledAlgorithm(OneShotAlgorithm):
         """Do nothing: there are no architecture parameters."""
 
     def ranking(self, count: int) -> Ranking:
-        """Return one candidate with a score of NaN, as none is judged before the end."""
+        """Return one candidate with a score of NaN, as none is evaluated before the end."""
         return [(self.first, float("nan"))]
 
     def conclude(self, count: int, shared: SharedWeights) -> Ranking:

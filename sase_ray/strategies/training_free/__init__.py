@@ -1,1 +1,1 @@
-"""Strategies that judge a genotype without training it."""
+"""Strategies that score a genotype without training it."""

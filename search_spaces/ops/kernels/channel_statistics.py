@@ -30,13 +30,13 @@ PLAIN: dict[str, Callable[[Tensor, Axes], Tensor]] = {
 }
 """Plain formulas of the statistics of each channel, (B, C, 1, 1)."""
 
-GRID = 8
+GRID_SIDE = 8
 GROUP = 4
 
 
 def average_grid(x: Tensor) -> Tensor:
     """Return x averaged to 8 x 8 positions, (B, C, 8, 8)."""
-    return F.adaptive_avg_pool2d(x, GRID)
+    return F.adaptive_avg_pool2d(x, GRID_SIDE)
 
 
 def average_groups(x: Tensor) -> Tensor:
@@ -77,13 +77,13 @@ def _plain(x: Tensor, names: tuple[str, ...]) -> tuple[Tensor, ...]:
 def _is_even(name: str, x: Tensor) -> bool:
     """Return whether the parts that are averaged have equal sizes."""
     if name == "grid":
-        return x.shape[2] % GRID == 0 and x.shape[3] % GRID == 0
+        return x.shape[2] % GRID_SIDE == 0 and x.shape[3] % GRID_SIDE == 0
     return name != "groups" or x.shape[1] % groups_of(x.shape[1]) == 0
 
 
 def _rows_of_cells(x: Tensor) -> Tensor:
     """View x (B, C, H, W) as (B, C, 8, H / 8, W)."""
-    return x.unflatten(2, (GRID, -1))
+    return x.unflatten(2, (GRID_SIDE, -1))
 
 
 def _grouped(x: Tensor) -> Tensor:
@@ -142,8 +142,8 @@ def _sums(x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
         fourth = (x * (1 / _or_one(found["peak"]))).square_().square_()
         found["fourth"] = fourth.sum(SPACE, keepdim=True)
     if "grid" in names:
-        rows = _rows_of_cells(x).sum(3).unflatten(3, (GRID, -1))
-        found["grid"] = rows.sum(4) * (GRID**2 / (x.shape[2] * x.shape[3]))
+        rows = _rows_of_cells(x).sum(3).unflatten(3, (GRID_SIDE, -1))
+        found["grid"] = rows.sum(4) * (GRID_SIDE**2 / (x.shape[2] * x.shape[3]))
     if "groups" in names:
         groups = _grouped(x)
         found["groups"] = groups.sum(2) / groups.shape[2]
@@ -232,8 +232,8 @@ def _write_gradient(x: Tensor, terms: dict[str, Tensor], out: Tensor) -> None:
         out.addcmul_((share * share).mul_(share), terms["in_p_norm"])
     if "grid" in terms:
         rows = _rows_of_cells(out)
-        share = terms["grid"] * (GRID**2 / (out.shape[2] * out.shape[3]))
-        spread = share.unsqueeze(4).expand(*share.shape, out.shape[3] // GRID).flatten(3)
+        share = terms["grid"] * (GRID_SIDE**2 / (out.shape[2] * out.shape[3]))
+        spread = share.unsqueeze(4).expand(*share.shape, out.shape[3] // GRID_SIDE).flatten(3)
         rows.add_(spread.unsqueeze(3))
     if "groups" in terms:
         groups = _grouped(out)

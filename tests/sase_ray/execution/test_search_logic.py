@@ -19,7 +19,7 @@ from sase_ray.strategies import Plan
 from trainables.persistence.resumable import (
     OUT_OF_MEMORY,
     REPORTED,
-    SHARE,
+    SHARE_FACTOR,
     TRIAL,
     ResumableTrainable,
 )
@@ -210,7 +210,7 @@ def test_a_trial_without_memory_goes_on_with_a_larger_share_before_another_begin
     assert tuned("a", without)
     tuned.on_trial_complete("a", without)
     assert logic.searcher.told == told
-    assert tuned.suggest("b") == {"x": 0, TRIAL: "00000", REPORTED: 1, SHARE: LARGER_SHARE}
+    assert tuned.suggest("b") == {"x": 0, TRIAL: "00000", REPORTED: 1, SHARE_FACTOR: LARGER_SHARE}
     assert tuned.suggest("c")["x"] == 1
     assert not tuned("b", after(2))
     assert logic.budget.used == 20

@@ -123,7 +123,7 @@ def test_random_search_and_grid_end_with_the_whole_space_and_the_best(made_up_ta
 def test_a_search_sees_no_more_than_it_paid_for(name, workers, made_up_table) -> None:
     seen: list[int] = []
 
-    def look(genotype, epoch):
+    def lookup(genotype, epoch):
         seen.append(epoch)
         entry = made_up_table.lookup(genotype, epoch)
         assert not hasattr(entry, "test_loss")
@@ -131,7 +131,7 @@ def test_a_search_sees_no_more_than_it_paid_for(name, workers, made_up_table) ->
 
     budget = 2222
     task = table_task(made_up_table, seed=1, budget=budget, metric="val_loss")
-    history = simulate_search(make_strategy(name), task, look, workers=workers)
+    history = simulate_search(make_strategy(name), task, lookup, workers=workers)
     # An epoch is looked at when its trial begins it, and only then: 100 samples each.
     assert 50 + 100 * len(seen) == history.samples <= budget
     assert len(seen) == len(history.evaluations)

@@ -35,7 +35,7 @@ FOLDERS = {
     *("comparison", "progress", "random", "random/seed0", "random/seed1", "darts", "darts/seed0"),
     *("baseline se", *(f"genotypes/{i + 1:02d} {text}" for i, text in enumerate(GENOTYPES))),
 }
-SIGNIFICANCE = {variable.name: [0.5, 0.3, 0.2] for variable in SPACE.variables}
+PROBABILITIES = {variable.name: [0.5, 0.3, 0.2] for variable in SPACE.variables}
 
 
 def row(strategy, seed, trial, epoch, samples, loss, **extra):
@@ -58,9 +58,9 @@ ROWS = [
     row("random", 1, "1", 1, 120, float("inf")),
     row("random", 0, "2", 1, 200, 1.5),
     row("random", 1, "2", 1, 240, 1.0),
-    row("darts", 0, "1", 1, 150, 1.0, alpha=SIGNIFICANCE, entropy=1.5),
-    row("darts", 0, "1", 3, 300, 0.9, alpha=SIGNIFICANCE, entropy=1.2),
-    row("darts", 0, "1", 4, 450, 0.8, alpha=SIGNIFICANCE, finished=True),
+    row("darts", 0, "1", 1, 150, 1.0, alpha=PROBABILITIES, entropy=1.5),
+    row("darts", 0, "1", 3, 300, 0.9, alpha=PROBABILITIES, entropy=1.2),
+    row("darts", 0, "1", 4, 450, 0.8, alpha=PROBABILITIES, finished=True),
 ]
 
 
@@ -137,7 +137,7 @@ def made_tables():
         {"variable": edge, "operation": op, "probability": share, "strategy": "darts"}
         | {"seed": 0, "search_samples": samples}
         for samples in (150, 300)
-        for edge, shares in SIGNIFICANCE.items()
+        for edge, shares in PROBABILITIES.items()
         for op, share in zip("abc", shares, strict=True)
     ]
     curves = [{k: v for k, v in r.items() if k not in {"alpha", "finished"}} for r in ROWS]
@@ -209,7 +209,7 @@ def test_alpha_has_a_tag_an_operation_histograms_and_images(folder):
 
 def test_probabilities_that_are_not_numbers_do_no_harm(tmp_path):
     logs = logs_in(tmp_path)
-    alpha = {edge: [float("nan")] * 3 for edge in SIGNIFICANCE}
+    alpha = {edge: [float("nan")] * 3 for edge in PROBABILITIES}
     logs.evaluated(SearchId("darts", 0), row("darts", 0, "1", 1, 150, float("inf"), alpha=alpha))
     logs.run_ended()
     tables = {name: pd.DataFrame(rows) for name, rows in made_tables().items()}

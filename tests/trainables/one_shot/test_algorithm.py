@@ -120,7 +120,7 @@ def test_a_genotype_whose_loss_is_not_finite_is_scored_worst_and_the_others_as_t
         def __init__(self):
             pass
 
-        def judge(self, genotype, *, screening=False):
+        def evaluate_genotype(self, genotype, *, screening=False):
             index = space.index(genotype)
             if index == 1:
                 raise Diverged("validation loss is not finite")

@@ -136,7 +136,7 @@ def test_sharpness_is_told_from_the_rise_of_the_mean_of_three():
     assert first_stop([1.0] * 10) is None
     assert first_stop([1.0, 1.0, 1.0, 1.0, 1.0, 1.9]) is None  # 1 / 1.3 = 0.77
     assert first_stop([1.0, 1.0, 1.0, 1.0, 1.0, 2.1]) == 5  # 1 / 1.367 = 0.73
-    assert first_stop([1.0, 1.0, 9.0, 9.0, 9.0]) is None, "six looks are needed"
+    assert first_stop([1.0, 1.0, 9.0, 9.0, 9.0]) is None, "six inspections are needed"
     assert first_stop([9.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.5]) is None
     assert first_stop([-1.0] * 3 + [5.0] * 3) is None, "a ratio of signs tells nothing"
     assert first_stop([1.0] * 3 + [float("nan")] * 3) is None
@@ -146,7 +146,7 @@ def test_sharpness_is_told_from_the_rise_of_the_mean_of_three():
 
 @pytest.fixture
 def search(make_job, write_space):
-    def make(job=None, budget=16 * 2 * 30, looks=None, name="darts", **options):
+    def make(job=None, budget=16 * 2 * 30, name="darts", **options):
         choices = {"channel_squeeze": ["gap", "gap_gmp"], "spatial_excite": ["conv3x3", "affine"]}
         job = job or make_job(SearchSpace.load(write_space(choices)))
         options = {"batch_size": 16, "alpha_lr": 0.05, **options}
@@ -169,23 +169,25 @@ def search(make_job, write_space):
 SIGNS = ("entropy", "poor_share", "dominant_eigenvalue", "discretisation_gap")
 
 
-def test_a_search_is_looked_at_ten_times(search):
+def test_a_search_is_inspected_ten_times(search):
     trainable, results = search()
-    looks = [result for result in results if "dominant_eigenvalue" in result]
-    assert len(results) == len(looks) == 10
-    for result in looks:
+    inspections = [result for result in results if "dominant_eigenvalue" in result]
+    assert len(results) == len(inspections) == 10
+    for result in inspections:
         assert all(math.isfinite(result[sign]) for sign in SIGNS)
         assert result["entropy"] == pytest.approx(mean_entropy(result["alpha"]))
-    last = looks[-1]
-    alone = trainable._shared_weights().judge(trainable.job.space.parse(last["genotype"]))
+    last = inspections[-1]
+    alone = trainable._shared_weights().evaluate_genotype(
+        trainable.job.space.parse(last["genotype"])
+    )
     assert last["discretisation_gap"] == pytest.approx(alone.loss - last["val_loss"])
 
 
 @pytest.mark.parametrize("name", ["darts", "adarts"])
-def test_looking_does_not_change_the_search(name, search, monkeypatch, assert_same):
+def test_inspections_do_not_change_the_search(name, search, monkeypatch, assert_same):
     options = {"parts": 2, "warmup": 0.1} if name == "adarts" else {}
     watched, results = search(name=name, budget=16 * 2 * 12, **options)
-    monkeypatch.setattr(supernet_module, "LOOKS", 0)
+    monkeypatch.setattr(supernet_module, "INSPECTIONS", 0)
     alone, unwatched = search(name=name, budget=16 * 2 * 12, **options)
     assert any("dominant_eigenvalue" in result for result in results)
     assert not any("dominant_eigenvalue" in result for result in unwatched)
@@ -196,7 +198,7 @@ def test_looking_does_not_change_the_search(name, search, monkeypatch, assert_sa
             assert one[key] == other[key]
 
 
-def test_a_search_that_becomes_sharp_ends_with_the_ranking_of_three_looks_before(
+def test_a_search_that_becomes_sharp_ends_with_the_ranking_of_three_inspections_before(
     search, monkeypatch
 ):
     values = iter([1.0, 1.0, 1.0, 1.0, 1.0, 1.1, 9.0, *[1.0] * 9])
@@ -206,7 +208,7 @@ def test_a_search_that_becomes_sharp_ends_with_the_ranking_of_three_looks_before
         lambda loss, parameters, vector: (next(values), vector),
     )
     trainable, results = search(stop_when_sharp=True)
-    assert len(results) == 7, "it stops at the look where the eigenvalue jumps"
+    assert len(results) == 7, "it stops at the inspection where the eigenvalue jumps"
     last = results[-1]
     assert last["done"]
     assert "sharp" in last["reason"]

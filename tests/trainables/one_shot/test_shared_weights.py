@@ -55,7 +55,7 @@ def test_a_genotype_is_judged_as_the_network_extracted_for_it(text, mode, make_s
     network = shared.supernet.extract(genotype)
     update_bn([images for images, _ in shared.statistics], network)
     expected = evaluate(network, shared.validation, PROTOCOL, CPU)
-    judged = shared.judge(genotype)
+    judged = shared.evaluate_genotype(genotype)
     assert judged.loss == pytest.approx(expected.loss, rel=1e-5)
     assert judged["accuracy"] == pytest.approx(expected["accuracy"])
     # With the statistics of all operations together it would be another network.
@@ -81,7 +81,7 @@ def test_judging_leaves_no_trace(name, make_job, make_shared, assert_same):
     random_before = torch.get_rng_state(), random.getstate()
     momenta = [getattr(module, "momentum", None) for module in shared.supernet.modules()]
     shared.rank(lambda: job.space.sample(random.Random(0)), 1)
-    shared.judge(job.space[0])
+    shared.evaluate_genotype(job.space[0])
     assert_same(dict(shared.supernet.state_dict()), before)
     assert torch.equal(torch.get_rng_state(), random_before[0])
     assert random.getstate() == random_before[1]
@@ -95,7 +95,7 @@ def test_a_judgement_that_fails_leaves_no_trace_either(make_shared, assert_same)
         shared.supernet.host.fc.weight.fill_(math.nan)
     before = {key: value.clone() for key, value in shared.supernet.named_buffers()}
     with pytest.raises(Diverged):
-        shared.judge(shared.supernet.space[0])
+        shared.evaluate_genotype(shared.supernet.space[0])
     assert_same(dict(shared.supernet.named_buffers()), before)
 
 
@@ -103,10 +103,10 @@ def test_every_image_of_every_pass_is_counted(make_shared):
     shared = make_shared(train=96, validation=60)
     seen = []
     shared.supernet.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
-    shared.judge(shared.supernet.space[0])
+    shared.evaluate_genotype(shared.supernet.space[0])
     assert sum(seen) == 64 + 60
     assert shared.samples == shared.cost() == 42, "a third of them, rounded up"
-    shared.judge(shared.supernet.space[1], screening=True)
+    shared.evaluate_genotype(shared.supernet.space[1], screening=True)
     assert sum(seen) == 124 + 64 + 25
     assert shared.cost(screening=True) == 30
     assert shared.samples == 42 + 30
@@ -121,7 +121,7 @@ class MadeUp(SharedWeights):
             raise Diverged("made up")
         return (index * 37 % 64) / 64 + (0.3 * math.sin(index) if screening else 0.0)
 
-    def judge(self, genotype, *, screening=False):
+    def evaluate_genotype(self, genotype, *, screening=False):
         self.samples += self.cost(screening=screening)
         self.judged.append((genotype, screening))
         return Evaluation({"loss": self.loss_of(genotype, screening)})

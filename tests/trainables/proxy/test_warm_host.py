@@ -117,12 +117,12 @@ def test_averaged_weights_are_the_exponential_mean_of_the_steps(make_job) -> Non
             for name, value in model.state_dict().items():
                 new = value.double()
                 mean[name] = 0.8 * mean[name] + 0.2 * new if name in mean else new
-    judged = trainable.candidates[0].judged.state_dict()
+    judged = trainable.candidates[0].evaluated_model.state_dict()
     for name, value in mean.items():
         if judged[name].is_floating_point():
             torch.testing.assert_close(judged[name].double(), value, rtol=1e-4, atol=1e-6)
     val = Batches(job.data.validation, 512, job.data.normalisation)
-    found = evaluate(trainable.candidates[0].judged, val, job.protocol, CPU)
+    found = evaluate(trainable.candidates[0].evaluated_model, val, job.protocol, CPU)
     assert (result["val_loss"], result["val_accuracy"]) == (found.loss, found["accuracy"])
     assert found != evaluate(trainable.candidates[0].model, val, job.protocol, CPU)
 
@@ -139,8 +139,8 @@ def test_a_resumed_average_goes_on_bit_for_bit(make_job, tmp_path, assert_same) 
     fresh.load_checkpoint(str(tmp_path))
     assert [fresh.train()["val_loss"] for _ in range(2)] == expected[1:]
     assert_same(
-        dict(fresh.candidates[0].judged.state_dict()),
-        dict(undisturbed.candidates[0].judged.state_dict()),
+        dict(fresh.candidates[0].evaluated_model.state_dict()),
+        dict(undisturbed.candidates[0].evaluated_model.state_dict()),
     )
 
 
@@ -155,7 +155,7 @@ def test_a_closer_look_changes_nothing_of_what_a_search_sees(held_out, make_job)
         assert (more["last_val_loss"], more["last_val_accuracy"]) == (last.loss, last["accuracy"])
         assert ("test_loss" in more) == (epoch == 2)
     images = Batches(held_out, 512, job.data.normalisation)
-    test = evaluate(studied.candidates[0].judged, images, job.protocol, CPU)
+    test = evaluate(studied.candidates[0].evaluated_model, images, job.protocol, CPU)
     assert (more["test_loss"], more["test_accuracy"]) == (test.loss, test["accuracy"])
 
 

@@ -121,7 +121,7 @@ def test_a_proxy_trial_moves_attention_alone(job, host):
     before = {n: v.clone() for n, v in trial.candidates[0].model.state_dict().items()}
     for _ in range(2):
         trial.train()
-    for model in (trial.candidates[0].model, trial.candidates[0].judged):
+    for model in (trial.candidates[0].model, trial.candidates[0].evaluated_model):
         assert_kept(host, model)
     after = trial.candidates[0].model.state_dict()
     own = [n for n in after if n not in host.state and "tracked" not in n]

@@ -94,7 +94,7 @@ def test_a_resumed_search_goes_on_bit_for_bit(
 @pytest.mark.parametrize("budget", [250, 999])
 @pytest.mark.parametrize("name", ONE_SHOT)
 def test_the_budget_is_used_and_never_exceeded(name, budget, small_job, start_search, monkeypatch):
-    monkeypatch.setattr(supernet_module, "LOOKS", 0)
+    monkeypatch.setattr(supernet_module, "INSPECTIONS", 0)
     trainable = start_search(small_job(), name, budget, **options_of(name))
     algorithm, seen = trainable.algorithm, []
 
@@ -182,10 +182,10 @@ def test_the_pickled_algorithm_is_settings_alone(name, small_job, latency_of):
 
 @pytest.mark.parametrize("name", ONE_SHOT)
 def test_a_search_judges_what_it_is_asked_about(name, small_job, run_search, monkeypatch):
-    monkeypatch.setattr(supernet_module, "LOOKS", 0)
+    monkeypatch.setattr(supernet_module, "INSPECTIONS", 0)
     job = small_job()
-    judged = tuple(job.space)[:4]
-    _, results = run_search(replace(job, judged=judged), name, 250, **options_of(name))
+    listed = tuple(job.space)[:4]
+    _, results = run_search(replace(job, genotypes_to_score=listed), name, 250, **options_of(name))
     scores = results[-1]["scores"]
     assert len(scores) == 4
     assert all(isinstance(score, float) for score in scores)

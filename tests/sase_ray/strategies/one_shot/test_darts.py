@@ -279,7 +279,7 @@ class Puzzle(nn.Module):
 def test_the_operation_that_is_clearly_best_is_found_on_each_edge(
     name, seed, make_job, monkeypatch
 ):
-    monkeypatch.setattr(supernet_module, "LOOKS", 0)  # the puzzle has no blocks to look at
+    monkeypatch.setattr(supernet_module, "INSPECTIONS", 0)  # the puzzle has no blocks
     space = SearchSpace("puzzle", {"a": ("a", "b", "c", "d")}, dict.fromkeys(EDGES, "a"))
     job = make_job(space, seed=seed, train=800, validation=100, augment=False)
     steps = 100

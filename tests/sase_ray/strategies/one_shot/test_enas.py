@@ -54,7 +54,8 @@ def flat(gradients):
 def exact_gradient(algorithm):
     parameters = list(algorithm.controller.parameters())
     expected = sum(
-        algorithm.judge(chosen)[0].exp() * reward_of(chosen) for chosen in every_choice(algorithm)
+        algorithm.evaluate_choices(chosen)[0].exp() * reward_of(chosen)
+        for chosen in every_choice(algorithm)
     )
     return flat(torch.autograd.grad(expected, parameters, materialize_grads=True))
 
@@ -74,7 +75,9 @@ def step_gradient(algorithm, chosen, reward, baseline):
 
 def test_the_probabilities_of_all_genotypes_sum_to_one(controller_of):
     algorithm, _ = controller_of()
-    chances = [algorithm.judge(chosen)[0].exp().item() for chosen in every_choice(algorithm)]
+    chances = [
+        algorithm.evaluate_choices(chosen)[0].exp().item() for chosen in every_choice(algorithm)
+    ]
     assert len(chances) == 12
     assert sum(chances) == pytest.approx(1)
     assert max(chances) > 3 * min(chances)
@@ -87,7 +90,7 @@ def test_the_mean_of_the_policy_gradient_is_the_exact_gradient(baseline, control
     exact = exact_gradient(algorithm)
     mean = torch.zeros_like(exact)
     for chosen in every_choice(algorithm):
-        chance = algorithm.judge(chosen)[0].exp().detach()
+        chance = algorithm.evaluate_choices(chosen)[0].exp().detach()
         mean += chance * step_gradient(algorithm, chosen, reward_of(chosen), baseline)
     # The baseline takes the reward in first: what is left of (R - b) is its share `decay`.
     torch.testing.assert_close(-mean / decay, exact, rtol=1e-9, atol=1e-12)
@@ -99,7 +102,7 @@ def test_a_baseline_near_the_mean_reward_lowers_the_variance(controller_of):
     def variance(baseline):
         rows = [
             (
-                float(algorithm.judge(chosen)[0].exp().detach()),
+                float(algorithm.evaluate_choices(chosen)[0].exp().detach()),
                 step_gradient(algorithm, chosen, reward_of(chosen), baseline),
             )
             for chosen in every_choice(algorithm)
@@ -108,7 +111,8 @@ def test_a_baseline_near_the_mean_reward_lowers_the_variance(controller_of):
         return float(sum(p * (g - mean).square().sum() for p, g in rows))
 
     expected = sum(
-        algorithm.judge(c)[0].exp().item() * reward_of(c) for c in every_choice(algorithm)
+        algorithm.evaluate_choices(c)[0].exp().item() * reward_of(c)
+        for c in every_choice(algorithm)
     )
     assert variance(expected) < variance(0.0)
 
@@ -128,7 +132,7 @@ def test_the_entropy_is_part_of_the_reward(controller_of):
     chosen = every_choice(algorithm)[5]
     rows = [row[0].exp() for row in algorithm.controller(chosen)]
     entropy = sum(-float((row * row.log()).sum()) for row in rows)
-    assert float(algorithm.judge(chosen)[1]) == pytest.approx(entropy)
+    assert float(algorithm.evaluate_choices(chosen)[1]) == pytest.approx(entropy)
     algorithm.reinforce(chosen, 0.5)
     assert algorithm.baseline == pytest.approx(0.5 + 0.3 * entropy)
 
@@ -146,7 +150,7 @@ def test_genotypes_are_drawn_with_their_probabilities(controller_of):
     count = 600
     drawn = torch.cat([algorithm.controller.sample(algorithm.generator) for _ in range(count)])
     for chosen in every_choice(algorithm):
-        chance = float(algorithm.judge(chosen)[0].exp())
+        chance = float(algorithm.evaluate_choices(chosen)[0].exp())
         frequency = float((drawn == chosen).all(1).double().mean())
         error = math.sqrt(chance * (1 - chance) / count)
         assert frequency == pytest.approx(chance, abs=4.5 * error + 1e-9)
@@ -156,7 +160,7 @@ def test_genotypes_are_drawn_with_their_probabilities(controller_of):
 def test_the_likeliest_equal_brute_force_where_the_beam_holds_the_space(count, controller_of):
     algorithm, _ = controller_of()
     every = sorted(
-        ((algorithm.judge(c)[0].item(), c[0].tolist()) for c in every_choice(algorithm)),
+        ((algorithm.evaluate_choices(c)[0].item(), c[0].tolist()) for c in every_choice(algorithm)),
         reverse=True,
     )
     chosen, totals = algorithm.controller.likeliest(count)

@@ -103,7 +103,7 @@ class Host(nn.Module):
 def problem(monkeypatch):
     """Enter host and operations; return the job of a seed, the best genotype among them."""
     register_backbone("made_up", stages=1, summary="made up", source="made up")(Host)
-    monkeypatch.setattr(supernet_module, "LOOKS", 0)
+    monkeypatch.setattr(supernet_module, "INSPECTIONS", 0)
     for kind in KINDS:
         for name, added, multiplied in [("passes", 0, 0), ("noisy", 1, 0), ("shaken", 0, 1)]:
 

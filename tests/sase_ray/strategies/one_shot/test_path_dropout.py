@@ -91,7 +91,7 @@ def test_the_last_ranking_is_by_losses_with_shared_weights(name, make_job, run_s
     assert losses == sorted(losses)
     shared = trainable._shared_weights()
     for text, loss in last["ranking"][:3]:
-        assert shared.judge(trainable.job.space.parse(text)).loss == loss
+        assert shared.evaluate_genotype(trainable.job.space.parse(text)).loss == loss
     assert last["genotype"] == last["ranking"][0][0]
     steps = trainable.algorithm.step_cost.samples(16, trainable.steps, trainable.total_steps)
     judged = last["samples"] - steps
