@@ -17,6 +17,7 @@ from search_spaces.mixture import Mixture
 from search_spaces.network import NetworkSpec, Supernet
 from search_spaces.space import SearchSpace
 from trainables.metrics import Metric, declare
+from trainables.one_shot.collapse import INSPECTIONS, ITERATIONS
 from trainables.one_shot.shared_weights import SharedWeights
 from trainables.training.loop import Batch, Trainer
 from trainables.training.protocol import TrainingProtocol
@@ -92,6 +93,20 @@ class OneShotAlgorithm(ABC):
     def build_supernet(self, spec: NetworkSpec, space: SearchSpace, seed: int) -> Supernet:
         """Build the supernet over `space`."""
         return Supernet(spec, space, seed=seed)
+
+    def cost_of_inspection(self, batch_size: int) -> int:
+        """Return the samples of one inspection of the sharpness, where the search may end by it.
+
+        The gradient and each product with the Hessian count as one pass over a batch.
+        """
+        return (1 + ITERATIONS) * batch_size if self.stops_when_sharp else 0
+
+    def steps(self, batch_size: int, budget: int) -> int:
+        """Return the number of steps that a budget pays for, beside `reserve` and inspections."""
+        spent_on_steps = (
+            budget - int(self.reserve * budget) - INSPECTIONS * self.cost_of_inspection(batch_size)
+        )
+        return self.step_cost.steps(batch_size, spent_on_steps)
 
     @abstractmethod
     def start(self, supernet: Supernet, trainer: Trainer, generator: torch.Generator) -> None:

@@ -23,6 +23,9 @@ POOR = 0.1
 ITERATIONS = 5
 """Number of power iterations per inspection; each one continues from the last vector."""
 
+INSPECTIONS = 10
+"""Number of times that a search is checked for these signs."""
+
 WINDOW = 3
 """Number of eigenvalues averaged, and of inspections that a stop goes back (paper: 5 epochs)."""
 

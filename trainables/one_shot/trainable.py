@@ -18,6 +18,7 @@ from trainables.hardware.device import take_device
 from trainables.hardware.peak_memory import PeakMemory
 from trainables.one_shot.algorithm import OneShotAlgorithm
 from trainables.one_shot.collapse import (
+    INSPECTIONS,
     WINDOW,
     Sharpness,
     dominant_eigenvalue,
@@ -46,8 +47,6 @@ STOPPED_EARLY = "stopped early"
 """Beginning of the reason of a search that ends before its budget."""
 
 RANKING_SIZE = 20
-INSPECTIONS = 10
-"""Number of times that a search is checked for signs of collapse."""
 
 STATISTICS_BATCHES = 4
 """Number of training batches from which running statistics are estimated again."""
@@ -63,8 +62,8 @@ class SupernetTrainable(ResumableTrainable):
     also reports `ranking`, `peak_memory_mib`, the entries of the algorithm's `report` (`alpha`),
     and, ten times per search, the signs of collapse (`trainables.one_shot.collapse`): `entropy`,
     `poor_share`, `dominant_eigenvalue` and `discretisation_gap`, the validation loss of the best
-    genotype with the shared weights minus that of the supernet. The samples and seconds of these
-    signs are not counted, as only a search that stops early by them needs them. The last iteration
+    genotype with the shared weights minus that of the supernet. Their seconds are not counted, and
+    of their samples only those of the eigenvalue where it can end the search. The last iteration
     also reports `scores`, the search's scores of the job's `genotypes_to_score`.
     """
 
@@ -120,8 +119,7 @@ class SupernetTrainable(ResumableTrainable):
         self.val_batches = Batches(
             data.validation, 512, data.normalisation, channels_last=channels_last
         )
-        spent_on_steps = self.budget - int(algorithm.reserve * self.budget)
-        self.total_steps = algorithm.step_cost.steps(batch_size, spent_on_steps)
+        self.total_steps = algorithm.steps(batch_size, self.budget)
         if self.total_steps < 1:
             raise ValueError(f"a budget of {self.budget} samples is less than one step")
 
@@ -163,7 +161,8 @@ class SupernetTrainable(ResumableTrainable):
         samples = self.algorithm.step_cost.samples(self.batch_size, self.steps, self.total_steps)
         ranking = self.algorithm.ranking(RANKING_SIZE)
         if used_up and not result["diverged"]:
-            shared = self._shared_weights(self.budget - samples)
+            inspections = INSPECTIONS * self.algorithm.cost_of_inspection(self.batch_size)
+            shared = self._shared_weights(self.budget - samples - inspections)
             ranking = self.algorithm.conclude(RANKING_SIZE, shared)
             samples += shared.samples
         self.train_seconds += time.perf_counter() - started
@@ -185,11 +184,13 @@ class SupernetTrainable(ResumableTrainable):
             result["scores"] = self.algorithm.score(
                 self.job.genotypes_to_score, self._shared_weights()
             )
+        cost = self.algorithm.cost_of_inspection(self.batch_size)
+        inspected = cost * len(self.inspected_rankings)
         return result | {
             "genotype": str(ranking[0][0]),
             "ranking": _as_text(ranking),
             "epoch": self.epoch,
-            "samples": samples,
+            "samples": samples + inspected,
             "train_seconds": self.train_seconds,
             "peak_memory_mib": self.peak_memory.mib(),
             "finished": used_up,

@@ -20,6 +20,7 @@ from search_spaces.mixture import Mixture
 from trainables.hardware.memory_estimate import training_footprint
 from trainables.metrics import Metric, declare
 from trainables.one_shot.algorithm import OneShotAlgorithm
+from trainables.one_shot.collapse import INSPECTIONS
 from trainables.one_shot.trainable import SupernetTrainable
 from trainables.training.protocol import TrainingProtocol
 
@@ -88,7 +89,8 @@ class OneShot(Strategy):
         images = len(job.data.train) // (2 if algorithm.halves_data else 1)
         batch_size = min(algorithm.protocol.batch_size, images)
         one_step = algorithm.step_cost.samples(batch_size, 1, 1)
-        needed = math.ceil(one_step / (1 - algorithm.reserve))
+        inspections = INSPECTIONS * algorithm.cost_of_inspection(batch_size)
+        needed = math.ceil((one_step + inspections) / (1 - algorithm.reserve))
         check_budget(task, needed, "one step of the search")
 
     def footprint(self, task: SearchTask) -> int:

@@ -207,7 +207,7 @@ def test_a_search_that_becomes_sharp_ends_with_the_ranking_of_three_inspections_
         "dominant_eigenvalue",
         lambda loss, parameters, vector: (next(values), vector),
     )
-    trainable, results = search(stop_when_sharp=True)
+    trainable, results = search(stop_when_sharp=True, budget=1_920)
     assert len(results) == 7, "it stops at the inspection where the eigenvalue jumps"
     last = results[-1]
     assert last["done"]
@@ -216,6 +216,23 @@ def test_a_search_that_becomes_sharp_ends_with_the_ranking_of_three_inspections_
     assert last["genotype"] == results[3]["genotype"]
     assert last["samples"] < trainable.budget
     assert not last["diverged"]
+
+
+def test_inspections_are_charged_where_they_can_end_the_search(search, monkeypatch):
+    monkeypatch.setattr(
+        supernet_module, "dominant_eigenvalue", lambda loss, parameters, vector: (1.0, vector)
+    )
+    trainable, results = search(stop_when_sharp=True, budget=1_920)
+    batch, inspections = trainable.batch_size, 0
+    for result in results:
+        inspections += "dominant_eigenvalue" in result
+        steps = min(result["epoch"] * len(trainable.train_batches), trainable.total_steps)
+        # Two passes a step; a gradient and five products with the Hessian an inspection.
+        assert result["samples"] == 2 * batch * steps + 6 * batch * inspections
+    assert inspections > 3
+    assert results[-1]["samples"] <= trainable.budget
+    _, free = search()
+    assert free[0]["samples"] == 2 * batch * len(trainable.train_batches)
 
 
 def test_by_default_a_sharp_search_goes_on(search, monkeypatch):
