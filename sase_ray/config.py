@@ -59,7 +59,7 @@ class BackboneConfig(_Section):
     """The host network."""
 
     name: str = "resnet20"
-    options: Options = Field(default_factory=dict, description="e.g. width")
+    options: Options = Field(default_factory=dict, description="options of its builder, e.g. width")
 
 
 class FinalConfig(TrainingProtocol):
@@ -72,7 +72,9 @@ class FinalConfig(TrainingProtocol):
         default=None, ge=2, description="validation images included; default all"
     )
     workers: WholeNumber = Field(
-        default=1, ge=1, description="that train one network together, each on a GPU of its own"
+        default=1,
+        ge=1,
+        description="workers, a GPU each, that train one network together",
     )
     gradcam_images: WholeNumber = Field(
         default=8, ge=0, le=64, description="test images of which Grad-CAM is shown; 0 for none"
@@ -80,29 +82,31 @@ class FinalConfig(TrainingProtocol):
 
 
 class ResourcesConfig(_Section):
-    """Resources that one trial holds. Everything that fits runs side by side."""
+    """Resources that one trial reserves. Trials that fit run side by side."""
 
     address: str | None = Field(
-        default=None, min_length=1, description="of a Ray cluster; else a local one"
+        default=None, min_length=1, description="address of a Ray cluster; default a local one"
     )
-    cpus_per_trial: float = Field(default=1.0, ge=0.0001, description="Ray counts in 0.0001")
+    cpus_per_trial: float = Field(default=1.0, ge=0.0001, description="CPU cores, in 0.0001")
     gpus_per_trial: float | None = Field(
         default=None,
         ge=0,
-        description="default: as many trials to a GPU as its memory holds, by an estimate",
+        description="GPUs; default: as many trials per GPU as its memory holds, by an estimate",
     )
     gpus_per_supernet: float | None = Field(
-        default=None, ge=0, description="of a one-shot search's trial; default: likewise"
+        default=None,
+        ge=0,
+        description="GPUs of a one-shot search's trial; default also estimated",
     )
     trials_at_once: WholeNumber | None = Field(
         default=None,
         ge=1,
-        description="of each search; default: an equal share of the cluster as it is at the start. "
+        description="trials of each search; default: an equal share of the cluster at the start. "
         "If given, all searches begin at once, and trials wait for room: an autoscaling cluster "
         "grows by them",
     )
     minutes_per_trial: float | None = Field(
-        default=None, gt=0, description="a trial that trains for longer has failed"
+        default=None, gt=0, description="minutes after which a trial fails"
     )
 
     @field_validator("gpus_per_trial", "gpus_per_supernet")
@@ -125,7 +129,7 @@ class Config(_Section):
     strategy_options: dict[str, Options] = Field(default_factory=dict)
     baselines: list[str] = ["none", "se", "eca", "cbam"]
     budget: WholeNumber = Field(
-        default=100_000, ge=1, le=MAX_BUDGET, description="training samples a search"
+        default=100_000, ge=1, le=MAX_BUDGET, description="training samples per search"
     )
     seeds: WholeNumber = Field(
         default=3, ge=1, le=10_000, description="independent repetitions of every search"
@@ -155,7 +159,7 @@ class Config(_Section):
         default=None,
         min_length=1,
         description="path of a ground-truth table, or 'table' for the bundled one: one-shot "
-        "searches rank 100 of its genotypes, and Kendall's tau with the truth is reported",
+        "searches score 100 of its genotypes, and Kendall's tau with its scores is reported",
     )
     warm_start_from: str | None = Field(
         default=None,

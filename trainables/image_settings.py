@@ -37,7 +37,7 @@ class ImageSettings(BaseModel):
     train_size: WholeNumber | None = Field(default=None, ge=2)
     validation_size: WholeNumber | None = Field(default=None, ge=1)
     split_seed: WholeNumber = Field(default=0, ge=0, lt=2**32)
-    options: Options = Field(default_factory=dict, description="of the data set's loader")
+    options: Options = Field(default_factory=dict, description="options of its loader")
     image_size: WholeNumber | None = Field(
         default=None, ge=1, le=4096, description="side of the squares that images are resized to"
     )

@@ -83,21 +83,21 @@ def compare(
         str | None, typer.Option(help="Hand-designed modules joined by commas; '' for none.")
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Repetitions of every search.")] = None,
-    metric: Annotated[str | None, typer.Option(help="val_loss or val_accuracy.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Metric to rank by.")] = None,
     on: Annotated[
         str | None,
         typer.Option(
-            help="'table', or the path of one made by `sase-ray tabulate`: look trainings up "
-            "instead of doing them."
+            help="'table', or the path of one made by `sase-ray tabulate`: trainings are looked up "
+            "there, not run."
         ),
     ] = None,
     noise: Annotated[
-        bool, typer.Option(help="On a table: draw trainings with their measured noise.")
+        bool, typer.Option(help="On a table: add the measured noise to trainings.")
     ] = True,
 ) -> None:
-    """Compare search strategies at equal budget, and train what they find from scratch.
+    """Compare search strategies at an equal budget, and train their answers from scratch.
 
-    With `--on table` nothing is trained: hundreds of searches read a ground-truth table.
+    With `--on table` nothing is trained: hundreds of searches use a ground-truth table.
     """
     console = Console()
     given |= {"seeds": seeds, "metric": metric}
@@ -147,7 +147,7 @@ def search(
     strategy: Annotated[str, typer.Argument(help="See `sase-ray strategies`.")],
     given: dict[str, Any],
 ) -> None:
-    """Run one strategy once; ends with its answer, what that is worth, and how to train it."""
+    """Run one strategy once; print its answer, how good that is, and how to train it."""
     console = Console()
     settings = load_settings(**given)
     from sase_ray.commands.search import search as run_one
@@ -161,7 +161,7 @@ def train(
     module: Annotated[str, typer.Argument(help="A genotype, or none, se, eca, cbam.")],
     given: dict[str, Any],
     output: Annotated[Path | None, typer.Option(help="File of the weights.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of initial weights and batches.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of initial weights and batches.")] = None,
 ) -> None:
     """Train one module from scratch by the final protocol, and keep the network."""
     console = Console()
@@ -177,7 +177,7 @@ def train(
 def latency(
     table: Annotated[Path, typer.Argument(help="JSON file to write.")], given: dict[str, Any]
 ) -> None:
-    """Measure what every operation costs on this device, for fbnet and prunet."""
+    """Measure the latency of every operation on this device, for fbnet and prunet."""
     console = Console()
     settings = load_settings(**given)
     from sase_ray.execution.experiment import Problem
@@ -193,10 +193,10 @@ def latency(
 @app.command()
 @takes(*CLUSTER)
 def resume(
-    run: Annotated[str, typer.Argument(help="Folder of the run, or its place in the storage.")],
+    run: Annotated[str, typer.Argument(help="Folder of the run, or its path in the storage.")],
     given: dict[str, Any],
 ) -> None:
-    """Continue a run that was interrupted; nothing that it has done is done again."""
+    """Continue an interrupted run; what is finished is not run again."""
     console = Console()
     from sase_ray.commands.resume import resume as go_on
 
@@ -207,13 +207,13 @@ def resume(
 @app.command()
 @takes(*PROBLEM, *CLUSTER)
 def tabulate(
-    table: Annotated[Path, typer.Argument(help="Parquet file to make, or to continue.")],
+    table: Annotated[Path, typer.Argument(help="Parquet file to write or to continue.")],
     given: dict[str, Any],
     repeated: Annotated[int, typer.Option(help="Genotypes to train with all seeds.")] = 100,
-    seeds: Annotated[int, typer.Option(help="How often these are trained.", min=1)] = 3,
-    minutes: Annotated[float | None, typer.Option(help="Begin nothing new after these.")] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings of each of these.", min=1)] = 3,
+    minutes: Annotated[float | None, typer.Option(help="Begin none after these minutes.")] = None,
 ) -> None:
-    """Train a whole (small) space into a ground-truth table; continues where it stopped."""
+    """Train all genotypes of a small space into a ground-truth table, or continue one."""
     console = Console()
     settings = load_settings(**given)
     from sase_ray.commands.tabulate import tabulate as run_tabulate
@@ -230,12 +230,12 @@ def tabulate(
 def reliability(
     given: dict[str, Any],
     genotypes: Annotated[int, typer.Option(help="Random genotypes to train.")] = 24,
-    seeds: Annotated[int, typer.Option(help="How often each is trained.")] = 4,
+    seeds: Annotated[int, typer.Option(help="Trainings of each.")] = 4,
     final: Annotated[
         int, typer.Option(help="Final trainings of each, to measure validity; 0 for none.")
     ] = 0,
 ) -> None:
-    """Measure how well the proxy protocol ranks genotypes, and whether as the final one does."""
+    """Measure how reliably the proxy protocol ranks genotypes, and how validly with --final."""
     console = Console()
     settings = load_settings(**given)
     from sase_ray.commands.reliability import measure_reliability
@@ -257,7 +257,7 @@ def report(
     ] = None,
     show_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
-    """Write a page on a run, or on several beside each other."""
+    """Write a report of a run, or of several in one table."""
     from sase_ray.report import write_report
 
     path = write_report(runs, form, output)  # type: ignore[arg-type]

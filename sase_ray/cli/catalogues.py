@@ -10,13 +10,13 @@ from sase_ray.console import print_catalogue
 
 
 def show(
-    genotype: Annotated[str, typer.Argument(help="Text form, six operations joined by '-'.")],
+    genotype: Annotated[str, typer.Argument(help="Six operations joined by '-'.")],
     space: Annotated[str, typer.Option(help="Space to check it against.")] = "sase",
     backbone: Annotated[str, typer.Option(help="Host to count parameters in.")] = "resnet20",
     channels: Annotated[int, typer.Option(help="Channels of a single block.", min=1)] = 64,
     image_size: Annotated[int, typer.Option(help="Height and width of the images.", min=1)] = 32,
 ) -> None:
-    """Tell what a genotype is: its edges, parameters, multiply-accumulates, and a drawing."""
+    """Describe a genotype: its edges, a diagram, parameters and multiply-accumulates."""
     from sase_ray.cli.show_genotype import print_genotype
     from search_spaces.ops import load_operations
     from search_spaces.space import SearchSpace
@@ -42,9 +42,9 @@ def spaces() -> None:
 
     loaded = [SearchSpace.load(name) for name in space_names()]
     rows = [
-        (s.name, f"{s.size:,}", "shared" if s.stages == 1 else "a stage", s.source) for s in loaded
+        (s.name, f"{s.size:,}", "network" if s.stages == 1 else "stage", s.source) for s in loaded
     ]
-    print_catalogue(("space", "genotypes", "one block", "source"), rows)
+    print_catalogue(("space", "genotypes", "one for each", "source"), rows)
 
 
 def datasets() -> None:

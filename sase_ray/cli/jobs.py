@@ -13,19 +13,19 @@ from sase_ray.console import say
 
 
 def submit(
-    config: Annotated[Path, typer.Option("--config", "-c", help="As for `compare`.")],
+    config: Annotated[Path, typer.Option("--config", "-c", help="File, as for `compare`.")],
     assignments: Assignments = None,
     address: Annotated[
-        str | None, typer.Option(help="Of the cluster's dashboard, e.g. http://head:8265.")
+        str | None, typer.Option(help="Address of the cluster's dashboard, e.g. http://head:8265.")
     ] = None,
     working_dir: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to send; '.' in a checkout of this project that the cluster has not got. "
-            "Default: the configuration and its space."
+            help="Folder to send: '.' in a checkout of this project, if the cluster has none. "
+            "Default: the configuration and the files that it names."
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="JOB_ID to give the job.")] = None,
+    name: Annotated[str | None, typer.Option(help="JOB_ID of the job.")] = None,
     follow: Annotated[
         bool, typer.Option("--follow/--detach", help="Show the log until the job has ended.")
     ] = False,

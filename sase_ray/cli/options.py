@@ -26,8 +26,7 @@ _MEANINGS = {
     "budget": "Training samples per search, e.g. 1e6.",
     "warm_start_from": "Folder of a run; a strategy X+Y is X that begins with what Y ranked best "
     "there.",
-    "agreement": "'table' or a table's path: how well the rankings of one-shot searches agree with "
-    "it.",
+    "agreement": "'table' or a table's path: report how well one-shot searches rank its genotypes.",
     "results": "Folder in which the run's folder is made.",
     "run": "Name of the run's folder.",
     "storage": "Folder or URI (s3://...) that all nodes reach, for checkpoints.",
@@ -40,7 +39,7 @@ OPTIONS: Mapping[str, Any] = {
     "assignments": Assignments,
     **{name: Annotated[str | None, typer.Option(help=text)] for name, text in _MEANINGS.items()},
     "cpus_per_trial": Annotated[float | None, typer.Option(help="CPU cores of a trial.")],
-    "gpus_per_trial": Annotated[float | None, typer.Option(help="A fraction shares a GPU.")],
+    "gpus_per_trial": Annotated[float | None, typer.Option(help="GPUs, or a share of one.")],
 }
 """Annotations of the shared options by the name of their parameter; all default to None."""
 

@@ -133,7 +133,7 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
         "search_seconds": Column("number", "device-seconds of the whole search by then"),
         "incumbent": _maybe("text", "best genotype by then"),
         "incumbent_val_loss": _maybe("number", "its val_loss; of a one-shot search the supernet's"),
-        "incumbent_val_accuracy": _maybe("number", "its val_accuracy, likewise"),
+        "incumbent_val_accuracy": _maybe("number", "its val_accuracy, in the same way"),
         "entropy": _maybe("number", "of alpha, mean over edges, 1 is uniform; one-shot"),
         "dominant_eigenvalue": _maybe(
             "number", "of the validation loss's Hessian in alpha; one-shot"
