@@ -37,7 +37,7 @@ class Declarations:
 
     Attributes:
         entries: Declarations by name, in the order of the files and of their lines.
-        computed: Modules with declarations that only running them resolves (in a loop, say).
+        computed: Modules with declarations that only running them resolves (e.g. in a loop).
     """
 
     entries: Mapping[str, Declaration]

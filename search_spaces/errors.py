@@ -63,8 +63,8 @@ def explain_validation_error(
         return UserError(f"{where}: unknown key {key!r}: {hint}")
     message = problem["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    told = problem["type"] in {"missing", "value_error"}
-    got = "" if told else f" (got {_abbreviate(problem['input'])})"
+    names_value = problem["type"] in {"missing", "value_error"}
+    got = "" if names_value else f" (got {_abbreviate(problem['input'])})"
     return UserError(f"{where}: {key}: {message}{got}" if key else f"{where}: {message}{got}")
 
 

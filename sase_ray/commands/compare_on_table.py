@@ -100,7 +100,7 @@ def compare_on_table(
         table.reliability(metric)  # refuses a table whose noise is not known
     if not table.tells_apart(metric):
         raise UserError(
-            f"the test images of this table tell no genotypes apart by {TEST[metric]}: regret "
+            f"the test images of this table distinguish no genotypes by {TEST[metric]}: regret "
             f"would mean nothing"
         )
     if workers < 1:
@@ -108,7 +108,7 @@ def compare_on_table(
     named = load_config(None, {"results": str(results), "run": run})
     check_new_run(named)
     if seeds < 2:
-        raise UserError(f"seeds must be at least 2, got {seeds}: one search tells nothing")
+        raise UserError(f"seeds must be at least 2, got {seeds}: one search shows no spread")
     probe = table_task(table, seed=0, budget=10**15, metric=metric).job
     if budget is None:
         budget = probe.samples_of_host + DEFAULT_TRIALS * probe.samples_per_trial

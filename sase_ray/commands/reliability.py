@@ -79,9 +79,9 @@ def measure_reliability(
     settings = load_config(config, overrides)
     for count, what in ((genotypes, "genotypes"), (seeds, "seeds")):
         if count < 2:
-            raise UserError(f"{what} must be at least 2 to tell signal from noise, got {count}")
+            raise UserError(f"{what} must be at least 2 to separate noise from signal, got {count}")
     if final < 0 or final == 1:
-        raise UserError(f"final must be 0, or at least 2 to tell signal from noise, got {final}")
+        raise UserError(f"final must be 0, or at least 2 to measure its noise, got {final}")
     if settings.planted is not None and not settings.planted.same:
         raise UserError(
             "reliability needs one plant for all seeds, whose trainings it compares: set "

@@ -148,7 +148,7 @@ class _Epochs(Observer):
         self.sitting = sitting
 
     def evaluated(self, search: SearchId, row: Row) -> None:
-        self.sitting.hear(search.seed, row)
+        self.sitting.record(search.seed, row)
 
 
 class _Sitting:
@@ -175,7 +175,7 @@ class _Sitting:
         for key in ("config", "space"):
             if about[key] != self.about[key]:
                 raise UserError(
-                    f"{self.path} was made with another {key}: go on with the same, or choose "
+                    f"{self.path} was made with another {key}: continue with the same, or choose "
                     f"another file"
                 )
         self.hosts = about["hosts"]
@@ -222,7 +222,7 @@ class _Sitting:
             )
         return host
 
-    def hear(self, seed: int, row: Mapping[str, Any]) -> None:
+    def record(self, seed: int, row: Mapping[str, Any]) -> None:
         own = self.open.setdefault(row["trial"], [])
         own[:] = [old for old in own if old["epoch"] < row["epoch"]]
         own.append({key: row.get(key) for key in COLUMNS if key in row} | {"seed": seed})

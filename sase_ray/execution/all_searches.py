@@ -85,7 +85,7 @@ def started(
         if searches is not None:
             folder = searches.folder
             run = folder.storage.place if folder.storage else folder.path
-            say(console, f"what has been done is kept; to go on: sase-ray resume {run}")
+            say(console, f"finished work is kept; to continue: sase-ray resume {run}")
 
     try:
         with connected(
@@ -349,7 +349,7 @@ class Searches:
                 # Its process died, not its trials: it resumes where it was.
                 self._restarts[search] += 1
                 Store(self.folder.tune_storage).remove(search.file_name)
-                self.notify("noted", f"search {search}: its process died ({why}); it goes on")
+                self.notify("noted", f"search {search}: its process died ({why}); it continues")
                 return False
             self.failures[str(search)] = f"search {search}: {why}"
             self.notify("search_failed", search, why)

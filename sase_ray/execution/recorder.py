@@ -124,6 +124,6 @@ class Recorder(Callback):
         text = Path(trial.error_file).read_text() if trial.error_file else ""
         reason = reason_of(text)
         # Tune also writes to the storage, in its own way.
-        if any(told in text for told in (StorageError.__name__, *_NO_STORAGE)):
+        if any(sign in text for sign in (StorageError.__name__, *_NO_STORAGE)):
             raise StorageError(reason)
         self.failed(trial.config[TRIAL], reason)

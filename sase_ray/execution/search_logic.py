@@ -45,7 +45,7 @@ class LiveTrial:
 class SearchLogic:
     """The searcher, the scheduler and the budget of one search.
 
-    It numbers the trials in the order in which they begin, and knows them by their numbers alone.
+    It numbers the trials in the order in which they begin, and knows only these numbers.
     What it decides depends on the order of its calls and on the results, and on nothing else.
 
     Args:
@@ -68,7 +68,7 @@ class SearchLogic:
         self.begun = 0
         self.live: dict[str, LiveTrial] = {}
         self._exhausted = False
-        self._controller: Any = SimpleNamespace()  # schedulers that only stop read the trial alone
+        self._controller: Any = SimpleNamespace()  # a scheduler that only stops reads the trial
 
     def begin(self) -> LiveTrial | None:
         """Begin a trial; None if the budget cannot pay it now, or nothing is left to try."""

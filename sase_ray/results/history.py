@@ -93,7 +93,7 @@ class History:
     def _no_result(self) -> UserError:
         reasons = {*self.failures.values(), *(row["reason"] for row in self._last.values())}
         why = "; ".join(sorted(reasons - {""})) or "nothing was reported"
-        return UserError(f"no trial of the search came to a result: {why}")
+        return UserError(f"no trial of the search has a result: {why}")
 
     def last_ranking(self) -> Ranking:
         """Return the latest ranking of a one-shot search that had not diverged by then.
@@ -170,10 +170,9 @@ class SearchOutcome:
     @property
     def peak_memory_mib(self) -> float:
         """Peak memory over all trials in MiB, or NaN if no trial reported any."""
-        told = [
-            row["peak_memory_mib"] for row in self.history.evaluations if "peak_memory_mib" in row
-        ]
-        return max(told, default=float("nan"))
+        key = "peak_memory_mib"
+        peaks = (row[key] for row in self.history.evaluations if key in row)
+        return max(peaks, default=float("nan"))
 
     @property
     def genotype(self) -> Genotype:

@@ -165,7 +165,7 @@ def read_table(path: Path, name: str, also: Mapping[str, Column]) -> pd.DataFram
     Args:
         path: Path of the parquet file.
         name: Name of the table, one of `TABLES`.
-        also: Columns that it has besides those of `TABLES`.
+        also: Columns that it has in addition to those of `TABLES`.
 
     Raises:
         UserError: It is not such a table.

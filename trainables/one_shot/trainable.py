@@ -255,8 +255,8 @@ class SupernetTrainable(ResumableTrainable):
                     self.sharpest,
                 )
         with suppress(Diverged):  # the genotype by itself may diverge where the mixture does not
-            alone = self._shared_weights().evaluate_genotype(ranking[0][0])
-            signs["discretisation_gap"] = alone.loss - result["val_loss"]
+            single = self._shared_weights().evaluate_genotype(ranking[0][0])
+            signs["discretisation_gap"] = single.loss - result["val_loss"]
         return signs
 
     def state(self) -> dict[str, Any]:

@@ -39,12 +39,12 @@ class Checkpoints:
 
     Args:
         store: Store of this training only.
-        say: Called with a message about each checkpoint that is skipped.
+        log: Called with a message about each checkpoint that is skipped.
     """
 
-    def __init__(self, store: Store, say: Callable[[str], None] = logger.warning) -> None:
+    def __init__(self, store: Store, log: Callable[[str], None] = logger.warning) -> None:
         self.store = store
-        self.say = say
+        self.log = log
 
     def save(self, state: dict[str, Any], epoch: int) -> None:
         """Save a state of tensors and plain values; remove all but the `KEPT` latest checkpoints.
@@ -74,7 +74,7 @@ class Checkpoints:
                     pass
                 else:
                     return state
-            self.say(
+            self.log(
                 f"the checkpoint of epoch {stem.lstrip('0') or 0} in {self.store.place} is "
                 f"damaged: the one before it is used"
             )

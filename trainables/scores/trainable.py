@@ -23,7 +23,7 @@ class ScoreTrainable(ResumableTrainable):
     """Score of the network of one genotype, in a single Tune iteration.
 
     All genotypes of a search get the same batch (of training images, without augmentation) and the
-    same seed of initial weights, so that scores differ by the genotypes alone. Where the run has a
+    same seed of initial weights, so that scores differ only by the genotypes. Where the run has a
     host that all share, the network starts inside it.
 
     The trial's config holds the genotype's variables (`SearchSpace.variables`). The iteration

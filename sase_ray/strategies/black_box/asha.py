@@ -22,7 +22,7 @@ class ASHA(RandomSearch):
     tries_blindly: ClassVar[bool] = False
 
     grace_epochs: int = Field(default=1, ge=1, description="epochs before a trial may be stopped")
-    reduction: float = Field(default=3, gt=1, description="one in this many goes on at each rung")
+    reduction: float = Field(default=3, gt=1, description="1 in this many continues at each rung")
 
     def scheduler(self, task: SearchTask) -> TrialScheduler:
         """Return a scheduler that halves the trials over epochs."""

@@ -33,7 +33,7 @@ class GridSearch(BlackBox):
     takes_warm_start: ClassVar[bool] = False  # it trains all genotypes anyway
 
     genotypes: tuple[str, ...] = Field(
-        default=(), description="train these alone, in this order; by default the whole space"
+        default=(), description="genotypes to train, in this order; default the whole space"
     )
 
     def check(self, task: SearchTask) -> None:

@@ -27,7 +27,7 @@ class TPEWithASHA(TPE):
     summary: ClassVar[str] = "TPE's draws, the worse trials stopped early"
 
     grace_epochs: int = Field(default=1, ge=1, description="epochs before a trial may be stopped")
-    reduction: float = Field(default=3, gt=1, description="one in this many goes on at each rung")
+    reduction: float = Field(default=3, gt=1, description="1 in this many continues at each rung")
 
     def scheduler(self, task: SearchTask) -> TrialScheduler:
         """Return a scheduler that halves the trials over epochs."""

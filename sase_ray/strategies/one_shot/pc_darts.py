@@ -39,7 +39,7 @@ class PCDARTS(DARTS):
     source: ClassVar[str] = "Xu et al. 2020"
     summary: ClassVar[str] = "DARTS that shows 1/K of the channels, with edge normalisation"
 
-    parts: int = Field(default=4, ge=1, description="K: one channel in so many is shown")
+    parts: int = Field(default=4, ge=1, description="K: operations see 1 in K channels")
     edge_normalisation: bool = Field(default=True, description="learn weights over the joins")
     warmup: float = Field(
         default=0.3, ge=0, lt=1, description="share of the steps before alpha is trained"

@@ -24,7 +24,7 @@ class RFDARTS(DARTS):
 
     name: ClassVar[str] = "rf-darts"
     source: ClassVar[str] = "Zhang et al. 2023"
-    summary: ClassVar[str] = "DARTS on random features: batch norms alone are trained"
+    summary: ClassVar[str] = "DARTS on random features: only batch norms are trained"
 
     def algorithm(self, task: SearchTask) -> OneShotAlgorithm:
         """Return the first-order algorithm on random features."""

@@ -23,7 +23,7 @@ class RFPCDARTS(PCDARTS):
 
     name: ClassVar[str] = "rf-pc-darts"
     source: ClassVar[str] = "Zhang et al. 2023"
-    summary: ClassVar[str] = "PC-DARTS on random features: batch norms alone are trained"
+    summary: ClassVar[str] = "PC-DARTS on random features: only batch norms are trained"
 
     def algorithm(self, task: SearchTask) -> OneShotAlgorithm:
         """Return the algorithm of PC-DARTS on random features."""

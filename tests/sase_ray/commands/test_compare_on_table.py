@@ -146,7 +146,7 @@ def test_a_metric_that_tells_nothing_apart_is_refused(make_table, tmp_path) -> N
     alike = table.rows.assign(test_accuracy=table.rows["test_accuracy"].where(
         table.rows["test_accuracy"].isna(), 0.5))  # fmt: skip
     same = TabularBenchmark(alike, table.about)
-    with pytest.raises(UserError, match="tell no genotypes apart by test_accuracy"):
+    with pytest.raises(UserError, match="distinguish no genotypes by test_accuracy"):
         compare_on_table(same, metric="val_accuracy", results=tmp_path, noise=False)
     assert not list(tmp_path.iterdir())
 

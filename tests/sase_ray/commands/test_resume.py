@@ -149,7 +149,7 @@ def test_a_driver_killed_twice_and_in_its_final_trainings(runs, undisturbed):
     again.send_signal(signal.SIGTERM)  # as a cluster stops a job
     said = runs.end(again, 130)
     assert "Traceback" not in said
-    assert f"to go on: sase-ray resume {runs.run}" in said
+    assert f"to continue: sase-ray resume {runs.run}" in said
     third = runs.start("resume", str(runs.run))
     runs.wait_until(third, lambda: bool(runs.files("finals/*/*.pt")))
     os.kill(third.pid, signal.SIGKILL)
@@ -176,7 +176,7 @@ def test_an_interrupt_a_damaged_checkpoint_and_a_storage(runs, undisturbed, tmp_
     driver.send_signal(signal.SIGINT)
     said = runs.end(driver, 130)
     assert "Traceback" not in said
-    assert f"to go on: sase-ray resume {place}" in said
+    assert f"to continue: sase-ray resume {place}" in said
     newest = kept.names()[-1]
     kept.write(newest, (kept.read(newest) or b"")[:-100])
     shutil.rmtree(runs.run)  # the machine of the driver is gone
@@ -264,6 +264,6 @@ def test_the_head_of_the_cluster_goes_and_another_cluster_takes_over(runs, undis
         cluster.kill()
         cluster.wait()
     assert "the head of the Ray cluster" in said
-    assert f"to go on: sase-ray resume {runs.run}" in said
+    assert f"to continue: sase-ray resume {runs.run}" in said
     runs.resume("--address", "local")
     assert_equal(runs.tables(), undisturbed)
