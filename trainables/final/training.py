@@ -120,6 +120,8 @@ def train_final(
         trainer = team.trainer(model, protocol, steps, device, job.task)
         parts = team.part(batches)
     keeps = checkpoints is not None and (team is None or team.rank == 0)
+    # Where nothing is trained (no module in a frozen host), one epoch measures the training loss.
+    epochs = protocol.epochs if trainer.parameters else 1
     begun = 0
     result: dict[str, Any] = {"diverged": False, "reason": "", "train_loss": float("inf")}
     if checkpoints is not None and (state := checkpoints.latest()) is not None:
@@ -131,7 +133,7 @@ def train_final(
         begun, result["train_loss"] = state["epoch"], state["train_loss"]
         started -= state["train_seconds"]
     try:
-        for epoch in range(begun + 1, protocol.epochs + 1):
+        for epoch in range(begun + 1, epochs + 1):
             result["train_loss"] = train_epoch(trainer, parts)
             if checkpoints is not None and keeps:
                 state = {
@@ -153,7 +155,7 @@ def train_final(
         result |= {"diverged": True, "reason": reason}
         result |= job.task.lost("test")
     result |= {
-        "samples": batches.samples_per_epoch * protocol.epochs,
+        "samples": batches.samples_per_epoch * epochs,
         "train_seconds": time.perf_counter() - started,
     }
     if checkpoints is not None and keeps and job.shown and not result["diverged"]:

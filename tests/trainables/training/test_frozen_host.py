@@ -199,6 +199,20 @@ def test_final_training_keeps_the_host_but_for_what_a_baseline_tunes(job, host, 
     assert trained_parts(job, everything, "none", shifted) >= parameters
 
 
+def test_a_network_of_which_nothing_is_trained_is_the_same_after_any_number_of_epochs(
+    job, host, shifted
+):
+    data = final_data(shifted, make_splits(shifted, seed=0, train_size=96, validation_size=60))
+    results = []
+    for epochs in (1, 5):
+        protocol = TrainingProtocol(epochs=epochs, batch_size=16)
+        result = train_final(replace(make_final(job, "none", host=host), protocol=protocol), data)
+        result.pop("train_seconds")
+        results.append(result)
+    assert results[0] == results[1]
+    assert results[0]["samples"] == len(data.train) // 16 * 16
+
+
 @pytest.mark.parametrize("attention", [None, GENOTYPE])
 def test_statistics_are_those_of_the_network_with_its_module(job, host, attention):
     """Running statistics equal mean and variance of a norm's inputs over all training images."""
