@@ -7,12 +7,17 @@ number, whatever reports it; searchers, tables and figures take its direction fr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from search_spaces.errors import UserError, unknown_name
+
+if TYPE_CHECKING:  # commands that only list load this file, too
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 Mode = Literal["min", "max"]
 
@@ -22,8 +27,14 @@ PARTS = ("last_val", "shared_val", "val", "test", "train")
 SHARED_LOSS = "shared_val_loss"
 """Name of the loss on validation images with the weights of a supernet."""
 
+LARGEST = 700.0
+"""Largest logarithm that is restored: one end of an interval of two values may be anywhere."""
+
 SPREAD = "_sd"
 """Suffix of the name of a standard deviation over seeds."""
+
+LEAST = 1e-12
+"""Smallest value whose logarithm is compared: smaller errors are rounding errors of float32."""
 
 FIELDS = (
     "genotype",
@@ -53,6 +64,10 @@ class Metric:
         difference: Unit of a shown difference; the default is `unit`.
         label: Its name in figures; the default is `name`.
         lost: Stored value of a training that diverged; the default is the infinitely bad one.
+        share: Whether it is a share of images, 0 to 1: a multiple of one image's share, with the
+            sampling error of a proportion.
+        ratio: Whether values differ by ratios, as positive ones of several orders of magnitude do:
+            their logarithms are compared, so that means are geometric.
     """
 
     name: str
@@ -63,6 +78,8 @@ class Metric:
     difference: str = ""
     label: str = ""
     lost: float | None = None
+    share: bool = False
+    ratio: bool = False
 
     @property
     def sign(self) -> int:
@@ -99,9 +116,61 @@ class Metric:
         """Unit of a shown difference."""
         return self.difference or self.unit
 
+    @property
+    def hint(self) -> str:
+        """Remark on its direction where lower is better: for readers expect the opposite."""
+        return " (lower is better)" if self.direction == "min" else ""
+
+    @property
+    def mean(self) -> str:
+        """Kind of mean that is taken of it."""
+        return "geometric mean" if self.ratio else "mean"
+
     def show(self, value: float) -> str:
         """Return a stored value as a table shows it, without its unit."""
         return format(self.scale * value, self.format)
+
+    def tell(self, value: float) -> str:
+        """Return a stored value as a sentence shows it, with its unit."""
+        space = "" if self.unit in ("", "%") else " "
+        return f"{self.show(value)}{space}{self.unit}"
+
+    def compared(self, values: ArrayLike) -> NDArray[np.float64]:
+        """Return stored values on the scale on which they are averaged and tested."""
+        import numpy as np
+
+        stored = np.asarray(values, dtype=float)
+        return np.log(np.maximum(stored, LEAST)) if self.ratio else stored
+
+    def restored(self, compared: float) -> float:
+        """Return a mean or a difference on that scale as tables store it.
+
+        A difference of logarithms is stored as a ratio.
+        """
+        return math.exp(min(compared, LARGEST)) if self.ratio else compared
+
+    def is_better(self, difference: float) -> bool:
+        """Return whether a stored difference, or ratio, is in favour of the first value."""
+        return self.sign * float(self.compared(difference)) < 0
+
+    def show_difference(self, difference: float) -> str:
+        """Return a stored difference as a table shows it, such as "+1.20", or a ratio: "×0.45"."""
+        if self.ratio:
+            return f"×{difference:.3g}"
+        return format(self.scale * difference, f"+{self.format}")
+
+    def tell_difference(self, difference: float) -> str:
+        """Return a stored difference up to the other value: "+1.20 points to", "0.45 times"."""
+        if self.ratio:
+            return f"{difference:.3g} times that of"
+        return f"{self.show_difference(difference)} {self.unit_of_difference}".rstrip() + " to"
+
+    def size(self, difference: float) -> str:
+        """Return the size of a stored difference: "1.20 points", or "a factor of 2.22"."""
+        change = abs(float(self.compared(difference)))
+        if self.ratio:
+            return f"a factor of {math.exp(change):.3g}"
+        return f"{self.show(change)} {self.unit_of_difference}".rstrip()
 
 
 _DECLARED: dict[str, Metric] = {}
@@ -176,6 +245,6 @@ def undeclared(result: Mapping[str, Any]) -> list[str]:
 
 LOSS = Metric("loss", "min", "nats", label="cross-entropy")
 ACCURACY = Metric(
-    "accuracy", "max", "%", ".2f", scale=100.0, difference="points", label="accuracy", lost=0.0
+    "accuracy", "max", "%", ".2f", scale=100.0, difference="points", lost=0.0, share=True
 )
 declare(LOSS, ACCURACY, Metric("peak_memory_mib", "min", "MiB", ".0f", label="peak memory"))

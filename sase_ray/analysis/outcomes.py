@@ -33,14 +33,45 @@ def ranking_metric(run: Run) -> Metric:
     return task_of(run).metric(metric_of(run))
 
 
-def accuracy_blocks(run: Run) -> pd.DataFrame:
-    """Return mean test accuracies: one row per search seed, one column per strategy (no baselines).
+def final_column(run: Run) -> str:
+    """Return the name of the metric by which a run's final trainings were compared.
 
-    Seeds that a strategy lacks are left out, as a paired test needs them all.
+    It is the one in the table of strategies, as earlier versions compared other tasks than
+    classification by another metric; before there are results, it is that of the task.
     """
-    final = run.final[(run.final["family"] != BASELINE) & ~run.final["diverged"]]
+    task = task_of(run)
+    table = run.strategies.dropna(axis="columns", how="all")
+    return next((name for name in task.reported("test") if name in table), task.final)
+
+
+def final_metric(run: Run) -> Metric:
+    """Return the metric by which a run's final trainings were compared."""
+    return task_of(run).metric(final_column(run))
+
+
+def final_results(run: Run) -> pd.DataFrame:
+    """Return the final trainings of a run that ended well.
+
+    Returns:
+        The rows of `final`, with the column `compared`: the final metric on the scale on which it
+        is averaged and tested (`Metric.compared`).
+    """
+    final = run.final[~run.final["diverged"]]
+    compared = final_metric(run).compared(final[final_column(run)])
+    final = final.assign(compared=compared)
+    return final[np.isfinite(final["compared"])]
+
+
+def final_blocks(run: Run) -> pd.DataFrame:
+    """Return mean final results: one row per search seed, one column per strategy (no baselines).
+
+    They are on the scale on which the metric is compared. Seeds that a strategy lacks are left out,
+    as a paired test needs them all.
+    """
+    final = final_results(run)
+    final = final[final["family"] != BASELINE]
     order = list(dict.fromkeys(run.strategies["name"]))
-    blocks = final.pivot_table(index="seed", columns="name", values=task_of(run).final)
+    blocks = final.pivot_table(index="seed", columns="name", values="compared")
     return blocks[[name for name in order if name in blocks]].dropna()
 
 
@@ -49,7 +80,7 @@ class RankTests:
     """Tests on the ranks of strategies, with search seeds as blocks.
 
     Attributes:
-        blocks: Result of `accuracy_blocks`.
+        blocks: Result of `final_blocks`, with the sign by which lower is better.
         ranks: Mean rank of each strategy, 1 is best.
         overall: P-value of the hypothesis that all are alike (Friedman; for two, Wilcoxon).
         control: Wilcoxon's signed-rank tests against random search with Holm's correction; empty
@@ -68,15 +99,15 @@ class RankTests:
 
 def rank_tests(run: Run, control: str = "random") -> RankTests | None:
     """Test a run's strategies on ranks; None for fewer than two strategies or seeds."""
-    blocks = accuracy_blocks(run)
+    blocks = final_metric(run).sign * final_blocks(run)
     if min(blocks.shape) < 2:
         return None
     tests = against_control(blocks, control) if control in blocks else pd.DataFrame()
     seeds, strategies = blocks.shape
     return RankTests(
         blocks=blocks,
-        ranks=blocks.rank(axis=1, ascending=False).mean(),
-        overall=overall(-blocks),
+        ranks=blocks.rank(axis=1).mean(),
+        overall=overall(blocks),
         control=tests,
         smallest=smallest_p(seeds),
         can_draw=seeds >= FEWEST_BLOCKS and strategies >= 3,
@@ -85,17 +116,19 @@ def rank_tests(run: Run, control: str = "random") -> RankTests | None:
 
 @dataclass(frozen=True)
 class Winner:
-    """The strategy with the best mean test accuracy, and its answers.
+    """The strategy with the best mean final result, and its answers.
 
     Attributes:
         row: Its row of the table of strategies.
-        genotypes: Its distinct answers, the one with the best mean test accuracy first.
+        genotypes: Its distinct answers, the one with the best mean final result first.
         alike: Names of the other strategies with the same mean.
+        alone: Whether it is the only strategy.
     """
 
     row: pd.Series
     genotypes: tuple[str, ...]
     alike: tuple[str, ...]
+    alone: bool
 
 
 def winner_of(run: Run) -> Winner | None:
@@ -104,16 +137,20 @@ def winner_of(run: Run) -> Winner | None:
     Its lead may still be chance: see `RankTests` and `Verdict`.
     """
     found = run.strategies[run.strategies["family"] != BASELINE]
-    found = found[found[task_of(run).final].notna()]
+    column, metric = final_column(run), final_metric(run)
+    lowest_first = metric.direction == "min"
+    found = found[found[column].notna()]
     if found.empty:
         return None
-    row = found.sort_values(task_of(run).final, ascending=False, kind="stable").iloc[0]
-    same = found[np.isclose(found[task_of(run).final], row[task_of(run).final], rtol=0, atol=1e-12)]
+    row = found.sort_values(column, ascending=lowest_first, kind="stable").iloc[0]
+    same = found[np.isclose(found[column], row[column], rtol=0, atol=1e-12)]
     own = run.final[run.final["name"] == row["name"]]
-    accuracy = own.groupby("module", sort=False)[task_of(run).final].mean()
-    genotypes = accuracy.sort_values(ascending=False, kind="stable").index.tolist()
+    results = own.assign(compared=metric.compared(own[column]))
+    means = results.groupby("module", sort=False)["compared"].mean()
+    genotypes = means.sort_values(ascending=lowest_first, kind="stable").index.tolist()
     alike = tuple(name for name in same["name"] if name != row["name"])
-    return Winner(row, tuple(genotypes or row["genotypes"].split()), alike)
+    answers = tuple(genotypes or row["genotypes"].split())
+    return Winner(row, answers, alike, alone=len(found) == 1)
 
 
 def proxy_and_final(run: Run) -> pd.DataFrame:
@@ -127,12 +164,10 @@ def proxy_and_final(run: Run) -> pd.DataFrame:
 
     Returns:
         One row per search: `strategy`, `seed`, `genotype`, `proxy` (the metric of the run) and
-        `final` (mean test accuracy), and both minus their seed's mean, `proxy_centred` and
-        `final_centred`.
+        `final` (mean final result, on the scale on which it is compared), and both minus their
+        seed's mean, `proxy_centred` and `final_centred`.
     """
-    final = run.final[~run.final["diverged"]].groupby(["name", "seed", "module"])[
-        task_of(run).final
-    ]
+    final = final_results(run).groupby(["name", "seed", "module"])["compared"]
     results = final.mean().rename("final").reset_index()
     metric = metric_of(run)
     trials = run.trials[(run.trials["status"] == "finished") & np.isfinite(run.trials[metric])]
@@ -160,9 +195,9 @@ def proxy_agreement(run: Run) -> Kendall:
     """
     paired = proxy_and_final(run).drop_duplicates(["genotype", "seed"])
     paired = paired[paired.groupby("seed")["genotype"].transform("size") > 1]
-    sign = -ranking_metric(run).sign
-    proxy = (sign * paired["proxy"]).tolist()
-    return kendall(proxy, paired["final"].tolist(), paired["seed"].tolist())
+    proxy = -ranking_metric(run).sign * paired["proxy"]
+    final = -final_metric(run).sign * paired["final"]
+    return kendall(proxy.tolist(), final.tolist(), paired["seed"].tolist())
 
 
 OF_NETWORK = ("parameters", "macs", "latency_ms")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,22 @@ def repeated_scores(trials: pd.DataFrame, metric: str) -> Scores | None:
     return table.to_numpy(dtype=float)
 
 
+def study_command(config: Config, run: str, what: str, *options: str) -> str:
+    """Return the command that measures a run's proxy protocol, as it can be pasted into a shell.
+
+    Args:
+        config: Configuration of the run.
+        run: The run's folder.
+        what: What is measured, the ending of the study's name.
+        options: Further options of the command.
+    """
+    words = ["sase-ray", "reliability", *options, "--config", f"{run}/config.yaml"]
+    words += ["--run", f"{Path(run).name}-{what}"]
+    if config.planted is not None and not config.planted.same:
+        words += ["--set", "planted.same=true"]  # a study compares trainings of several seeds
+    return f"`{shlex.join(words)}`"
+
+
 def reliability_sentences(
     config: Config, measured: pd.Series | None, scores: Scores | None, run: str
 ) -> Iterable[str]:
@@ -145,8 +162,7 @@ def reliability_sentences(
     else:
         yield (
             "How reliable the proxy protocol is has not been measured: "
-            f"`sase-ray reliability --config {run}/config.yaml --run {Path(run).name}-reliability` "
-            f"does."
+            f"{study_command(config, run, 'reliability')} does."
         )
         return
     yield (

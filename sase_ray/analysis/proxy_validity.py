@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sase_ray.analysis.proxy_reliability import protocol_key, read_measured
+from sase_ray.analysis.proxy_reliability import protocol_key, read_measured, study_command
 from sase_ray.analysis.reliability_table import scores
 from sase_ray.config import Config
 from sase_ray.protocols import FOLDER
 from sase_ray.statistics.validity import Validity, validity
+from sase_ray.statistics.variance_components import Scores
 from search_spaces.errors import UserError
-from trainables.metrics import find_metric
+from trainables.metrics import Metric
 from trainables.tasks.contract import Task
 
 BUNDLED = FOLDER / "validity.csv"
@@ -69,8 +70,8 @@ def validity_table(
                 own = found.index[np.isfinite(found).all(axis=1)].intersection(results.index)
                 if len(own) < FEWEST:
                     continue
-                first = _sign(metric) * found.loc[own].to_numpy(dtype=float)
-                last = _sign(final_metric) * results.loc[own].to_numpy(dtype=float)
+                first = _lower_is_better(task.metric(metric), found.loc[own])
+                last = _lower_is_better(task.metric(final_metric), results.loc[own])
                 counts = {
                     "genotypes": len(own),
                     "seeds": first.shape[1],
@@ -83,8 +84,9 @@ def validity_table(
     return pd.DataFrame(rows)
 
 
-def _sign(metric: str) -> int:
-    return 1 if find_metric(metric).mode == "min" else -1
+def _lower_is_better(metric: Metric, stored: pd.DataFrame) -> Scores:
+    """Return scores on the scale on which the metric is compared, lower is better."""
+    return metric.sign * metric.compared(stored)
 
 
 def of_interest(table: pd.DataFrame, config: Config) -> pd.Series | None:
@@ -116,18 +118,18 @@ def measured_validity(config: Config) -> pd.Series | None:
     return of_interest(read_measured(path, "validity", text, NUMBERS), config)
 
 
-def validity_sentences(row: pd.Series | None, run: str) -> Iterator[str]:
+def validity_sentences(config: Config, row: pd.Series | None, run: str) -> Iterator[str]:
     """Describe how valid a proxy protocol is.
 
     Args:
+        config: Configuration of the run.
         row: Result of `measured_validity`.
         run: The run's folder, named in the command that measures the validity.
     """
     if row is None:
         yield (
             "Whether the proxy protocol ranks as the final protocol does has not been measured: "
-            f"`sase-ray reliability --final 2 --config {run}/config.yaml "
-            f"--run {Path(run).name}-validity` does."
+            f"{study_command(config, run, 'validity', '--final', '2')} does."
         )
         return
     yield (

@@ -13,6 +13,7 @@ from sase_ray.results.history import SearchOutcome
 from sase_ray.statistics.paired_tests import SIGNIFICANCE, estimate, holm, paired_p_value
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
+from trainables.tasks.distillation import NORMALISED_ERROR
 
 PLANTED = "planted"
 """Name of the baseline that is the planted genotype itself."""
@@ -24,7 +25,7 @@ Row = dict[str, Any]
 
 def recovery_rows(
     outcomes: Iterable[SearchOutcome],
-    finals: pd.DataFrame,
+    finals: pd.DataFrame | None,
     plants: Mapping[int, Genotype],
     space: SearchSpace,
 ) -> Iterator[Row]:
@@ -33,13 +34,14 @@ def recovery_rows(
     Args:
         outcomes: Searches that ended well.
         finals: Final trainings: `name`, `seed`, `diverged`, `test_normalised_error`; those of the
-            planted genotypes have the name `PLANTED`.
+            planted genotypes have the name `PLANTED`. None if nothing was trained: then the errors
+            are NaN.
         plants: Planted genotype by the seed of the search.
         space: Search space.
     """
     names = [variable.name for variable in space.variables]
     chance = sum(1 / len(variable.choices) for variable in space.variables)
-    errors = finals[~finals["diverged"].astype(bool)].groupby(["name", "seed"])[ERROR].mean()
+    errors = {} if finals is None else _errors(finals)
     for outcome in outcomes:
         plant = plants[outcome.seed]
         recovered = [
@@ -69,13 +71,21 @@ def recovery_rows(
         }
 
 
+def _errors(finals: pd.DataFrame) -> dict[tuple[str, int], float]:
+    """Return the mean error of each name and seed (geometric), without trainings that diverged."""
+    ended = finals[~finals["diverged"].astype(bool)]
+    compared = ended.assign(compared=NORMALISED_ERROR.compared(ended[ERROR]))
+    means = compared.groupby(["name", "seed"])["compared"].mean()
+    return {key: NORMALISED_ERROR.restored(mean) for key, mean in means.items()}
+
+
 def recovery_summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one row per strategy, most recovered edges first.
 
     Its columns are `strategy`, `plants`, the mean of recovered edges with its 95% interval
     (`recovered`, `low`, `high`), `p_holm` (paired t-test over plants against random search, after
-    Holm's correction), how often the plant was `found` and was `ranked` at all, and the mean
-    `error`, `plant_error` and `excess`.
+    Holm's correction), how often the plant was `found` and was `ranked` at all, and the geometric
+    means of `error`, `plant_error` and their ratio (`times`).
 
     Args:
         rows: Table `recovery` of a run.
@@ -84,6 +94,9 @@ def recovery_summary(rows: pd.DataFrame) -> pd.DataFrame:
     summary = []
     for name, own in rows.groupby("strategy", sort=False):
         mean = estimate(own["recovered"].tolist(), 1.0)
+        error, least = (
+            pd.Series(NORMALISED_ERROR.compared(own[key])) for key in ("error", "plant_error")
+        )
         summary.append(
             {
                 "strategy": str(name),
@@ -94,9 +107,9 @@ def recovery_summary(rows: pd.DataFrame) -> pd.DataFrame:
                 "p": _against_random(by_seed, str(name)),
                 "found": int((own["recovered"] == own["edges"]).sum()),
                 "ranked": int(own["rank"].notna().sum()),
-                "error": own["error"].mean(),
-                "plant_error": own["plant_error"].mean(),
-                "excess": own["excess"].mean(),
+                "error": NORMALISED_ERROR.restored(error.mean()),
+                "plant_error": NORMALISED_ERROR.restored(least.mean()),
+                "times": NORMALISED_ERROR.restored((error - least).mean()),
             }
         )
     table = pd.DataFrame(summary)
@@ -121,30 +134,59 @@ def recovery_reading(rows: pd.DataFrame) -> Iterator[str]:
         return
     summary = recovery_summary(rows)
     edges, chance = int(rows["edges"].iloc[0]), float(rows["chance"].iloc[0])
-    parts = [f"{row.strategy} {_of_edges(row)}" for row in summary.itertuples()]
-    yield (
-        f"Edges of the planted genotype that were recovered, of {edges} (blind guessing gives "
-        f"{chance:.2f}; mean over plants, 95% interval): {'; '.join(parts)}."
-    )
-    parts = [f"{row.strategy} {row.excess:+.4f}" for row in summary.itertuples()]
-    yield (
-        f"Normalised error of the answers above that of the planted genotypes, which is "
-        f"{summary['plant_error'].mean():.4f} in the mean: {'; '.join(parts)}."
-    )
+    one_plant = rows["plant"].nunique() == 1
+    units = "searches" if one_plant else "plants"
+    if one_plant and len(summary) == len(rows):
+        yield from _of_single_searches(rows)
+    else:
+        parts = [f"{row.strategy} {_of_edges(row)}" for row in summary.itertuples()]
+        yield (
+            f"Edges of the planted genotype that were recovered, of {edges} (blind guessing gives "
+            f"{chance:.2f}; mean over {units}, 95% interval): {'; '.join(parts)}."
+        )
+    trained = summary[summary["times"].notna()]
+    if len(trained):
+        parts = [f"{row.strategy} {row.times:.3g}" for row in trained.itertuples()]
+        plants = rows.drop_duplicates("seed")["plant_error"]
+        least = NORMALISED_ERROR.restored(pd.Series(NORMALISED_ERROR.compared(plants)).mean())
+        yield (
+            f"Normalised error of the answers as a multiple of that of the planted genotype, "
+            f"trained alike, which is {NORMALISED_ERROR.show(least)} (geometric means): "
+            f"{'; '.join(parts)}."
+        )
     if rows["seed"].nunique() > 1:
         good = [r.strategy for r in summary.itertuples() if r.low > chance]
         told = [r.strategy for r in summary.itertuples() if r.p_holm < SIGNIFICANCE]
         yield (
             f"Above chance by its interval: {', '.join(good) or 'no strategy'}. Different from "
-            f"random search (paired over plants, after Holm's correction): "
+            f"random search (paired over {units}, after Holm's correction): "
             f"{', '.join(told) or 'no strategy'}."
         )
         failed = [r.strategy for r in summary.itertuples() if r.low <= chance <= r.high]
         if failed:
             yield (
                 f"There is an answer here, and {', '.join(failed)} cannot be told apart from "
-                f"guessing its edges: with this budget, that is broken or does not work."
+                f"guessing its edges: with this budget they do not work, or they are broken."
             )
+
+
+def _of_single_searches(rows: pd.DataFrame) -> Iterator[str]:
+    """Yield what each strategy found, where each has searched once."""
+    first = rows.iloc[0]
+    parts = [
+        f"{row.strategy} {row.recovered}" + (f" ({', '.join(row.which.split())})" * bool(row.which))
+        for row in rows.itertuples()
+    ]
+    yield (
+        f"Edges of the planted genotype {first['plant']} that were recovered, of {first['edges']} "
+        f"(blind guessing gives {first['chance']:.2f}): {'; '.join(parts)}."
+    )
+    ranks = [
+        f"{row.strategy} "
+        + ("not at all" if math.isnan(row.rank) else f"{row.rank:.0f} of {row.ranked}")
+        for row in rows.itertuples()
+    ]
+    yield f"Where the planted genotype was ranked: {'; '.join(ranks)}."
 
 
 def _of_edges(row: Any) -> str:

@@ -14,7 +14,8 @@ from sase_ray.statistics.variance_components import (
     variance_components,
 )
 from search_spaces.errors import UserError
-from trainables.metrics import SPREAD, find_metric
+from trainables.metrics import SPREAD, Metric
+from trainables.tasks.contract import Task
 
 PARTS = ("val_", "last_val_")
 """Prefixes of the metrics: of the weights that the protocol judges, and of the last weights where
@@ -102,19 +103,21 @@ def _row(metric: str, epoch: Any, here: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def read_table(table: pd.DataFrame, left_out: Mapping[str, str], metric: str) -> tuple[str, ...]:
+def read_table(
+    table: pd.DataFrame, left_out: Mapping[str, str], metric: str, task: Task
+) -> tuple[str, ...]:
     """Return what a reliability table means for a search by `metric` at the last epoch."""
     row = table[(table["metric"] == metric)].iloc[-1]
-    return tuple(_sentences(row, left_out))
+    return tuple(_sentences(row, left_out, task.metric(metric)))
 
 
-def _sentences(row: pd.Series, left_out: Mapping[str, str]) -> Iterator[str]:
-    metric = find_metric(row["metric"])
-    unit, scale, form = metric.unit_of_difference, metric.scale, metric.format
+def _sentences(row: pd.Series, left_out: Mapping[str, str], metric: Metric) -> Iterator[str]:
+    scale, form = metric.scale, metric.format
+    unit = metric.unit_of_difference and f" {metric.unit_of_difference}"
     yield (
         f"One trial tells genotypes apart with an ICC of {row['icc']:.2f} "
         f"(95% interval {row['icc_low']:.2f} to {row['icc_high']:.2f}) by {row['metric']}: "
-        f"genotypes differ by {scale * row['sd_genotype']:{form}} {unit} (standard deviation), "
+        f"genotypes differ by {scale * row['sd_genotype']:{form}}{unit} (standard deviation), "
         f"the noise of a trial is {scale * row['sd_residual']:{form}}; "
         f"a trial takes {row['seconds']:.1f} device-seconds"
         + (
@@ -126,7 +129,7 @@ def _sentences(row: pd.Series, left_out: Mapping[str, str]) -> Iterator[str]:
     yield (
         f"Trials of two seeds rank genotypes alike with Kendall's tau {row['tau']:.2f} "
         f"({row['tau_low']:.2f} to {row['tau_high']:.2f}); averaged over {row['seeds']:.0f} seeds "
-        f"the ICC is {row['icc_k']:.2f}, and a difference of {scale * row['detectable']:{form}} "
+        f"the ICC is {row['icc_k']:.2f}, and a difference of {scale * row['detectable']:{form}}"
         f"{unit} between two genotypes is found 8 times in 10."
     )
     if row["icc"] < 0.5:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # so that a command that only lists need not load torch
     from sase_ray.commands.reliability import ReliabilityReport
     from sase_ray.commands.search import SearchReport
     from sase_ray.commands.train import Trained
+    from trainables.metrics import Metric
     from trainables.one_shot.latency_table import LatencyTable
 
 
@@ -41,19 +42,21 @@ def print_report(console: Console, report: Comparison | SearchReport | Reliabili
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """Print a comparison's table, the genotypes found, and the reading."""
-    metric = next(column for column in comparison.table if column.startswith("test_"))
+    metric = comparison.metric
+    column = f"test_{metric.name}"
+    unit = f" in {metric.unit}" if metric.unit else ""
     table = Table(
-        title=f"{metric.replace('_', ' ')} in %, mean and 95% interval over independent searches"
+        title=f"{column.replace('_', ' ')}{unit}{metric.hint}, {metric.mean} and 95% interval over "
+        f"independent searches"
     )
-    share = metric.removeprefix("test_")
     columns = (
-        "module by", share, "interval", "vs\nrandom", "p\n(Holm)", "samples", "device\ns",
-        "trials", "latency\nms", "parameters", "MACs",
+        "module by", metric.name.replace("_", "\n"), "interval", "vs\nrandom", "p\n(Holm)",
+        "samples", "device\ns", "trials", "latency\nms", "parameters", "MACs",
     )  # fmt: skip
     for column in columns:
         table.add_column(column, justify="left" if column == "module by" else "right")
     for row in comparison.table.to_dict("records"):
-        table.add_row(*_cells(row, metric))
+        table.add_row(*_cells(row, metric, column))
     print_wide(table)
     for outcome in comparison.outcomes:
         say(console, f"{SearchId.of(outcome.strategy, outcome.seed)} found {outcome.genotype}")
@@ -65,18 +68,20 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     print_places(console, comparison.folder)
 
 
-def _cells(row: dict[str, Any], metric: str) -> list[str]:
+def _cells(row: dict[str, Any], metric: Metric, column: str) -> list[str]:
     def number(value: float, form: str) -> str:
         return "" if value != value else format(value, form)
 
-    interval = ""
+    interval = difference = ""
     if row["ci_low"] == row["ci_low"]:
-        interval = f"{100 * max(0, row['ci_low']):.2f} – {100 * min(1, row['ci_high']):.2f}"
+        interval = f"{metric.show(row['ci_low'])} – {metric.show(row['ci_high'])}"
+    if row["difference"] == row["difference"]:
+        difference = metric.show_difference(row["difference"])
     return [
         row["name"],
-        f"{100 * row[metric]:.2f}",
+        metric.show(row[column]),
         interval,
-        number(100 * row["difference"], "+.2f"),
+        difference,
         number(row["p_holm"], ".3f") + ("*" if row["significant"] else ""),
         f"{row['search_samples']:,.0f}",
         f"{row['search_seconds']:,.0f}",
@@ -113,14 +118,16 @@ def print_table_comparison(console: Console, comparison: TableComparison) -> Non
 
 def print_reliability(console: Console, report: ReliabilityReport) -> None:
     """Print a protocol's reliability at every epoch, and the reading."""
-    table = Table(title="reliability of the proxy protocol (losses in nats, accuracies in points)")
+    declared = [metric for metric in report.task.metrics if metric.unit_of_difference]
+    units = ", ".join(f"{metric.name} in {metric.unit_of_difference}" for metric in declared)
+    table = Table(title=f"reliability of the proxy protocol ({units})")
     for column in (
         "metric", "epoch", "s a\ntrial", "sd\ngenotype", "sd\nseed", "sd\nnoise", "ICC", "95%",
         "ICC of\nall seeds", "tau", "95%", "detectable",
     ):  # fmt: skip
         table.add_column(column, justify="left" if column == "metric" else "right")
     for row in report.table.to_dict("records"):
-        metric = find_metric(row["metric"])
+        metric = report.task.metric(row["metric"])
         scale, form = metric.scale, metric.format
         spreads = [
             format(scale * row[key], form) for key in ("sd_genotype", "sd_seed", "sd_residual")
@@ -203,11 +210,11 @@ def print_latencies(console: Console, table: LatencyTable) -> None:
 
 def print_trained(console: Console, trained: Trained) -> None:
     """Print how well a trained network does, and where it is stored."""
-    say(
-        console,
-        f"test accuracy {100 * trained.test_accuracy:.2f}%, test loss {trained.test_loss:.4f} "
-        f"nats, {trained.seconds:,.0f} s; weights in {trained.path}",
-    )
+    results = [
+        f"{name.replace('_', ' ')} {trained.task.metric(name).tell(value)}"
+        for name, value in reversed(list(trained.results.items()))  # the final metric first
+    ]
+    say(console, f"{', '.join(results)}, {trained.seconds:,.0f} s; weights in {trained.path}")
 
 
 def print_files(console: Console, folder: Path, figure: str, *tables: str) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from sase_ray.analysis.proxy_reliability import reliability_sentences, repeated_scores
 from sase_ray.analysis.proxy_validity import validity_sentences
-from sase_ray.analysis.recovery import PLANTED, recovery_reading, recovery_rows
+from sase_ray.analysis.recovery import PLANTED
 from sase_ray.analysis.search_verdict import early_stops, narrow_views
 from sase_ray.analysis.verdict import Verdict, judge
 from sase_ray.config import Config, load_config
@@ -38,6 +38,7 @@ from search_spaces.costs import count_cost, measure_latency
 from search_spaces.errors import UserError
 from trainables.final.training import FinalJob
 from trainables.hardware.device import best_device
+from trainables.metrics import Metric
 
 BASELINE = "baseline"
 
@@ -48,6 +49,7 @@ class Comparison:
 
     Attributes:
         folder: Folder where everything is written.
+        metric: Metric by which the final trainings are compared.
         table: One row per strategy and per baseline, best first.
         reading: Sentences on what the numbers mean.
         outcomes: Every search that ended well.
@@ -55,6 +57,7 @@ class Comparison:
     """
 
     folder: Path
+    metric: Metric
     table: pd.DataFrame
     reading: tuple[str, ...]
     outcomes: list[SearchOutcome]
@@ -98,7 +101,7 @@ def run_comparison(
         searches.observers.append(run)
         # Before the searches: a reader may not want to wait for them then.
         if run.trains_genotypes:
-            for sentence in validity_sentences(experiment.validity, run.place):
+            for sentence in validity_sentences(experiment.config, experiment.validity, run.place):
                 searches.notify("noted", sentence)
         with monitors.display.shown():
             searches.run_all()
@@ -106,6 +109,7 @@ def run_comparison(
         verdict = run.verdict()
     return Comparison(
         run.folder.path,
+        verdict.metric,
         verdict.table,
         (*verdict.reading, *run.on_reliability()),
         searches.outcomes,
@@ -203,17 +207,19 @@ class _Run(Observer):
         if activations := list(self._activation_rows()):
             self.folder.write_table("gradcam", activations)
         searches = pd.DataFrame(search_rows(self.searches.outcomes))
+        task = self.experiment.config.make_task()
         verdict = judge(
             finals,
             searches,
             test_size=len(self.experiment.problem.final_data.test),
             dataset=self.experiment.config.dataset,
-            metric=self.experiment.config.make_task().final,
+            column=task.final,
+            metric=task.metric(task.final),
         )
         stops = early_stops(self.searches.outcomes, self.experiment.config.budget)
         narrow = narrow_views(self.searches.outcomes, self.experiment.problem.space)
         agreement = self.searches.write_agreement()
-        recovery = self._write_recovery(finals)
+        recovery = self.searches.write_recovery(finals)
         host = self.searches.on_shared_host()
         notes = (*recovery, *host, *stops, *narrow, *agreement)
         verdict = replace(verdict, reading=(*verdict.reading, *notes))
@@ -231,18 +237,6 @@ class _Run(Observer):
         """Path of the run's folder from here."""
         return os.path.relpath(self.folder.path)
 
-    def _write_recovery(self, finals: pd.DataFrame) -> list[str]:
-        """Write what was recovered of the planted modules, if there are any; return sentences."""
-        plants = self.searches.plants()
-        if not plants:
-            return []
-        genotypes = {seed: plant.genotype for seed, plant in plants.items()}
-        rows = recovery_rows(
-            self.searches.outcomes, finals, genotypes, self.experiment.problem.space
-        )
-        table = self.folder.write_table("recovery", list(rows), csv=True)
-        return [*recovery_reading(table), *self.searches.on_plants()]
-
     def on_reliability(self) -> Iterable[str]:
         """Yield sentences on how well the searches that train genotypes could rank them."""
         config = self.experiment.config
@@ -256,7 +250,7 @@ class _Run(Observer):
         ]
         scores = repeated_scores(pd.concat(trials), config.metric) if trials else None
         yield from reliability_sentences(config, self.experiment.reliability, scores, self.place)
-        yield from validity_sentences(self.experiment.validity, self.place)
+        yield from validity_sentences(config, self.experiment.validity, self.place)
 
     def _finals_in_order(self) -> list[tuple[str, str, int, FinalJob]]:
         # The searches end in any order.

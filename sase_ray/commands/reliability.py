@@ -25,6 +25,7 @@ from sase_ray.results.history import SearchOutcome
 from sase_ray.strategies.black_box.listed import ListedStudy
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace
+from trainables.tasks.contract import Task
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class ReliabilityReport:
 
     Attributes:
         folder: Folder where everything is written.
+        task: Task whose metrics are measured.
         table: One row per metric and epoch, see `reliability_table`.
         left_out: Genotypes that are not in the table, with the reason: `diverged` with some seed,
             or `failed`, if one of their trials did not reach its end.
@@ -42,6 +44,7 @@ class ReliabilityReport:
     """
 
     folder: Path
+    task: Task
     table: pd.DataFrame
     left_out: dict[str, str]
     reading: tuple[str, ...]
@@ -139,9 +142,10 @@ def _train_finals(
         searches.folder.state.at("finals"),
         searches.shared_host,
     )
+    plant = searches.plant_of(0)  # the same for all seeds
     begun = {
         (genotype, seed): trainings.begin(
-            problem.final_job(genotype, baseline=False, seed=FIRST_FINAL_SEED + seed)
+            problem.final_job(genotype, baseline=False, seed=FIRST_FINAL_SEED + seed), plant
         )
         for seed in range(count)
         for genotype in genotypes
@@ -164,21 +168,20 @@ def _conclude(
     table["host_samples"] = experiment.task(0).job.samples_of_host
     table["host_seconds"] = np.mean([_host_seconds(outcome) for outcome in searches.outcomes])
     searches.folder.write_table("reliability", table.to_dict("records"), csv=True)
-    metric = experiment.config.metric
-    reading = read_table(table, left_out, metric)
+    metric, task = experiment.config.metric, experiment.config.make_task()
+    reading = read_table(table, left_out, metric, task)
     from sase_ray.figures.reliability import plot_reliability
 
     last = scores(curves, metric, left_out)
-    plot_reliability(table, last, metric, searches.folder.path)
+    plot_reliability(table, last, metric, task, searches.folder.path)
     valid = None
     if len(finals):
         kept = curves[~curves["genotype"].isin(left_out)]
-        task = experiment.config.make_task()
         valid = validity_table(kept, finals, task, experiment.config)
         searches.folder.write_table("validity", valid.to_dict("records"), csv=True)
         row = of_interest(valid, experiment.config)
-        reading = (*reading, *validity_sentences(row, str(searches.folder.path)))
-    return ReliabilityReport(searches.folder.path, table, left_out, reading, valid)
+        reading = (*reading, *validity_sentences(experiment.config, row, str(searches.folder.path)))
+    return ReliabilityReport(searches.folder.path, task, table, left_out, reading, valid)
 
 
 def _host_seconds(outcome: SearchOutcome) -> float:

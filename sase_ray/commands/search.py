@@ -103,6 +103,8 @@ def run_single_search(
                 ranks_by=strategy.ranks_by(experiment.task(0)),
             ),
             *searches.write_agreement(),
+            *searches.write_recovery(),
+            *searches.on_shared_host(),
         ]
     return SearchReport(
         searches.folder.path,

@@ -20,6 +20,7 @@ from trainables.final.training import train_final
 from trainables.persistence.checkpoint import Checkpoints
 from trainables.persistence.store import Store, write_whole
 from trainables.planted.plant import make_plant
+from trainables.tasks.contract import Task
 from trainables.training.frozen_host import train_frozen_host
 
 
@@ -29,14 +30,14 @@ class Trained:
 
     Attributes:
         path: Path of its weights, which `torch.load(path, weights_only=True)` reads.
-        test_accuracy: Accuracy on the test images, 0 to 1; the final metric of another task.
-        test_loss: Loss in nats, or in the task's unit.
+        task: Task that it was trained for, which declares the metrics.
+        results: Metrics on the test images by name, such as `test_accuracy`.
         seconds: Seconds of training and evaluation.
     """
 
     path: Path
-    test_accuracy: float
-    test_loss: float
+    task: Task
+    results: Mapping[str, float]
     seconds: float
 
 
@@ -93,6 +94,5 @@ def train(
         raise UserError(f"the training diverged: {result['reason']}")
     write_whole(path, lambda partial: torch.save(state["model"], partial))
     kept.remove()
-    return Trained(
-        path, result[problem.config.make_task().final], result["test_loss"], result["train_seconds"]
-    )
+    results = {name: result[name] for name in job.task.reported("test")}
+    return Trained(path, job.task, results, result["train_seconds"])

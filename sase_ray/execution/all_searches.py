@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import pandas as pd
 import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
+from sase_ray.analysis.recovery import recovery_reading, recovery_rows
 from sase_ray.cluster.connection import connected
 from sase_ray.cluster.slots import Slots
 from sase_ray.console import say
@@ -225,6 +227,20 @@ class Searches:
         rows = list(truth.rows(self.outcomes))
         self.folder.write_table("agreement", rows)
         return list(truth.reading(rows))
+
+    def write_recovery(self, finals: pd.DataFrame | None = None) -> list[str]:
+        """Write what was recovered of the planted modules, if there are any; return sentences.
+
+        Args:
+            finals: Rows of `final.parquet`; None if nothing is trained by the final protocol.
+        """
+        plants = self.plants()
+        if not plants:
+            return []
+        genotypes = {seed: plant.genotype for seed, plant in plants.items()}
+        rows = recovery_rows(self.outcomes, finals, genotypes, self.experiment.problem.space)
+        table = self.folder.write_table("recovery", rows, csv=True)
+        return [*recovery_reading(table), *self.on_plants()]
 
     def _begin(self, strategy: Strategy, seed: int) -> Any:
         search = strategy.search_id(seed)

@@ -7,21 +7,24 @@ To save one for a paper, within `sase_ray.figures.style.styled`:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from sase_ray.analysis.anytime import anytime
 from sase_ray.analysis.outcomes import (
     BASELINE,
+    final_column,
+    final_metric,
+    final_results,
     proxy_agreement,
     proxy_and_final,
     rank_tests,
     ranking_metric,
-    task_of,
 )
 from sase_ray.figures.rank_diagram import draw_ranks
 from sase_ray.figures.style import (
@@ -37,6 +40,7 @@ from sase_ray.figures.style import (
 )
 from sase_ray.results.load import Run
 from sase_ray.statistics.rank_tests import pairwise, pareto_front
+from trainables.metrics import Metric
 
 COSTS = {
     "search_seconds": "search, device-seconds",
@@ -44,6 +48,9 @@ COSTS = {
     "macs": "multiply-accumulates an image",
     "latency_ms": "latency, milliseconds of 32 images",
 }
+FEW_DECADES = 100
+"""Ratio of the ends of a logarithmic axis below which it has ticks between the powers of ten."""
+
 AGAINST = {
     "search_samples": "training samples of the search",
     "search_seconds": "device-seconds of the search",
@@ -62,38 +69,59 @@ def looks_of(run: Run) -> dict[str, Look]:
     }
 
 
-def accuracy_figure(run: Run) -> Figure | None:
-    """Draw mean test accuracies with their 95% intervals, and the results of single searches."""
-    metric = task_of(run).final
-    table = run.strategies[run.strategies[metric].notna()].iloc[::-1]
+def final_figure(run: Run) -> Figure | None:
+    """Draw mean final results with their 95% intervals, and the results of single searches."""
+    column, metric = final_column(run), final_metric(run)
+    table = run.strategies[run.strategies[column].notna()].iloc[::-1]
     if table.empty:
         return None
     look = looks_of(run)
-    final = run.final[~run.final["diverged"]]
-    singles = final.groupby(["name", "seed"])[metric].mean()
+    means = final_results(run).groupby(["name", "seed"])["compared"].mean()
+    singles = metric.scale * means.map(metric.restored)
     with styled():
         figure = new_figure(5.0, 0.75 + 0.27 * len(table))
         axes = figure.add_subplot()
         for place, row in enumerate(table.to_dict("records")):
             name, colour = row["name"], look[row["name"]].color
+            interval = [metric.scale * row[end] for end in ("ci_low", "ci_high")]
             axes.plot(
-                [100 * row["ci_low"], 100 * row["ci_high"]], [place, place], color=colour,
-                linewidth=2, solid_capstyle="round", alpha=0.55,
+                interval, [place, place], color=colour, linewidth=2, solid_capstyle="round",
+                alpha=0.55,
             )  # fmt: skip
             if name in singles.index.get_level_values("name"):
-                own = 100 * singles.loc[name]
+                own = singles.loc[name]
                 axes.plot(own, [place] * len(own), ".", color=colour, markersize=3.5, alpha=0.8)
             face = "none" if row["family"] == BASELINE else colour
             axes.plot(
-                100 * row[metric], place, look[name].marker, color=colour,
+                metric.scale * row[column], place, look[name].marker, color=colour,
                 markerfacecolor=face, markersize=6,
             )  # fmt: skip
         axes.set_yticks(range(len(table)), table["name"].map(label_of))
-        axes.set(xlabel=f"{metric.replace('_', ' ')}, %", ylim=(-0.6, len(table) - 0.4))
+        axes.set(xlabel=_label(run), ylim=(-0.6, len(table) - 0.4))
+        _set_scale(axes, "x", metric)
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
     return figure
+
+
+def _label(run: Run) -> str:
+    """Return the label of an axis of final results."""
+    metric = final_metric(run)
+    unit = f", {metric.unit}" if metric.unit else ""
+    return f"{final_column(run).replace('_', ' ')}{unit}{metric.hint}"
+
+
+def _set_scale(axes: Axes, name: Literal["x", "y"], metric: Metric) -> None:
+    """Make an axis logarithmic, with plain numbers, if the metric on it differs by ratios."""
+    if not metric.ratio:
+        return
+    axes.set(**{f"{name}scale": "log"})
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < FEW_DECADES * low else (1,)))
+    axis.set_major_formatter(lambda value, position: f"{value:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def rank_figure(run: Run) -> Figure | None:
@@ -105,7 +133,7 @@ def rank_figure(run: Run) -> Figure | None:
     with styled():
         figure = new_figure(5.0, 0.9 + 0.16 * len(tests.ranks))
         axes = figure.add_subplot()
-        draw_ranks(axes, tests.ranks, pairwise(-tests.blocks), look)
+        draw_ranks(axes, tests.ranks, pairwise(tests.blocks), look)
     return figure
 
 
@@ -191,42 +219,43 @@ def thousands(value: float, position: object) -> str:
 
 
 def tradeoff_figure(run: Run, cost: str = "parameters") -> Figure | None:
-    """Draw test accuracy against a cost; the line joins modules that no other beats in both.
+    """Draw final results against a cost; the line joins modules that no other beats in both.
 
     Args:
         run: Run with strategies.
         cost: Cost: search_seconds, parameters, macs or latency_ms.
     """
-    metric = task_of(run).final
-    table = run.strategies[np.isfinite(run.strategies[metric])]
+    column, metric = final_column(run), final_metric(run)
+    table = run.strategies[np.isfinite(run.strategies[column])]
     table = table[np.isfinite(table[cost])]
     if cost == "search_seconds":
         table = table[table["family"] != BASELINE]
     if len(table) < 2:
         return None
     look = looks_of(run)
-    accuracy = 100 * table[metric]
-    front = table[pareto_front(table[cost], table[metric])].sort_values(cost)
+    results = metric.scale * table[column]
+    front = table[pareto_front(table[cost], -metric.sign * table[column])].sort_values(cost)
     with styled():
         figure = new_figure()
         axes = figure.add_subplot()
         axes.step(
-            front[cost], 100 * front[metric], where="post", color=INK, linewidth=1,
+            front[cost], metric.scale * front[column], where="post", color=INK, linewidth=1,
             alpha=0.6, zorder=1,
         )  # fmt: skip
         for row in table.to_dict("records"):
             style = look[row["name"]]
             face = style.color if style.filled else "none"
             axes.plot(
-                row[cost], 100 * row[metric], style.marker, color=style.color,
+                row[cost], metric.scale * row[column], style.marker, color=style.color,
                 markerfacecolor=face, markersize=6.5,
             )  # fmt: skip
+        _set_scale(axes, "y", metric)
         axes.margins(0.07, 0.1)
-        axes.set(xlabel=COSTS[cost], ylabel=f"{metric.replace('_', ' ')}, %")
+        axes.set(xlabel=COSTS[cost], ylabel=_label(run))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(thousands)
         _lead_to_labels(
-            figure, axes, table["name"].tolist(), table[cost].tolist(), accuracy.tolist(), look
+            figure, axes, table["name"].tolist(), table[cost].tolist(), results.tolist(), look
         )
     return figure
 
@@ -250,29 +279,34 @@ def _lead_to_labels(
 
 
 def agreement_figure(run: Run) -> Figure | None:
-    """Draw the final accuracy of every answer against its proxy score, seeds' means removed."""
+    """Draw the final result of every answer against its proxy score, seeds' means removed."""
     paired = proxy_and_final(run)
     if np.isnan(proxy_agreement(run).tau):
         return None
     metric = ranking_metric(run)
+    final = final_metric(run)
     sign, scale = -metric.sign, metric.scale
+    result = paired["final_centred"].map(final.restored) * (1.0 if final.ratio else final.scale)
     look = looks_of(run)
     with styled():
         figure = new_figure()
         axes = figure.add_subplot()
-        axes.axhline(0, color=MUTED, linewidth=0.7)
+        axes.axhline(final.restored(0.0), color=MUTED, linewidth=0.7)
         axes.axvline(0, color=MUTED, linewidth=0.7)
         for name, own in paired.groupby("strategy", sort=False):
             style = look[str(name)]
             axes.plot(
-                sign * scale * own["proxy_centred"], 100 * own["final_centred"], style.marker,
+                sign * scale * own["proxy_centred"], result[own.index], style.marker,
                 color=style.color, markersize=6, alpha=0.8, label=label_of(str(name)),
             )  # fmt: skip
         better = f"lower {metric.name}" if metric.mode == "min" else metric.unit_of_difference
+        unit = f", {final.unit_of_difference}" if final.unit_of_difference else ""
+        less = ",\nratio to" if final.ratio else f"{unit}\nless"
         axes.set(
             xlabel=f"better by proxy → ({better}, less its seed's mean)",
-            ylabel="final accuracy, points\nless its seed's mean",
+            ylabel=f"final {final.title}{less} its seed's mean{final.hint}",
         )
+        _set_scale(axes, "y", final)
         axes.margins(0.08)
         # Points of a strategy are far apart, so that no label could stand next to all of them.
         axes.legend(

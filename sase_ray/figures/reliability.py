@@ -10,22 +10,25 @@ from matplotlib.figure import Figure
 
 from sase_ray.figures.regret import save_figure
 from sase_ray.figures.style import INK, MUTED, label_ends, looks, new_figure, styled
-from trainables.metrics import find_metric
+from trainables.tasks.contract import Task
 
 
-def plot_reliability(table: pd.DataFrame, scores: pd.DataFrame, metric: str, folder: Path) -> Path:
+def plot_reliability(
+    table: pd.DataFrame, scores: pd.DataFrame, metric: str, task: Task, folder: Path
+) -> Path:
     """Draw ICC against cost, and the scores that it is computed from.
 
     Args:
         table: Result of `reliability_table`.
         scores: One row per genotype, one column per seed.
         metric: Metric of the scores, by which searches rank.
+        task: Task that declares the metrics.
         folder: Folder where `reliability.png` is written.
     """
     with styled():
         figure = new_figure(11, 4.2)
         curve, dots = figure.subplots(1, 2)
-        _draw_icc(figure, curve, table)
+        _draw_icc(figure, curve, table.assign(label=[_label(m, task) for m in table["metric"]]))
         order = scores.mean(axis=1).sort_values().index
         paired = scores.loc[order] - scores.mean(axis=0) + scores.to_numpy().mean()
         for seed in paired.columns:
@@ -36,27 +39,26 @@ def plot_reliability(table: pd.DataFrame, scores: pd.DataFrame, metric: str, fol
         dots.set(
             title="last epoch, each seed's common shift removed",
             xlabel="genotype, by its mean",
-            ylabel=_label(metric),
+            ylabel=_label(metric, task),
         )
         dots.legend(ncols=2)
         return save_figure(figure, folder / "reliability.png")
 
 
-def _label(name: str) -> str:
-    title = find_metric(name).title
+def _label(name: str, task: Task) -> str:
+    title = task.metric(name).title
     return f"{title}, last weights" if name.startswith("last_") else f"validation {title}"
 
 
 def _draw_icc(figure: Figure, axes: Axes, table: pd.DataFrame) -> None:
-    found = looks(_label(str(name)) for name in table["metric"].unique())
+    found = looks(table["label"])
     ends = []
-    for name, rows in table.groupby("metric", sort=False):
-        label = _label(str(name))
-        look = found[label]
+    for label, rows in table.groupby("label", sort=False):
+        look = found[str(label)]
         axes.plot(rows["seconds"], rows["icc"], marker=look.marker, **look.line)
         bounds = rows["seconds"], rows["icc_low"], rows["icc_high"]
         axes.fill_between(*bounds, color=look.color, alpha=0.12, linewidth=0)
-        ends.append((axes, float(rows["icc"].iloc[-1]), label, look))
+        ends.append((axes, float(rows["icc"].iloc[-1]), str(label), look))
     axes.axhline(0.5, color=MUTED, linewidth=1, linestyle=":")
     axes.set(
         title="reliability of one trial (95% interval)",

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from sase_ray.analysis.outcomes import task_of
+from sase_ray.analysis.outcomes import final_column, final_metric
 from sase_ray.results.load import Run
 from sase_ray.results.schema import TABLES
 from search_spaces.errors import UserError
@@ -58,7 +58,10 @@ def combine(runs: Sequence[Run]) -> Run:
         filled = [part for part in parts if len(part)]
         tables[table] = pd.concat(filled, ignore_index=True) if filled else parts[0]
     tables["strategies"] = tables["strategies"].sort_values(
-        task_of(runs[0]).final, ascending=False, kind="stable", ignore_index=True
+        final_column(runs[0]),
+        ascending=final_metric(runs[0]).direction == "min",
+        kind="stable",
+        ignore_index=True,
     )
     return replace(runs[0], **tables)
 
@@ -72,5 +75,18 @@ def labels_of(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-SAME = ("dataset", "data", "backbone", "space", "final", "metric", "budget", "seeds", "proxy")
+SAME = (
+    "dataset", "data", "backbone", "space", "task", "host", "planted", "final", "metric", "budget",
+    "seeds", "proxy",
+)  # fmt: skip
 """Settings in which runs are checked for differences."""
+
+
+def settings_alike(runs: Sequence[Run]) -> list[str]:
+    """Return the settings of `SAME` that all runs share; a task includes its final metric."""
+
+    def setting(run: Run, key: str) -> str:
+        of_task = ("classification", final_column(run)) if key == "task" else (None,)
+        return repr((run.config.get(key, of_task[0]), *of_task[1:]))
+
+    return [key for key in SAME if len({setting(run, key) for run in runs}) == 1]

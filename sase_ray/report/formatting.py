@@ -17,11 +17,6 @@ def figure_parts(figure: Figure | None, name: str, caption: str, **options: Any)
         yield Shown(figure, name, caption, **options)
 
 
-def percent(value: float, digits: int = 2) -> str:
-    """Format a share of 1 in percent; an empty text for NaN."""
-    return "" if np.isnan(value) else f"{100 * value:.{digits}f}"
-
-
 def number(value: float, form: str = ",.0f") -> str:
     """Format a number; an empty text for NaN."""
     return "" if np.isnan(value) else format(value, form)

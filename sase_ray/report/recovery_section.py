@@ -8,6 +8,7 @@ from sase_ray.analysis.recovery import recovery_reading, recovery_summary
 from sase_ray.report.document import Part, Table, Text
 from sase_ray.report.formatting import number, p_text
 from sase_ray.results.load import Run
+from trainables.tasks.distillation import NORMALISED_ERROR
 
 
 def recovery_parts(run: Run) -> Iterator[Part]:
@@ -19,7 +20,7 @@ def recovery_parts(run: Run) -> Iterator[Part]:
     edges, chance = rows["edges"].iloc[0], rows["chance"].iloc[0]
     head = [
         "strategy", f"edges of {edges}", "95% interval", "p (Holm)", "found whole", "in ranking",
-        "error", "above the plant's",
+        "error", "the plant's", "ratio",
     ]  # fmt: skip
     cells = [
         [
@@ -29,8 +30,9 @@ def recovery_parts(run: Run) -> Iterator[Part]:
             p_text(row["p_holm"]),
             f"{row['found']} of {row['plants']}",
             f"{row['ranked']} of {row['plants']}",
-            number(row["error"], ".4f"),
-            number(row["excess"], "+.4f"),
+            number(row["error"], NORMALISED_ERROR.format),
+            number(row["plant_error"], NORMALISED_ERROR.format),
+            "" if row["times"] != row["times"] else NORMALISED_ERROR.show_difference(row["times"]),
         ]
         for row in recovery_summary(rows).to_dict("records")
     ]
@@ -38,7 +40,8 @@ def recovery_parts(run: Run) -> Iterator[Part]:
         head,
         cells,
         f"edges recovered, mean over plants (blind guessing: {chance:.2f}); paired t-tests against "
-        f"random search; errors are squared errors over the variance of the plant's logits",
+        f"random search; errors on test images are squared errors over the variance of the plant's "
+        f"logits, geometric means, beside those of the planted genotypes, trained alike",
     )
     yield Table(
         ["strategy", "seed", "edges", "recovered", "rank of the plant", "answer", "plant"],

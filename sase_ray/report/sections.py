@@ -11,11 +11,12 @@ import yaml
 
 from sase_ray.analysis.outcomes import (
     BASELINE,
+    final_metric,
     proxy_agreement,
 )
 from sase_ray.figures import outcomes
 from sase_ray.report.block_sections import alpha_parts, block_parts, gradcam_parts, operation_parts
-from sase_ray.report.combine import SAME, combine, labels_of
+from sase_ray.report.combine import combine, labels_of, settings_alike
 from sase_ray.report.document import Code, Part, Section, Shown, Table, Text
 from sase_ray.report.formatting import figure_parts, listed, number
 from sase_ray.report.recovery_section import recovery_parts
@@ -26,9 +27,9 @@ from sase_ray.statistics.rank_tests import Kendall
 
 def sections_of(runs: Sequence[Run]) -> list[Section]:
     """Build the sections of a run's report, or of one that compares several runs."""
-    alike = [key for key in SAME if len({repr(run.config.get(key)) for run in runs}) == 1]
+    alike = settings_alike(runs)
     together = combine(runs)
-    scales = {"dataset", "metric"} <= set(alike)
+    scales = {"dataset", "metric", "task"} <= set(alike)
     per_run = [
         Section(
             "verdict",
@@ -45,7 +46,7 @@ def sections_of(runs: Sequence[Run]) -> list[Section]:
         ),
         Section(
             "tradeoff",
-            "Accuracy against cost",
+            f"{_results_of(runs).capitalize()} against cost",
             list(_tradeoff(together)) if scales else _each(runs, _tradeoff),
         ),
         Section("agreement", "Does the proxy rank as the final training does?",
@@ -56,6 +57,12 @@ def sections_of(runs: Sequence[Run]) -> list[Section]:
         Section("again", "To do it again", _each(runs, _again)),
     ]  # fmt: skip
     return [section for section in per_run if section.parts]
+
+
+def _results_of(runs: Sequence[Run]) -> str:
+    """Return the name of the final results of some runs."""
+    titles = {final_metric(run).title for run in runs}
+    return titles.pop() if len(titles) == 1 else "result"
 
 
 def _each(runs: Sequence[Run], build: Any) -> list[Part]:
@@ -132,19 +139,19 @@ def _tradeoff(run: Run) -> Iterator[Part]:
         "macs": "against multiply-accumulates",
         "latency_ms": "against latency, as measured in the run",
     }
-    first = "test accuracy {}; the line joins the Pareto front, hollow: hand-designed modules"
+    first = "; the line joins the Pareto front, hollow: hand-designed modules"
     for i, (cost, text) in enumerate(captions.items()):
         yield from figure_parts(
             outcomes.tradeoff_figure(run, cost),
             f"tradeoff-{cost}",
-            first.format(text) if i == 0 else text,
+            f"test {final_metric(run).title} {text}{first}" if i == 0 else text,
         )
 
 
 def _agreement(run: Run) -> Iterator[Part]:
     found = proxy_agreement(run)
     if np.isfinite(found.tau):
-        yield Text(_on_agreement(found))
+        yield Text(_on_agreement(found, final_metric(run).title))
         yield from figure_parts(
             outcomes.agreement_figure(run),
             "agreement",
@@ -168,13 +175,13 @@ def _agreement(run: Run) -> Iterator[Part]:
         )
 
 
-def _on_agreement(found: Kendall) -> str:
+def _on_agreement(found: Kendall, result: str) -> str:
     if np.isnan(found.low):
         interval = "too few for an interval"
     else:
         interval = f"95% bootstrap interval {found.low:.2f} to {found.high:.2f}"
     sentence = (
-        f"Kendall's tau of proxy score and final accuracy, within seeds, is {found.tau:.2f} "
+        f"Kendall's tau of proxy score and final {result}, within seeds, is {found.tau:.2f} "
         f"({interval}), from {found.pairs} distinct answers."
     )
     if found.low > 0:

@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import pandas as pd
 
 from sase_ray.analysis.outcomes import (
+    Winner,
+    final_column,
+    final_metric,
     rank_tests,
-    task_of,
     winner_of,
 )
 from sase_ray.analysis.proxy_reliability import (
@@ -24,13 +25,14 @@ from sase_ray.config import RANDOM_SEARCH, load_config
 from sase_ray.figures import outcomes
 from sase_ray.report.combine import SAME, labels_of
 from sase_ray.report.document import Part, Table, Text
-from sase_ray.report.formatting import figure_parts, number, p_is, p_text, percent
+from sase_ray.report.formatting import figure_parts, p_is, p_text
 from sase_ray.results.families import is_of_trained_genotypes
 from sase_ray.results.load import Run
 from sase_ray.statistics.paired_tests import SIGNIFICANCE
 from sase_ray.statistics.rank_tests import FEWEST_BLOCKS, smallest_signed_rank_p_value
 from sase_ray.strategies.registry import tries_blindly
 from search_spaces.errors import UserError
+from trainables.metrics import Metric
 
 
 def verdict_parts(runs: Sequence[Run], together: Run, alike: list[str]) -> list[Part]:
@@ -46,7 +48,7 @@ def verdict_parts(runs: Sequence[Run], together: Run, alike: list[str]) -> list[
         differ = [key for key in SAME if key not in alike]
         parts.append(
             Text(
-                f"These runs differ in {', '.join(differ)}: accuracies of different runs may not "
+                f"These runs differ in {', '.join(differ)}: results of different runs may not "
                 f"be comparable, and no test is made between them."
                 if differ
                 else "These runs have the same settings; no test is made between them."
@@ -55,46 +57,60 @@ def verdict_parts(runs: Sequence[Run], together: Run, alike: list[str]) -> list[
     table = together.strategies
     if table.empty:
         return parts
-    metric = task_of(together).final
-    shown = metric.replace("_", " ")
-    caption = f"{shown}, mean and 95% interval; dots are single searches"
-    if "dataset" in alike:
-        parts += figure_parts(outcomes.accuracy_figure(together), "accuracy", caption)
+    if {"dataset", "task"} <= set(alike):
+        parts += figure_parts(outcomes.final_figure(together), "accuracy", _caption(together))
     else:  # on one axis, runs would only show which data set is easier
         for i, (run, label) in enumerate(zip(runs, labels_of(runs), strict=True)):
             parts += figure_parts(
-                outcomes.accuracy_figure(run), f"accuracy-{i}", f"{label}: {caption}"
+                outcomes.final_figure(run), f"accuracy-{i}", f"{label}: {_caption(run)}"
             )
     parts += figure_parts(
         outcomes.rank_figure(together),
         "ranks",
         f"mean ranks, 1 is best; joined: not told apart by Nemenyi's test at {SIGNIFICANCE:.0%}",
     )
+    if "task" in alike:
+        return [*parts, _table(together)]
+    for run, label in zip(runs, labels_of(runs), strict=True):
+        parts += [Text(label, strong=True), _table(run)]
+    return parts
+
+
+def _caption(run: Run) -> str:
+    shown = final_column(run).replace("_", " ")
+    return f"{shown}, {final_metric(run).mean} and 95% interval; dots are single searches"
+
+
+def _table(run: Run) -> Table:
+    """Return the table of results and of their tests against random search."""
+    column, metric = final_column(run), final_metric(run)
     rows = [
         [
             row["name"],
-            percent(row[metric]),
+            "" if np.isnan(row[column]) else metric.show(row[column]),
             ""
             if np.isnan(row["ci_low"])
-            else f"{percent(row['ci_low'])} – {percent(row['ci_high'])}",
-            number(100 * row["difference"], "+.2f"),
+            else f"{metric.show(row['ci_low'])} – {metric.show(row['ci_high'])}",
+            "" if np.isnan(row["difference"]) else metric.show_difference(row["difference"]),
             p_text(row["p_holm"]) + ("*" if row["significant"] else ""),
             str(row["units"]),
         ]
-        for row in table.to_dict("records")
+        for row in run.strategies.to_dict("records")
     ]
+    unit = f", {metric.unit}" if metric.unit else ""
     head = [
         "module by",
-        f"{metric.removeprefix('test_')}, %",
+        f"{column.removeprefix('test_').replace('_', ' ')}{unit}",
         "95% interval",
         "vs random",
         "p (Holm)",
         "searches",
     ]
-    parts.append(
-        Table(head, rows, "paired t-tests over searches against random search; * below 0.05")
-    )
-    return parts
+    tests = "over searches against random search; * below 0.05"
+    if metric.ratio:
+        means = f"geometric means{metric.hint} and their ratios; paired t-tests of logarithms"
+        return Table(head, rows, f"{means} {tests}")
+    return Table(head, rows, f"paired t-tests {tests}")
 
 
 def _reading(run: Run) -> Iterator[str]:
@@ -104,7 +120,8 @@ def _reading(run: Run) -> Iterator[str]:
         begun = f"{len(run.trials):,} trials so far" if len(run.trials) else "no trial so far"
         yield f"This run has no final results (yet): {begun}."
     else:
-        yield _who_won(winner.row, winner.alike, task_of(run).final)
+        column, metric = final_column(run), final_metric(run)
+        yield _who_won(winner, column, metric)
         test_size = _test_size(run)
         if test_size and len(run.final):
             dataset = str(run.config.get("dataset", "the data set"))
@@ -113,22 +130,29 @@ def _reading(run: Run) -> Iterator[str]:
                 run.searches,
                 test_size=test_size,
                 dataset=dataset,
-                metric=task_of(run).final,
+                column=column,
+                metric=metric,
             )
             yield from verdict.reading
         yield from _on_ranks(run)
     yield from _on_reliability(run)
 
 
-def _who_won(row: pd.Series, alike: Sequence[str], metric: str) -> str:
-    name, shown = row["name"], metric.replace("_", " ")
-    also = f" ({', '.join(alike)} the same)" if alike else ""
+def _who_won(winner: Winner, column: str, metric: Metric) -> str:
+    row = winner.row
+    name, shown = row["name"], column.replace("_", " ")
+    also = f" ({', '.join(winner.alike)} the same)" if winner.alike else ""
     interval = (
-        f" (95% interval {percent(row['ci_low'])} to {percent(row['ci_high'])})"
+        f" (95% interval {metric.show(row['ci_low'])} to {metric.show(row['ci_high'])})"
         if np.isfinite(row["ci_low"])
         else ""
     )
-    first = f"{name}{also} has the best mean {shown}, {percent(row[metric])}%"
+    if winner.alone:
+        return (
+            f"{name} is the only strategy: its {metric.mean} {shown} is "
+            f"{metric.tell(row[column])}{interval}."
+        )
+    first = f"{name}{also} has the best {metric.mean} {shown}, {metric.tell(row[column])}"
     if name == RANDOM_SEARCH:
         return f"{first}{interval}: no other strategy beat random search."
     if np.isnan(row["difference"]):
@@ -137,7 +161,7 @@ def _who_won(row: pd.Series, alike: Sequence[str], metric: str) -> str:
     if np.isnan(row["p_holm"]):
         return f"{first}{interval}; one search says nothing about luck."
     return (
-        f"{first}{interval}, {100 * row['difference']:+.2f} points to random search: {real} "
+        f"{first}{interval}, {metric.tell_difference(row['difference'])} random search: {real} "
         f"({p_is(row['p_holm'])} after Holm's correction)."
     )
 
@@ -197,7 +221,7 @@ def _on_reliability(run: Run) -> Iterator[str]:
     if is_of_trained_genotypes(run.trials).any():
         scores = repeated_scores(blind, config.metric) if len(blind) else None
         yield from reliability_sentences(config, measured, scores, rank_in(run))
-        yield from validity_sentences(valid, rank_in(run))
+        yield from validity_sentences(config, valid, rank_in(run))
 
 
 def rank_in(run: Run) -> str:

@@ -55,7 +55,7 @@ class Run:
     Attributes:
         path: Folder of the run.
         recorded: Content of its config.yaml.
-        strategies: One row per strategy or baseline, best mean test accuracy first.
+        strategies: One row per strategy or baseline, best mean final result first.
         final: One row per final training.
         searches: One row per search.
         trials: One row per trial.

@@ -30,9 +30,9 @@ class Task(Configurable, ABC):
     3. To evaluate, the sums that `tally` returns for each batch are added up, and `measure` turns
        them into the metrics.
 
-    `metrics` declares these; the first one is the loss, the last one a share of images, 0 to 1, by
-    which final trainings are compared. They are reported as `val_<name>` on validation images and
-    as `test_<name>` on test images.
+    `metrics` declares these; the first one is the loss, the last one is that by which final
+    trainings are compared: it has a direction, and says how it is averaged and what a difference
+    is. They are reported as `val_<name>` on validation images and as `test_<name>` on test images.
     """
 
     catalogue: ClassVar[Catalogue[Any]] = TASKS
@@ -55,7 +55,7 @@ class Task(Configurable, ABC):
     @property
     @abstractmethod
     def metrics(self) -> tuple[Metric, ...]:
-        """Declared metrics of an evaluation: first `loss`, last a share of images."""
+        """Declared metrics of an evaluation: first `loss`, last that of the final comparison."""
 
     @property
     def final(self) -> str:

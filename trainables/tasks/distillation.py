@@ -30,11 +30,11 @@ from trainables.training.protocol import TrainingProtocol
 
 View = TypeVar("View", SearchData, FinalData)
 
-NORMALISED_ERROR = Metric("normalised_error", "min", format=".4f")
+NORMALISED_ERROR = Metric("normalised_error", "min", format=".3g", ratio=True)
 AGREEMENT = Metric(
-    "agreement", "max", "%", ".2f", scale=100.0, difference="points", label="agreement", lost=0.0
+    "agreement", "max", "%", ".2f", scale=100.0, difference="points", lost=0.0, share=True
 )
-SQUARED_ERROR = Metric("loss", "min", label="mean squared error")
+SQUARED_ERROR = Metric("loss", "min", label="mean squared error", ratio=True)
 declare(NORMALISED_ERROR, AGREEMENT)
 
 BATCH_SIZE = 512
@@ -63,13 +63,14 @@ class Distillation(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """Loss, normalised error and agreement.
+        """Loss, agreement and normalised error.
 
-        The normalised error is the squared error divided by the variance of the teacher's logits;
-        the agreement is the share of images whose largest output is that of the teacher.
+        The agreement is the share of images whose largest output is that of the teacher, which
+        hardly differs among students; the normalised error is the squared error divided by the
+        variance of the teacher's logits, by whose logarithm students are compared.
         """
         loss = LOSS if self.match == "probabilities" else SQUARED_ERROR
-        return loss, NORMALISED_ERROR, AGREEMENT
+        return loss, AGREEMENT, NORMALISED_ERROR
 
     def prepare(
         self, search: SearchData, final: FinalData, build: Build
@@ -111,7 +112,7 @@ class Distillation(Task):
         return torch.cat([torch.stack([value.double() for value in sums]), wide.sum(0)])
 
     def measure(self, sums: list[float], count: int) -> dict[str, float]:
-        """Return `loss`, `normalised_error` and `agreement`.
+        """Return `loss`, `agreement` and `normalised_error`.
 
         The variance of each logit over the images is summed over the logits: a network that
         returns the teacher's mean logits for every image has a normalised error of 1.
@@ -120,8 +121,8 @@ class Distillation(Task):
         variance = squares - sum(value * value for value in logits) / count
         return {
             "loss": loss / count,
-            "normalised_error": error / variance if variance > 0 else float("inf"),
             "agreement": agree / count,
+            "normalised_error": error / variance if variance > 0 else float("inf"),
         }
 
     def reward(self, outputs: Tensor, targets: Tensor) -> Tensor:
