@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from sase_ray.analysis.verdict import judge
 from sase_ray.figures import outcomes as figures
 from sase_ray.report import block_sections
+from sase_ray.results.load import Run
 from search_spaces.genotype import EDGES
 from search_spaces.space import SearchSpace
 
@@ -110,6 +112,19 @@ def write_run(folder: Path, renamed: dict[str, str], config: dict[str, Any]) -> 
     }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(recorded))
     return folder
+
+
+def as_errors(run: Run) -> Run:
+    """The same run with the final metric turned over: normalised errors of 1 / accuracy ** 2."""
+    columns = ["test_accuracy", "ci_low", "ci_high"]
+    strategies = run.strategies.copy()
+    strategies[columns] = strategies[columns] ** -2.0
+    strategies = strategies.rename(columns={"test_accuracy": "test_normalised_error"})
+    final = run.final.assign(test_normalised_error=run.final["test_accuracy"] ** -2.0)
+    recorded = run.recorded.model_copy(
+        update={"config": {**run.config, "task": "distillation", "task_options": {}}}
+    )
+    return replace(run, recorded=recorded, strategies=strategies, final=final)
 
 
 def _search(rows, strategy, family, seed, shift, space, draw, rng):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 
@@ -34,6 +35,34 @@ def test_a_reported_name_leads_to_its_metric(
     metric = find_metric(reported)
     assert (metric.name, metric.mode, metric.show(0.5)) == (name, mode, shown)
     assert metric.sign == {"min": 1, "max": -1}[mode]
+
+
+def test_a_difference_is_shown_with_its_unit_and_told_as_better_or_worse() -> None:
+    accuracy, loss = find_metric("accuracy"), find_metric("loss")
+    assert (accuracy.show_difference(0.012), loss.show_difference(-0.5)) == ("+1.20", "-0.5000")
+    assert (accuracy.size(-0.012), loss.size(0.5)) == ("1.20 points", "0.5000 nats")
+    assert (accuracy.tell(0.5), loss.tell(0.5)) == ("50.00%", "0.5000 nats")
+    assert accuracy.tell_difference(0.012) == "+1.20 points to"
+    assert (accuracy.is_better(0.01), loss.is_better(0.01)) == (True, False)
+    assert accuracy.compared([0.5, 2.0]).tolist() == [0.5, 2.0]
+    assert accuracy.restored(0.5) == 0.5
+    assert (accuracy.hint, loss.hint) == ("", " (lower is better)")
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_ratios_are_logarithms_where_they_are_averaged(mode: Literal["min", "max"]) -> None:
+    metric = Metric("spread", mode, format=".3g", ratio=True)
+    one, other = metric.compared([0.02, 0.1])
+    assert one - other == pytest.approx(math.log(0.2))
+    assert metric.restored((one + other) / 2) == pytest.approx((0.02 * 0.1) ** 0.5)
+    ratio = metric.restored(one - other)
+    assert metric.show_difference(ratio) == "×0.2"
+    assert metric.size(ratio) == metric.size(1 / ratio) == "a factor of 5"
+    assert metric.tell_difference(ratio) == "0.2 times that of"
+    assert metric.is_better(ratio) == (mode == "min")
+    assert metric.is_better(1 / ratio) == (mode == "max")
+    assert math.isfinite(metric.compared(0.0))
+    assert metric.restored(1e6) < math.inf
 
 
 def test_a_lost_training_is_worse_than_any_other() -> None:

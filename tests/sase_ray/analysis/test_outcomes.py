@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from sase_ray import load_run
 from sase_ray.analysis import main_effects, outcomes
 from sase_ray.analysis.anytime import anytime
 from sase_ray.report.combine import combine
+from tests.sase_ray.made_up_run import as_errors
 
 
 @pytest.fixture
@@ -46,7 +49,43 @@ def test_a_seed_that_diverged_is_in_no_block(made):
     final = made.final.copy()
     final.loc[(final["name"] == "tpe") & (final["seed"] == 3), "diverged"] = True
     made.final.loc[:, :] = final
-    assert 3 not in outcomes.accuracy_blocks(made).index
+    assert 3 not in outcomes.final_blocks(made).index
+
+
+def test_where_lower_is_better_ranks_winner_and_agreement_are_the_same(made):
+    """A falling function of the results changes no rank, and no direction."""
+    errors = as_errors(made)
+    assert outcomes.final_column(errors) == "test_normalised_error"
+    first, second = outcomes.rank_tests(made), outcomes.rank_tests(errors)
+    pd.testing.assert_series_equal(first.ranks, second.ranks)
+    assert first.overall == pytest.approx(second.overall)
+    for winner in (outcomes.winner_of(made), outcomes.winner_of(errors)):
+        assert winner.row["name"] == "tpe"
+        own = made.final[made.final["name"] == "tpe"]
+        ordered = own.sort_values("test_accuracy", ascending=False)["module"]
+        assert list(winner.genotypes) == list(dict.fromkeys(ordered))
+    assert outcomes.proxy_agreement(errors).tau == outcomes.proxy_agreement(made).tau
+
+
+def test_ratios_are_compared_by_their_logarithms(made):
+    errors = as_errors(made)
+    blocks = outcomes.final_blocks(errors)
+    mean = errors.final.groupby(["seed", "name"])["test_normalised_error"].mean()
+    np.testing.assert_allclose(
+        blocks.loc[2, "tpe"] - blocks.loc[2, "random"],
+        np.log(mean[2, "tpe"] / mean[2, "random"]),
+    )
+
+
+def test_a_run_of_an_earlier_version_is_shown_by_the_metric_that_it_was_compared_by(made):
+    errors = as_errors(made)
+    renamed = {"test_normalised_error": "test_agreement"}
+    strategies = errors.strategies.rename(columns=renamed)
+    final = errors.final.drop(columns="test_normalised_error")
+    final = final.assign(test_agreement=final["test_accuracy"])
+    old = replace(errors, strategies=strategies, final=final)
+    assert outcomes.final_column(old) == "test_agreement"
+    assert outcomes.final_metric(old).direction == "max"
 
 
 def test_anytime_is_the_mean_of_the_searches_and_never_rises(made):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,6 +38,19 @@ def config(**values) -> Config:
 )
 def test_what_a_trial_does_not_depend_on_leaves_the_protocol_the_same(other) -> None:
     assert protocol_key(config()) == protocol_key(config(**other))
+
+
+@pytest.mark.parametrize(("same", "more"), [(False, ["--set", "planted.same=true"]), (True, [])])
+def test_the_command_that_is_recommended_can_be_pasted_and_has_what_a_plant_needs(
+    same, more
+) -> None:
+    planted = load_config("planted_digits", {"planted": {"same": same}})
+    for settings, expected in ((planted, more), (config(), [])):
+        command = proxy_reliability.study_command(settings, "my runs/x", "validity", "--final", "2")
+        assert shlex.split(command.strip("`")) == [
+            *["sase-ray", "reliability", "--final", "2", "--config", "my runs/x/config.yaml"],
+            *["--run", "x-validity", *expected],
+        ]
 
 
 @pytest.mark.parametrize("dataset", ["digits", "fashion_mnist"])

@@ -52,7 +52,8 @@ def test_edges_ranks_and_errors_are_those_counted_by_hand() -> None:
     assert rows["chance"].tolist() == pytest.approx([6 / 3] * 4)
     assert rows["rank"].tolist()[:2] == [1, 2]
     assert rows["rank"].isna().tolist() == [False, False, True, True]
-    assert rows["excess"].tolist()[:3] == [0.125, 0.375, 0.5]
+    # The mean of two trainings is geometric.
+    assert rows["excess"].tolist()[:3] == pytest.approx([0.125**0.5 - 0.25, 0.375, 0.5])
     assert math.isnan(rows["excess"][3])  # its final training diverged
 
 
@@ -65,12 +66,38 @@ def test_strategies_are_summed_up_over_plants() -> None:
         2,
         2,
     ]
-    assert summary.loc["darts", "excess"] == 0.25
+    # Seed 0 has trainings of 0.25 and 0.5, seed 1 one of 0.5; the plants have 0.25 and 0.125.
+    of_seeds = [(0.25 * 0.5) ** 0.5, 0.5]
+    assert summary.loc["darts", "error"] == pytest.approx((of_seeds[0] * of_seeds[1]) ** 0.5)
+    assert summary.loc["darts", "plant_error"] == pytest.approx((0.25 * 0.125) ** 0.5)
+    ratios = [of_seeds[0] / 0.25, of_seeds[1] / 0.125]
+    assert summary.loc["darts", "times"] == pytest.approx((ratios[0] * ratios[1]) ** 0.5)
     assert math.isnan(summary.loc["random", "p_holm"])
     reading = " ".join(recovery_reading(_rows()))
     assert "darts 5.50" in reading
     assert "blind guessing gives 2.00" in reading
-    assert "random +0.5000" in reading
+    assert "random 3." in reading
+    assert "which is 0.177 (geometric means)" in reading
+
+
+def test_one_plant_is_told_by_its_edges_and_ranks() -> None:
+    rows = _rows()
+    reading = " ".join(recovery_reading(rows[rows["seed"] == 1]))
+    assert str(PLANTS[1]) in reading
+    assert "random 1 (channel_excite)" in reading
+    assert "darts 2 of 2; random not at all" in reading
+    assert "interval" not in reading
+
+
+def test_a_search_without_final_trainings_tells_edges_and_no_errors() -> None:
+    outcome = _outcome("darts", 0, "gap-fc-affine-pnorm-gap-conv7x7", str(PLANTS[0]))
+    space = SearchSpace.load("sase_tiny")
+    rows = pd.DataFrame(recovery_rows([outcome], None, PLANTS, space))
+    assert rows["recovered"].tolist() == [5]
+    assert rows[["error", "plant_error", "excess"]].isna().all(axis=None)
+    reading = " ".join(recovery_reading(rows))
+    assert "darts 2 of 2" in reading
+    assert "error" not in reading
 
 
 def test_a_run_without_plants_says_nothing() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from sase_ray.analysis.verdict import judge
 from sase_ray.statistics.paired_tests import detectable_difference
+from trainables.metrics import LOSS
+from trainables.tasks.distillation import AGREEMENT, NORMALISED_ERROR
 
 SEARCHES = pd.DataFrame(
     [
@@ -198,13 +201,82 @@ def test_a_final_training_that_diverged_is_named_and_left_out():
     assert "1 final training(s) of darts diverged" in reading
 
 
-def test_another_tasks_final_metric_is_compared_alike():
+OPTIONS = {"test_size": 10_000, "dataset": "made_up"}
+
+
+def verdict_by(metric, rows):
+    """The verdict with the made-up results as another metric's."""
+    column = f"test_{metric.name}"
+    renamed = rows.rename(columns={"test_accuracy": column})
+    return judge(renamed, SEARCHES, **OPTIONS, column=column, metric=metric)
+
+
+def test_another_tasks_share_is_compared_alike():
     rows = finals(random=[[0.50, 0.52], [0.60, 0.62]], darts=[[0.55, 0.57], [0.66, 0.68]])
-    options = {"test_size": 10_000, "dataset": "made_up"}
-    accuracy = judge(rows, SEARCHES, **options)
-    renamed = rows.rename(columns={"test_accuracy": "test_agreement"})
-    agreement = judge(renamed, SEARCHES, **options, metric="test_agreement")
+    accuracy = judge(rows, SEARCHES, **OPTIONS)
+    agreement = verdict_by(AGREEMENT, rows)
     pd.testing.assert_frame_equal(
         agreement.table.rename(columns={"test_agreement": "test_accuracy"}), accuracy.table
     )
     assert "an agreement of" in " ".join(agreement.reading)
+
+
+LOSSES = {
+    "random": [[1.50, 1.52], [1.60, 1.62], [1.70, 1.74]],
+    "darts": [[1.45, 1.47], [1.54, 1.56], [1.66, 1.66]],
+    "base_none": [[2.5, 2.4], [2.6, 2.5], [2.5, 2.7]],
+}
+
+
+def test_where_lower_is_better_the_least_is_first_and_no_share_is_spoken_of():
+    verdict = verdict_by(LOSS, finals(**LOSSES))
+    table = verdict.table.set_index("name")
+    assert list(table.index) == ["darts", "random", "none"]
+    own, chance = (np.array(LOSSES[name]).mean(1) for name in ("darts", "random"))
+    assert table.loc["darts", "difference"] == pytest.approx((own - chance).mean())
+    assert table.loc["darts", "p_value"] == pytest.approx(stats.ttest_rel(own, chance).pvalue)
+    error = stats.t.ppf(0.975, 2) * stats.sem(own)
+    assert table.loc["darts", "ci_high"] == pytest.approx(own.mean() + error)
+    assert table.loc["darts", "ci_high"] > 1, "a loss is not cut off at 1"
+    reading = " ".join(verdict.reading)
+    assert "darts is better than random search by 0.0567 nats (p = " in reading
+    assert "images" not in reading
+    assert "points" not in reading
+
+
+def test_errors_of_several_orders_of_magnitude_are_compared_by_their_ratios():
+    """Each plant has a scale of its own, which hides a constant ratio unless logarithms are taken.
+
+    The values are checked with numpy's and scipy's geometric means and t-test of logarithms.
+    """
+    scale = np.array([0.001, 0.01, 0.1])
+    ratio = np.array([0.24, 0.25, 0.26])
+    rows = finals(
+        random=[[s, 4 * s] for s in scale],
+        darts=[[r * s, 4 * r * s] for r, s in zip(ratio, scale, strict=True)],
+        tpe=[[0.9 * scale[0]], [1.2 * scale[1]], [0.9 * scale[2]]],
+        base_planted=[[1e-4, None], [1e-4, 1e-4], [1e-4, 1e-4]],
+    )
+    verdict = verdict_by(NORMALISED_ERROR, rows)
+    table = verdict.table.set_index("name")
+    assert list(table.index) == ["planted", "darts", "tpe", "random"]
+    row = table.loc["darts"]
+    own, chance = np.log(2 * ratio * scale), np.log(2 * scale)  # the mean of x and 4x is 2x
+    assert row["test_normalised_error"] == pytest.approx(stats.gmean(2 * ratio * scale))
+    assert row["difference"] == pytest.approx(stats.gmean(ratio))
+    assert row["p_value"] == pytest.approx(stats.ttest_rel(own, chance).pvalue)
+    low, high = stats.t.interval(0.95, 2, own.mean(), stats.sem(own))
+    assert row[["ci_low", "ci_high"]].tolist() == pytest.approx([np.exp(low), np.exp(high)])
+    raw = stats.ttest_rel(np.exp(own), np.exp(chance)).pvalue
+    assert row["p_value"] < 0.01 < 0.3 < raw, "the largest plant alone would decide"
+    reading = " ".join(verdict.reading)
+    assert "darts is better than random search by a factor of 4" in reading
+    assert "a true difference by a factor of " in reading
+    assert "1 final training(s) of planted diverged" in reading
+
+
+def test_an_infinite_error_is_missing():
+    rows = finals(random=[[0.1], [0.2], [0.3]], darts=[[0.1], [math.inf], [0.2]])
+    row = verdict_by(NORMALISED_ERROR, rows).table.set_index("name").loc["darts"]
+    assert row["units"] == 2
+    assert row["test_normalised_error"] == pytest.approx((0.1 * 0.2) ** 0.5)

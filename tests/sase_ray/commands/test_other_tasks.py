@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -29,7 +30,12 @@ def test_a_task_is_compared_and_reported(name, tiny, command, tmp_path):
     folder = tmp_path / "results" / "other"
     tables = {file.stem: pd.read_parquet(file) for file in folder.glob("*.parquet")}
     assert set(tables["strategies"]["name"]) == {"random", "darts", "zero-cost", "se"}
-    assert tables["strategies"][task.final].between(0, 1).all()
+    best_first = tables["strategies"].set_index("name")[task.final]
+    assert np.isfinite(best_first).all()
+    metric = task.metric(task.final)
+    assert (metric.sign * best_first).is_monotonic_increasing
+    assert f"{task.final.replace('_', ' ')}{metric.unit and f' in {metric.unit}'}" in done.stdout
+    assert (" points" in done.stdout) == metric.share
     assert tables["final"][list(task.reported("test"))].notna().all(axis=None)
     trained = tables["trials"]["strategy"] != "zero-cost"
     assert tables["trials"].loc[trained, list(task.reported("val"))].notna().all(axis=None)

@@ -28,6 +28,7 @@ from search_spaces.errors import UserError
 from tests.patience import PATIENCE, wait_until
 from trainables.proxy.trainable import ProxyTrainable
 from trainables.proxy.warm_host import train_host
+from trainables.tasks.classification import CLASSIFICATION
 
 
 def curves_of(losses: np.ndarray, lost: tuple[int, ...] = ()) -> pd.DataFrame:
@@ -73,7 +74,7 @@ def test_known_components_are_found_at_every_epoch() -> None:
         assert row["tau_low"] < row["tau"] < row["tau_high"]
     assert table["samples"].tolist() == [100, 200] * 2
     assert table["seconds"].tolist() == [2.0, 4.0] * 2
-    words = " ".join(read_table(table, {}, "val_loss"))
+    words = " ".join(read_table(table, {}, "val_loss", CLASSIFICATION))
     assert re.search(r"ICC of 0\.[78]", words)
     assert "more noise than signal" not in words
 
@@ -85,7 +86,9 @@ def test_genotypes_that_diverge_are_left_out_and_counted() -> None:
     table, left_out = reliability_table(curves_of(losses, lost=(4,)))
     assert left_out == {"g04": "diverged"}
     assert table["genotypes"].unique().tolist() == [11]
-    assert any("1 genotype(s) diverged" in s for s in read_table(table, left_out, "val_loss"))
+    assert "1 genotype(s) diverged" in " ".join(
+        read_table(table, left_out, "val_loss", CLASSIFICATION)
+    )
     with pytest.raises(UserError, match="11 of 12 genotypes diverged or failed"):
         reliability_table(curves_of(losses, lost=tuple(range(11))))
 
@@ -113,7 +116,7 @@ def test_a_protocol_that_ranks_luck_is_called_so() -> None:
     losses = made_up_losses(12, 3)
     losses = losses - losses.mean(axis=1, keepdims=True)
     table, _ = reliability_table(curves_of(losses))
-    assert "more noise than signal" in " ".join(read_table(table, {}, "val_loss"))
+    assert "more noise than signal" in " ".join(read_table(table, {}, "val_loss", CLASSIFICATION))
 
 
 @pytest.mark.ray
@@ -284,7 +287,7 @@ def test_validity_is_that_of_the_final_trainings(tiny, ray_cluster, tmp_path, ca
     )
     other = load_config(config, {"final": {"epochs": 7}})
     assert measured_validity(other) is None
-    assert "has not been measured" in next(validity_sentences(None, "results/x"))
+    assert "has not been measured" in next(validity_sentences(config, None, "results/x"))
     (report.folder / "validity.csv").write_text("nothing\n")
     with pytest.raises(UserError, match=r"validity: .* is not a table"):
         measured_validity(config)

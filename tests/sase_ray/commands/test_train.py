@@ -33,7 +33,7 @@ def test_the_weights_that_are_kept_are_those_that_were_judged(settings, tmp_path
     images = (data.test.images.float() / 255 - mean) / std
     with torch.no_grad():
         right = (network.eval()(images).argmax(1) == data.test.labels).float().mean()
-    assert trained.test_accuracy == pytest.approx(float(right))
+    assert trained.results["test_accuracy"] == pytest.approx(float(right))
     assert [p.name for p in tmp_path.iterdir()] == ["network.pt"]
 
 
@@ -53,7 +53,7 @@ def test_an_interrupted_training_goes_on(settings, tmp_path, monkeypatch):
     assert not (tmp_path / "cut.pt").exists()
     resumed = train("se", settings, output=tmp_path / "cut.pt")
     assert len(calls) == 4, "the first epoch is not trained again"
-    assert resumed.test_loss == undisturbed.test_loss
+    assert resumed.results == undisturbed.results
     first, second = (
         torch.load(tmp_path / name, weights_only=True) for name in ("whole.pt", "cut.pt")
     )

@@ -19,6 +19,7 @@ from sase_ray.report import render, write_report
 from sase_ray.report.document import Section, Shown, Table, Text
 from sase_ray.report.sections import sections_of
 from search_spaces.errors import UserError
+from tests.sase_ray.made_up_run import as_errors
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +78,36 @@ def test_the_reference_run_says_that_nothing_is_real(reference):
     assert [p.folded is None for p in probabilities] == [True] * 3 + [False] * (len(names) - 3)
     page = render.render([run], sections, "html", "")
     assert page.count("<details><summary>probabilities of ") == len(names) - 3 > 0
+
+
+def test_a_metric_of_which_less_is_better_turns_everything_over(make_run):
+    """Errors of 1 / accuracy ** 2 have the same winner; the words and figures are of errors."""
+    run = as_errors(load_run(make_run()))
+    sections = sections_of([run])
+    said = texts(sections)
+    best = run.strategies.iloc[0]
+    ratio = f"{best['difference']:.3g} times that of random search"
+    assert f"tpe has the best geometric mean test normalised error, {best.iloc[2]:.3g} (" in said
+    assert ratio in said
+    assert "Kendall's tau of proxy score and final normalised error" in said
+    shown = tables(sections)[0]
+    assert shown.head[1] == "normalised error"
+    assert "(lower is better)" in shown.caption
+    assert [row[0] for row in shown.rows] == run.strategies["name"].tolist()
+    of_tpe = next(row for row in shown.rows if row[0] == "tpe")
+    assert of_tpe[3] == f"×{best['difference']:.3g}"
+    page = render.render([run], sections, "html", "")
+    assert "Normalised error against cost" in page
+    for word in ("accuracy", "points", "test images of"):
+        assert word not in page.replace("Grad-CAM of each image", ""), word
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_runs_of_different_tasks_have_tables_of_their_own(make_run):
+    run = load_run(make_run())
+    sections = sections_of([run, as_errors(run)])
+    assert [table.head[1] for table in tables(sections)[:2]] == ["accuracy, %", "normalised error"]
+    assert "differ in task" in texts(sections)
 
 
 def test_a_run_that_has_only_begun(copied):

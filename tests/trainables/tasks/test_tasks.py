@@ -95,8 +95,8 @@ def test_distillation_is_the_distance_to_the_teacher(match: str, temperature: fl
     entropy = -(probabilities * _log_softmax(logits / temperature)).sum(1).mean()
     expected = {
         "loss": error if match == "logits" else entropy,
-        "normalised_error": error / wanted.var(axis=0).mean(),
         "agreement": (logits.argmax(1) == wanted.argmax(1)).mean(),
+        "normalised_error": error / wanted.var(axis=0).mean(),
     }
     assert float(task.loss(outputs, targets)) == pytest.approx(expected["loss"], rel=1e-12)
     assert _measured(task, outputs, targets) == pytest.approx(expected, rel=1e-12)
@@ -194,6 +194,7 @@ def test_every_task_goes_through_every_training(
     task = make_task(name)
     assert task.metrics[0].name == "loss"
     assert all(is_declared(reported) for reported in task.reported("val"))
+    assert task.metric(task.final).mode in ("min", "max")
     job = make_job(epochs=1)
     search, final = _views(job, task, final_view)
     job = replace(job, data=search, task=task)

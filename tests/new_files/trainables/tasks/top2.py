@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from trainables.metrics import LOSS, Metric, declare
 from trainables.tasks.contract import Task
 
-TOP2 = Metric("top2", "max", "%", ".2f", scale=100.0, difference="points", lost=0.0)
+TOP2 = Metric("top2", "max", "%", ".2f", scale=100.0, difference="points", lost=0.0, share=True)
 declare(TOP2)
 
 
