@@ -53,8 +53,8 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         "module by", metric.name.replace("_", "\n"), "interval", "vs\nrandom", "p\n(Holm)",
         "samples", "device\ns", "trials", "latency\nms", "parameters", "MACs",
     )  # fmt: skip
-    for column in columns:
-        table.add_column(column, justify="left" if column == "module by" else "right")
+    for head in columns:
+        table.add_column(head, justify="left" if head == "module by" else "right")
     for row in comparison.table.to_dict("records"):
         table.add_row(*_cells(row, metric, column))
     print_wide(table)

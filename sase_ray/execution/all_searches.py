@@ -259,9 +259,14 @@ class Searches:
         actor: Any = ray.remote(num_cpus=0)(SearchProcess).remote()
         self._actors[search] = actor
         task, warm = self._references[seed], self.experiment.warm_start(strategy, seed)
-        return actor.run.remote(
-            strategy, task, warm, host, self.plant_of(seed), self._events, settings
-        )
+        known = set(self._plants)
+        plant = self.plant_of(seed)
+        for number in self._plants.keys() - known:
+            self.notify(
+                "noted",
+                f"searches for plant {number} wait until it is drawn and calibrated by trials",
+            )
+        return actor.run.remote(strategy, task, warm, host, plant, self._events, settings)
 
     def _take_events(self) -> list[Event]:
         events: list[Event] = self._events.get_nowait_batch(self._events.qsize())
@@ -323,13 +328,13 @@ class Searches:
         drawn, seconds = sum(p.draws for p in made), sum(p.seconds for p in made)
         least = min((cost for p in made for cost in p.costs.values()), default=float("nan"))
         calibrated = (
-            f"{drawn - len(made)} further draws could not be calibrated to {settings.share:.2%} of "
-            f"the variance of their logits; the cheapest change of one edge costs {least:.2%}"
+            f"{drawn - len(made)} of {drawn} draws could not be calibrated to {settings.share:.2%} "
+            f"of the variance of their logits; the cheapest change of one edge costs {least:.2%}"
             if settings.share
             else "without calibration, so that edges may not matter"
         )
         return [
-            f"{len(made)} planted module(s): {calibrated}. They are in no strategy's cost: "
+            f"Planted modules: {len(made)}, {calibrated}. To make them is in no strategy's cost: "
             f"{seconds:,.0f} device-seconds."
         ]
 

@@ -66,8 +66,8 @@ def operation_parts(run: Run) -> Iterator[Part]:
     if number < FEWEST:
         if number:
             yield Text(
-                f"Only {number} genotypes were trained to the end: {FEWEST} are needed to say "
-                f"anything of single operations."
+                f"Only {number} genotype{'s were' if number > 1 else ' was'} trained to the end: "
+                f"{FEWEST} are needed to say anything of single operations."
             )
         return
     found = main_effects(run)

@@ -126,7 +126,8 @@ def _facts(run: Run, label: str) -> str:
         str(fact)
         for fact in (
             label, f"data set {of('dataset')}", f"host {host}", f"space {of('space')}",
-            f"{budget} training samples a search", f"{of('seeds')} searches a strategy",
+            f"{budget} training samples a search",
+            f"{of('seeds')} search{'es' * (of('seeds') != 1)} a strategy",
             where, begun,
         )
         if fact

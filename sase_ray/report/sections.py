@@ -123,9 +123,12 @@ def _anytime(run: Run) -> Iterator[Part]:
         for part in figure_parts(outcomes.anytime_figure(run, against), f"anytime-{against}", text)
     ]
     if drawn:
+        several = "What a seed does to all strategies alike is taken out of the bands. "
         yield Text(
-            "What a seed does to all strategies alike is taken out of the bands. Searches that do "
-            "not train genotypes one by one have no incumbent to compare and are not drawn."
+            several
+            * (run.searches["strategy"].nunique() != 1)
+            + "Searches that do not train genotypes one by one have no incumbent to compare and "
+            "are not drawn."
         )
         yield from drawn
     else:
@@ -140,12 +143,13 @@ def _tradeoff(run: Run) -> Iterator[Part]:
         "latency_ms": "against latency, as measured in the run",
     }
     first = "; the line joins the Pareto front, hollow: hand-designed modules"
-    for i, (cost, text) in enumerate(captions.items()):
-        yield from figure_parts(
-            outcomes.tradeoff_figure(run, cost),
-            f"tradeoff-{cost}",
-            f"test {final_metric(run).title} {text}{first}" if i == 0 else text,
-        )
+    drawn = {cost: outcomes.tradeoff_figure(run, cost) for cost in captions}
+    drawn = {cost: figure for cost, figure in drawn.items() if figure is not None}
+    for i, (cost, figure) in enumerate(drawn.items()):
+        caption = captions[cost]
+        if i == 0:
+            caption = f"test {final_metric(run).title} {caption}{first}"
+        yield from figure_parts(figure, f"tradeoff-{cost}", caption)
 
 
 def _agreement(run: Run) -> Iterator[Part]:

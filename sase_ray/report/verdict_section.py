@@ -20,6 +20,7 @@ from sase_ray.analysis.proxy_reliability import (
     repeated_scores,
 )
 from sase_ray.analysis.proxy_validity import measured_validity, validity_sentences
+from sase_ray.analysis.recovery import PLANTED
 from sase_ray.analysis.verdict import judge
 from sase_ray.config import RANDOM_SEARCH, load_config
 from sase_ray.figures import outcomes
@@ -121,7 +122,7 @@ def _reading(run: Run) -> Iterator[str]:
         yield f"This run has no final results (yet): {begun}."
     else:
         column, metric = final_column(run), final_metric(run)
-        yield _who_won(winner, column, metric)
+        yield _who_won(winner, column, metric) + _of_the_plant(run)
         test_size = _test_size(run)
         if test_size and len(run.final):
             dataset = str(run.config.get("dataset", "the data set"))
@@ -138,6 +139,15 @@ def _reading(run: Run) -> Iterator[str]:
     yield from _on_reliability(run)
 
 
+def _of_the_plant(run: Run) -> str:
+    """Return a sentence with the result of the planted genotypes themselves, if there are any."""
+    own = run.strategies[run.strategies["name"] == PLANTED]
+    if own.empty or run.recovery.empty:
+        return ""
+    result = final_metric(run).tell(own[final_column(run)].iloc[0])
+    return f" The planted genotype itself, trained alike, has {result}."
+
+
 def _who_won(winner: Winner, column: str, metric: Metric) -> str:
     row = winner.row
     name, shown = row["name"], column.replace("_", " ")
@@ -148,8 +158,9 @@ def _who_won(winner: Winner, column: str, metric: Metric) -> str:
         else ""
     )
     if winner.alone:
+        mean = f"{metric.mean} " * (row["units"] > 1)
         return (
-            f"{name} is the only strategy: its {metric.mean} {shown} is "
+            f"{name} is the only strategy: its {mean}{shown} is "
             f"{metric.tell(row[column])}{interval}."
         )
     first = f"{name}{also} has the best {metric.mean} {shown}, {metric.tell(row[column])}"

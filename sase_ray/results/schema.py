@@ -72,7 +72,11 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
     "strategies": {
         "name": Column("text", "strategy or baseline"),
         "family": Column("text", "black-box, one-shot, baseline, ..."),
-        "test_accuracy": _maybe("number", "mean of the final trainings on test images, 0 to 1"),
+        "test_accuracy": _maybe(
+            "number",
+            "mean of the final trainings on test images, 0 to 1; another task has its own metric, "
+            "of which some have geometric means",
+        ),
         "ci_low": _maybe("number", "lower end of its 95% interval over independent searches"),
         "ci_high": _maybe("number", "upper end of the same interval"),
         "units": Column("count", "independent searches (or final trainings of one) behind it"),
@@ -81,8 +85,14 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
         "trials": Column("number", "trials of a search, mean"),
         **_COST,
         "genotypes": Column("text", "answers of its searches, joined by spaces"),
-        "difference": _maybe("number", "accuracy less that of random search, paired, mean"),
-        "p_value": _maybe("number", "p of the paired t-test against random search"),
+        "difference": _maybe(
+            "number",
+            "that metric less that of random search, paired, mean; the ratio where means are geometric",
+        ),
+        "p_value": _maybe(
+            "number",
+            "p of the paired t-test against random search, of logarithms where means are geometric",
+        ),
         "p_holm": _maybe("number", "the same after Holm's correction"),
         "significant": _maybe("truth", "whether that is below 0.05"),
         "peak_memory_mib": _MEMORY,
@@ -184,7 +194,9 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
         "which": _maybe("text", "recovered edges, joined by spaces"),
         "rank": _maybe("number", "rank of the plant in the search's ranking, 1 is first"),
         "ranked": Column("count", "genotypes in that ranking"),
-        "error": _maybe("number", "test normalised error of the answer, mean of final trainings"),
+        "error": _maybe(
+            "number", "test normalised error of the answer, geometric mean of final trainings"
+        ),
         "plant_error": _maybe("number", "the same of the planted genotype"),
         "excess": _maybe("number", "their difference"),
     },

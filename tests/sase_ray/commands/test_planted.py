@@ -49,7 +49,7 @@ def test_a_comparison_on_plants_resumes(ray_cluster, settings, monkeypatch):
     assert plants[0] != plants[1]
     told = " ".join(whole.reading)
     assert "blind guessing gives 2.00" in told
-    assert "2 planted module(s): without calibration" in told
+    assert "Planted modules: 2, without calibration" in told
     assert len(list(recovery_parts(run))) > 3
 
     def interrupted(self):
