@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+import shlex
+
 import pandas as pd
 import pytest
 
 from sase_ray import compare, load_run
 from sase_ray.commands import compare as command
-from sase_ray.commands.reliability import measure_reliability
+from sase_ray.commands.reliability import measure_reliability, run_study, study_of
 from sase_ray.commands.resume import resume
+from sase_ray.commands.search import search
 from sase_ray.commands.tabulate import tabulate
 from sase_ray.config import load_config
 from sase_ray.execution.experiment import Experiment
 from sase_ray.report.recovery_section import recovery_parts
 from search_spaces.errors import UserError
+from search_spaces.space import SearchSpace
 
 
 @pytest.fixture
@@ -52,6 +58,8 @@ def test_a_comparison_on_plants_resumes(ray_cluster, settings, monkeypatch):
     assert "Planted modules: 2, without calibration" in told
     assert len(list(recovery_parts(run))) > 3
 
+    _check_recommended_study(whole, run)
+
     def interrupted(self):
         raise KeyboardInterrupt
 
@@ -66,6 +74,34 @@ def test_a_comparison_on_plants_resumes(ray_cluster, settings, monkeypatch):
         pd.read_parquet(f / "recovery.parquet")[columns] for f in (whole.folder, folder)
     )
     pd.testing.assert_frame_equal(first, second)
+
+
+def _check_recommended_study(whole, run):
+    """The command that the reading recommends measures the plant of the first search seed."""
+    command = re.search("`(sase-ray reliability --final[^`]*)`", " ".join(whole.reading))[1]
+    words = shlex.split(command)
+    options = dict(itertools.pairwise(words))
+    config = load_config(options["--config"], {"run": options["--run"]}, [options["--set"]])
+    answer = run.final[(run.final["name"] == "random") & (run.final["seed"] == 0)].iloc[0]
+    genotypes = [answer["module"], *list(map(str, SearchSpace.load("sase_tiny")))[:3]]
+    report = run_study(study_of(config, genotypes, 2), int(options["--final"]))
+    assert set(report.validity["final_metric"]) == set(config.make_task().reported("test"))
+    finals = pd.read_parquet(report.folder / "final_trainings.parquet")
+    again = finals[(finals["genotype"] == answer["module"]) & (finals["seed"] == 0)].iloc[0]
+    for name in config.make_task().reported("test"):
+        assert again[name] == pytest.approx(answer[name], rel=1e-4), "another plant, or none"
+
+
+@pytest.mark.ray
+def test_a_single_search_tells_what_it_recovered(ray_cluster, settings):
+    report = search("random", {**settings, "strategy_options": {}})
+    row = load_run(report.folder).recovery.iloc[0]
+    own, plant = (row[key].split("-") for key in ("genotype", "plant"))
+    recovered = sum(a == b for a, b in zip(own, plant, strict=True))
+    assert row["genotype"] == str(report.genotype)
+    assert f"(blind guessing gives 2.00): random {recovered}" in " ".join(report.reading)
+    assert row["plant"] in " ".join(report.reading)
+    assert "rror of the answers" not in " ".join(report.reading)
 
 
 def test_each_search_seed_has_its_own_plant_unless_all_have_the_same(settings):
