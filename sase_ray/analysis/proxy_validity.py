@@ -43,6 +43,8 @@ def validity_table(
 ) -> pd.DataFrame:
     """Compute the validity of every validation metric at every epoch, for every final metric.
 
+    Both are on the scale on which their metric is compared, see `Metric.compared`.
+
     Args:
         curves: One row per evaluation of a trial, as for `reliability_table`; its genotypes have
             been trained to the end by every seed.

@@ -67,7 +67,8 @@ class Distillation(Task):
 
         The agreement is the share of images whose largest output is that of the teacher, which
         hardly differs among students; the normalised error is the squared error divided by the
-        variance of the teacher's logits, by whose logarithm students are compared.
+        variance of the teacher's logits, by whose logarithm students are compared. Probabilities
+        determine logits up to a constant per image, which is then removed from both.
         """
         loss = LOSS if self.match == "probabilities" else SQUARED_ERROR
         return loss, AGREEMENT, NORMALISED_ERROR
@@ -101,11 +102,11 @@ class Distillation(Task):
 
     def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the sums of loss, squared error, agreement, squared logits and logits (K)."""
-        wide = targets.double()
+        wide = self._determined(targets.double())
         agree = outputs.argmax(1) == targets.argmax(1)
         sums = [
             self._losses(outputs, targets).sum(),
-            (outputs.double() - wide).square().sum(),
+            (self._determined(outputs.double()) - wide).square().sum(),
             agree.sum(),
             wide.square().sum(),
         ]
@@ -126,8 +127,15 @@ class Distillation(Task):
         }
 
     def reward(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the agreement."""
-        return (outputs.argmax(1) == targets.argmax(1)).float().mean()
+        """Return 1 / (1 + normalised error): agreement hardly tells students apart."""
+        wanted = self._determined(targets)
+        error = (self._determined(outputs) - wanted).square().sum()
+        variance = (wanted - wanted.mean(0)).square().sum()
+        return variance / (variance + error)
+
+    def _determined(self, logits: Tensor) -> Tensor:
+        """Return the part of the logits, (B, K), that what is matched determines."""
+        return logits if self.match == "logits" else logits - logits.mean(1, keepdim=True)
 
     def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each image, (B,)."""

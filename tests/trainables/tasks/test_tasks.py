@@ -93,14 +93,20 @@ def test_distillation_is_the_distance_to_the_teacher(match: str, temperature: fl
     error = ((logits - wanted) ** 2).mean()
     probabilities = np.exp(_log_softmax(wanted / temperature))
     entropy = -(probabilities * _log_softmax(logits / temperature)).sum(1).mean()
+    # A constant that is added to all logits of an image changes no probability.
+    own, its = (
+        x if match == "logits" else x - x.mean(axis=1, keepdims=True) for x in (logits, wanted)
+    )
     expected = {
         "loss": error if match == "logits" else entropy,
         "agreement": (logits.argmax(1) == wanted.argmax(1)).mean(),
-        "normalised_error": error / wanted.var(axis=0).mean(),
+        "normalised_error": ((own - its) ** 2).mean() / its.var(axis=0).mean(),
     }
     assert float(task.loss(outputs, targets)) == pytest.approx(expected["loss"], rel=1e-12)
     assert _measured(task, outputs, targets) == pytest.approx(expected, rel=1e-12)
     assert [metric.name for metric in task.metrics] == list(expected)
+    reward = float(task.reward(outputs, targets))
+    assert reward == pytest.approx(1 / (1 + expected["normalised_error"]), rel=1e-12)
 
 
 def test_the_teacher_has_no_error_and_its_mean_an_error_of_one() -> None:
