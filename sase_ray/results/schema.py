@@ -87,7 +87,7 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
         "genotypes": Column("text", "answers of its searches, joined by spaces"),
         "difference": _maybe(
             "number",
-            "that metric less that of random search, paired, mean; the ratio where means are geometric",
+            "result less that of random search, paired, mean; the ratio where means are geometric",
         ),
         "p_value": _maybe(
             "number",
