@@ -9,6 +9,7 @@ from harness import Row, in_turn, prepare
 from torch import nn
 
 from search_spaces.block import SASE
+from search_spaces.ops.kernels.mode import fused
 from search_spaces.space import SearchSpace
 from search_spaces.super_block import SuperSASE
 
@@ -33,7 +34,11 @@ def rows() -> list[Row]:
         alpha = [torch.full((7,), 1 / 7, device=device) for _ in range(6)]
 
         def step(block: nn.Module, *weights: object) -> Callable[[], None]:
-            return lambda: block(x, *weights).backward(gradient)  # noqa: B023
+            def run() -> None:
+                with fused():
+                    block(x, *weights).backward(gradient)  # noqa: B023
+
+            return run
 
         blocks = {
             "published": step(SASE(channels, size=(size, size)).to(device)),

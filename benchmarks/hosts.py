@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import partial
+
 import torch
 from harness import Row, in_turn, prepare
 from torch.nn import functional as F
 
 from search_spaces.genotype import PUBLISHED
 from search_spaces.network import NetworkSpec
+from search_spaces.ops.kernels.mode import fused
 from trainables.training.loop import place
 from trainables.training.protocol import TrainingProtocol
 
@@ -20,33 +24,39 @@ def rows() -> list[Row]:
     labels = torch.randint(0, 1000, (batch,), device=device)
     if device.type == "cuda":
         images = images.to(memory_format=torch.channels_last)
-    networks = {"ours": spec.with_genotype(PUBLISHED)}
+    networks = {"ours": spec.with_genotype(PUBLISHED), "plain": spec.with_genotype(PUBLISHED)}
     networks |= {name: spec.with_baseline(name) for name in ("cbam", "se")}
     networks = {name: place(n, TrainingProtocol(), device) for name, n in networks.items()}
     found = []
     for phase in ("training", "inference"):
 
-        def run(network: torch.nn.Module, training: bool = phase == "training") -> None:
-            network.train(training)
+        def run(name: str, training: bool = phase == "training") -> None:
+            network = networks[name].train(training)
             precision = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-            with precision, torch.set_grad_enabled(training):
+            mode = fused() if name == "ours" else nullcontext()
+            with mode, precision, torch.set_grad_enabled(training):
                 logits = network(images)
             if training:
                 F.cross_entropy(logits.float(), labels).backward()
 
         seconds = in_turn(
-            {name: (lambda n=network: run(n)) for name, network in networks.items()},
+            {name: partial(run, name) for name in networks},
             device,
             repeats=7,
             warmup=2,
         )
         detail = ", ".join(f"{name} {1e3 * value:.0f} ms" for name, value in seconds.items())
-        for other, target in (("cbam", 1.0), ("se", 1.15)):
+        for own, other, target in (
+            ("ours", "cbam", 1.0),
+            ("ours", "se", 1.15),
+            ("plain", "cbam", None),
+            ("plain", "se", None),
+        ):
             found.append(
                 Row(
-                    f"published block in ResNet-50, {phase}",
+                    f"{'published' if own == 'ours' else own} block in ResNet-50, {phase}",
                     f"{other} in the same host",
-                    seconds["ours"] / seconds[other],
+                    seconds[own] / seconds[other],
                     target,
                     "at most",
                     detail,

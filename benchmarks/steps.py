@@ -16,6 +16,7 @@ from sase_ray.strategies.one_shot.darts_2nd import SecondOrderDARTS
 from search_spaces.genotype import PUBLISHED
 from search_spaces.mixture import Mixture
 from search_spaces.network import NetworkSpec, Supernet
+from search_spaces.ops.kernels.mode import fused
 from search_spaces.space import SearchSpace
 from trainables.data import SearchData
 from trainables.search_job import SearchJob
@@ -53,7 +54,7 @@ def rows() -> list[Row]:
 
     networks: dict[str, Callable[[Tensor], Tensor]] = {
         "host": place(spec.build()),
-        "discrete": place(spec.with_genotype(PUBLISHED)),
+        "discrete": fused()(place(spec.with_genotype(PUBLISHED)).__call__),
         "supernet": mixed(place(Supernet(spec, space))),
         "plain supernet": mixed(place(Supernet(spec, space, block=plain_forms().PlainSuperSASE))),
     }

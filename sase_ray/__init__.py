@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sase_ray.config import Config, load_config
     from sase_ray.results.load import Run, load_run
     from sase_ray.tabular_benchmark.benchmark import TabularBenchmark
-    from search_spaces import SASE, Genotype, SearchSpace, UserError, register_op
+    from search_spaces import SASE, Genotype, SearchSpace, UserError, fused, register_op
 
 __all__ = [
     "SASE",
@@ -29,6 +29,7 @@ __all__ = [
     "UserError",
     "compare",
     "compare_on_table",
+    "fused",
     "load_config",
     "load_run",
     "measure_reliability",

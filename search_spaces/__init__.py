@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from search_spaces.mixture import Mixture
     from search_spaces.network import NetworkSpec, Supernet
     from search_spaces.ops import register_op
+    from search_spaces.ops.kernels.mode import fused
     from search_spaces.super_block import SuperSASE
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "SuperSASE",
     "Supernet",
     "UserError",
+    "fused",
     "register_op",
     "space_names",
 ]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from search_spaces.errors import UserError
 from search_spaces.genotype import EDGE_KINDS, PUBLISHED, Genotype
 from search_spaces.ops import build_op
-from search_spaces.ops.kernels.autograd import is_traced
+from search_spaces.ops.kernels.mode import fused, is_fused
 from search_spaces.ops.kernels.precision import full_precision
 from search_spaces.ops.kernels.recalibrate import recalibrate
 from search_spaces.ops.layers.batch_norm import BatchNorm2d
@@ -46,7 +46,7 @@ class Join(nn.Module):
 
     def forward(self, refined: Tensor, plain: Tensor) -> Tensor:
         """Mix the map of the refined features with the map of the plain ones."""
-        if is_traced(refined):
+        if not is_fused(refined):
             return torch.relu(self.norm(self.conv(torch.cat([refined, plain], dim=1))))
         # Torch's convolution of two channels to one is a hundred times slower (on a CPU).
         w1, w2 = self.conv.weight.to(refined.dtype).unbind(1)
@@ -98,7 +98,7 @@ def attend(
     join: Callable[[Tensor, Tensor], Tensor],
     balance: tuple[Tensor | float, Tensor | float] = (0.5, 0.5),
 ) -> Tensor:
-    """Evaluate the block: x + x * (g_c + g_s) / 2, with each edge given as a function.
+    """Evaluate the block fused: x + x * (g_c + g_s) / 2, with each edge given as a function.
 
     The gates are small and their statistics overflow in half precision, so they are computed in
     float32 (or better), also under autocast; the feature map keeps its precision.
@@ -124,7 +124,8 @@ def attend(
         s = join(refined_squeeze(refined), spatial_squeeze(features))
         return balance[0] * channel_excite(z), balance[1] * spatial_excite(s)
 
-    return recalibrate(x, *gates(x))
+    with fused():
+        return recalibrate(x, *gates(x))
 
 
 class SASE(nn.Module):
@@ -174,8 +175,19 @@ class SASE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend to `x` (B, C, H, W)."""
-        edges = [Single(operation) for operation in self.edges.values()]
-        return attend(x, *edges, join=self.join)
+        if is_fused(x):
+            return attend(x, *map(Single, self.edges.values()), join=self.join)
+        channel_gate, spatial_gate = self.gates(x)
+        return recalibrate(x, 0.5 * channel_gate, 0.5 * spatial_gate)
+
+    @full_precision
+    def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return g_c (B, C, 1, 1) and g_s (B, 1, H, W), in float32 or better."""
+        edges = self.edges
+        z = edges["channel_squeeze"](x)
+        refined = edges["refined_squeeze"](edges["refine_excite"](z) * x)
+        s = self.join(refined, edges["spatial_squeeze"](x))
+        return edges["channel_excite"](z), edges["spatial_excite"](s)
 
     def extra_repr(self) -> str:
         """Return the genotype, for the printed form of a network."""

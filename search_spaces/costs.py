@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from search_spaces.ops.kernels.mode import fused
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -31,8 +33,7 @@ def count_cost(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
     """
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     parameter = next(model.parameters())
-    # On the meta device, where blocks follow their plain formulas: on a real device the statistics
-    # are matrix products too, and would be counted.
+    # On the meta device, where blocks are plain: fused, their statistics are matrix products too.
     shape_only = copy.deepcopy(model).to("meta").eval()
     image = torch.zeros(1, *input_shape, device="meta", dtype=parameter.dtype)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -50,7 +51,7 @@ def measure_latency(
 ) -> float:
     """Measure the median time of one inference pass in milliseconds; on a CPU, with one thread.
 
-    The model is left in evaluation mode.
+    Blocks are evaluated fused. The model is left in evaluation mode.
 
     Args:
         input_shape: Shape (C, H, W) of one image.
@@ -68,7 +69,7 @@ def measure_latency(
     # Imported here: it looks for a CUDA compiler, and warns if there is one but no GPU.
     from torch.utils.benchmark import Timer
 
-    with torch.inference_mode():
+    with torch.inference_mode(), fused():
         timer = Timer("model(images)", globals={"model": model, "images": images})
         timer.timeit(2)
         return timer.blocked_autorange(min_run_time=min_seconds).median * 1e3

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search_spaces.ops.kernels.mode import is_fused
 from search_spaces.ops.kernels.precision import full_precision
 from search_spaces.ops.layers.conv import Conv2d, convolve_channels, mix_channels, stack_kernels
 from search_spaces.ops.layers.resized_affine import Affine
@@ -42,7 +43,12 @@ class ChannelConv(OperationModule):
     @full_precision
     def forward(self, z: Tensor) -> Tensor:
         """Excite (B, C, 1, 1)."""
-        return self.together([self], z).view_as(z)
+        if is_fused(z):
+            return self.together([self], z).view_as(z)
+        z = z.transpose(1, 2)
+        for level, conv in enumerate(self.convs):
+            z = conv(F.relu(z) if level else z)
+        return z.transpose(1, 2).sigmoid()
 
     @staticmethod
     def together(operations: Sequence[ChannelConv], z: Tensor) -> Tensor:
@@ -114,7 +120,9 @@ class Fc(OperationModule):
     @full_precision
     def forward(self, z: Tensor) -> Tensor:
         """Excite (B, C, 1, 1)."""
-        return mix_channels(F.relu(mix_channels(z, self.reduce.weight)), self.expand.weight)
+        if is_fused(z):
+            return mix_channels(F.relu(mix_channels(z, self.reduce.weight)), self.expand.weight)
+        return self.expand(F.relu(self.reduce(z)))
 
     @staticmethod
     def together(operations: Sequence[Fc], z: Tensor) -> Tensor:

@@ -108,3 +108,8 @@ class Cov(Squeeze):
     def squeeze(self, features: FeatureMap) -> Tensor:
         """Squeeze to (B, C, 1, 1)."""
         return self.second_order(features.over_space["groups"].flatten(2))
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Squeeze to (B, C, 1, 1)."""
+        variables = self.second_order.variables
+        return self.second_order(F.adaptive_avg_pool1d(x.flatten(2).mT, variables).mT)

@@ -15,14 +15,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from search_spaces.ops.kernels.channel_statistics import GRID_SIDE
+from search_spaces.ops.kernels import reference_statistics
+from search_spaces.ops.kernels.channel_statistics import GRID_SIDE, average_grid
 from search_spaces.ops.kernels.position_formulas import norm_of_affine
 from search_spaces.ops.layers.resized_affine import GridAffine
 from search_spaces.ops.layers.second_order import SecondOrder
 from search_spaces.ops.registry import register_op
-from search_spaces.ops.squeeze import FeatureMap, MeanAnd, Squeeze, Statistic, spread_from_grid
+from search_spaces.ops.squeeze import (
+    CHANNELS,
+    LAYER_NORM_EPS,
+    FeatureMap,
+    MeanAnd,
+    Squeeze,
+    Statistic,
+    spread_from_grid,
+)
 
 KIND = "spatial_squeeze"
 
@@ -43,6 +54,7 @@ class L2Norm(Squeeze):
 
     def build(self, channels: int, size: tuple[int, int], affine: bool, **factory: Any) -> None:
         """Make the parameters."""
+        self.channels = channels
         self.scale = GridAffine(size, **factory)
 
     def squeeze(self, features: FeatureMap) -> Tensor:
@@ -50,6 +62,12 @@ class L2Norm(Squeeze):
         x = features.features
         a, b = self.scale.at((x.shape[2], x.shape[3]), x.dtype)
         return norm_of_affine(a, b, x.shape[1], *features.normalised)
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Squeeze to (B, 1, H, W)."""
+        # The layer norm as a group norm, which takes no sizes: they may be symbols of a tracer.
+        normalised = torch.group_norm(x, self.channels, eps=LAYER_NORM_EPS)
+        return reference_statistics.p_norm(self.scale(normalised), CHANNELS, 2)
 
 
 @register_op(KIND, "pnorm", source="SASE, published code")
@@ -99,3 +117,9 @@ class Cov(Squeeze):
         cells = self.second_order(features.grid.flatten(2).mT).reshape(-1, 1, GRID_SIDE, GRID_SIDE)
         height, width = features.features.shape[2:]
         return spread_from_grid(cells, (height, width))
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Squeeze to (B, 1, H, W)."""
+        cells = self.second_order(average_grid(x).flatten(2).mT)
+        cells = cells.reshape(-1, 1, GRID_SIDE, GRID_SIDE)
+        return F.adaptive_avg_pool2d(cells, (x.shape[2], x.shape[3]))

@@ -9,18 +9,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.ops.kernels.autograd import is_traced
-from search_spaces.ops.kernels.channel_statistics import GRID_SIDE, SPACE, Names, measure_channels
+from search_spaces.ops.kernels import reference_statistics
+from search_spaces.ops.kernels.channel_statistics import (
+    GRID_SIDE,
+    PLAIN,
+    SPACE,
+    Names,
+    measure_channels,
+)
+from search_spaces.ops.kernels.mode import is_fused, is_traced
 from search_spaces.ops.kernels.position_statistics import (
     GatedMap,
     measure_positions,
     normalised_sums,
 )
 from search_spaces.ops.kernels.precision import full_precision
-from search_spaces.ops.kernels.reference_statistics import count
+from search_spaces.ops.kernels.reference_statistics import Axes, count
 from search_spaces.ops.operation_module import OperationModule
 
 LAYER_NORM_EPS = 1e-5
+CHANNELS: Axes = (1,)
 
 
 class FeatureMap:
@@ -142,7 +150,10 @@ def spread_from_grid(cells: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class Squeeze(OperationModule):
-    """Base class of the squeezes: declares the statistics it reads, so that several share them."""
+    """Base class of the squeezes: declares the statistics it reads, so that several share them.
+
+    A squeeze has two forms: `plain`, its formula, and `squeeze`, which reads shared statistics.
+    """
 
     over_space: ClassVar[Names] = frozenset()
     """Results of `measure_channels` that it reads."""
@@ -157,6 +168,17 @@ class Squeeze(OperationModule):
         """Squeeze a map to which this operation was announced."""
         raise NotImplementedError
 
+    def plain(self, x: Tensor) -> Tensor:
+        """Squeeze (B, C, H, W), float32 or float64, by plain torch."""
+        features = FeatureMap(x)
+        features.expect([self])
+        return self.squeeze(features)
+
+    @property
+    def axes(self) -> Axes:
+        """Axes that it reduces."""
+        return SPACE if self.over_space else CHANNELS
+
     def statistics(self, features: FeatureMap) -> dict[str, Tensor]:
         """Return the statistics of its kind, over space or over channels."""
         return features.over_space if self.over_space else features.over_channels
@@ -164,9 +186,7 @@ class Squeeze(OperationModule):
     @full_precision
     def forward(self, x: Tensor) -> Tensor:
         """Squeeze (B, C, H, W)."""
-        features = FeatureMap(x)
-        features.expect([self])
-        return self.squeeze(features)
+        return Squeeze.plain(self, x) if is_fused(x) else self.plain(x)
 
 
 class Statistic(Squeeze):
@@ -181,6 +201,10 @@ class Statistic(Squeeze):
     def squeeze(self, features: FeatureMap) -> Tensor:
         """Squeeze to (B, C, 1, 1) or (B, 1, H, W)."""
         return self.statistics(features)[self.name]
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Squeeze to (B, C, 1, 1) or (B, 1, H, W)."""
+        return PLAIN[self.name](x, self.axes)
 
 
 class MeanAnd(Squeeze):
@@ -204,6 +228,11 @@ class MeanAnd(Squeeze):
         found = self.statistics(features)
         w1, w2 = self.weight.unbind()
         return F.relu(w1 * found["mean"] + w2 * found[self.other])
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Squeeze to (B, C, 1, 1) or (B, 1, H, W)."""
+        mean, other = reference_statistics.mean(x, self.axes), PLAIN[self.other](x, self.axes)
+        return F.relu(self.weight[0] * mean + self.weight[1] * other)
 
     @staticmethod
     def together(operations: Sequence[MeanAnd], features: FeatureMap) -> Tensor:

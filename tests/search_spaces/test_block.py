@@ -2,6 +2,7 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -14,6 +15,7 @@ from search_spaces.backbones import build_backbone
 from search_spaces.block import SASE
 from search_spaces.errors import UserError
 from search_spaces.genotype import EDGES, PUBLISHED, Genotype
+from search_spaces.ops.kernels.mode import fused
 from search_spaces.space import SearchSpace
 
 SPACE = SearchSpace.load("sase")
@@ -45,6 +47,15 @@ def randn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 1) -> Ten
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=[nullcontext, fused], ids=["plain", "fused"])
+def _mode(request):
+    with request.param():
+        yield
+
+
+IN_BOTH_MODES = pytest.mark.usefixtures("_mode")
 
 
 def test_the_cover_covers():
@@ -126,6 +137,7 @@ REFERENCES = {
 }
 
 
+@IN_BOTH_MODES
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize(("genotype", "reference"), REFERENCES.items(), ids=list(REFERENCES))
 def test_is_the_graph(
@@ -163,6 +175,7 @@ def test_published_is_the_default_and_its_parameters_are_these():
 # Every operation on every edge
 
 
+@IN_BOTH_MODES
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("genotype", COVER)
@@ -180,6 +193,7 @@ def test_value_and_gradients_are_finite(genotype: str, shape: tuple[int, ...], t
             assert tensor.isfinite().all(), name
 
 
+@IN_BOTH_MODES
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 @pytest.mark.parametrize("genotype", COVER)
@@ -202,6 +216,7 @@ def test_autocast_leaves_the_gates_in_full_precision(
     assert all(p.grad is not None and p.grad.isfinite().all() for p in block.parameters())
 
 
+@IN_BOTH_MODES
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 @pytest.mark.parametrize("genotype", COVER)
@@ -217,6 +232,7 @@ def test_converted_to_half_precision(genotype: str, dtype: torch.dtype, training
     assert all(p.grad is not None and p.grad.isfinite().all() for p in block.parameters())
 
 
+@IN_BOTH_MODES
 @pytest.mark.parametrize("genotype", COVER)
 def test_half_precision_does_not_overflow_on_large_features(genotype: str):
     block = randomised(SASE(6, genotype)).half().eval()
@@ -225,6 +241,7 @@ def test_half_precision_does_not_overflow_on_large_features(genotype: str):
     torch.testing.assert_close(block(x).float(), reference(x.float()), rtol=0.01, atol=0.01)
 
 
+@IN_BOTH_MODES
 @pytest.mark.parametrize("genotype", COVER)
 def test_float64_is_computed_in_float64(genotype: str):
     block = randomised(SASE(6, genotype)).eval()
@@ -254,6 +271,7 @@ def test_copies_are_equal_and_independent(genotype: str):
         assert torch.equal(block(x), expected)
 
 
+@IN_BOTH_MODES
 @pytest.mark.parametrize("genotype", COVER)
 def test_channels_last_gives_the_same(genotype: str):
     block = randomised(SASE(6, genotype)).eval()

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from search_spaces.ops.kernels.mode import fused
+
 COPIES = {"sgd": 3, "adamw": 4}
 """Values per parameter: itself, its gradient, and the optimiser's state."""
 
@@ -46,7 +48,7 @@ def training_footprint(
         return tensor
 
     kept: list[Tensor] = []
-    with torch.enable_grad(), saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.enable_grad(), fused(), saved_tensors_hooks(pack, lambda tensor: tensor):
         logits = (forward or network)(torch.zeros(SAMPLE, *shape))
     parameters = sum(p.numel() * p.element_size() for p in network.parameters())
     del logits

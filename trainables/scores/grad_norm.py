@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from search_spaces.ops.kernels.mode import fused
 from trainables.metrics import Metric, declare
 from trainables.scores.contract import Score
 from trainables.scores.restore import restored
@@ -32,7 +33,7 @@ class GradNorm(Score):
 
     def compute(self, network: nn.Module, images: Tensor, targets: Tensor, task: Task) -> float:
         """Return the sum over layers of the Euclidean norm of dL/dW, in training mode."""
-        with restored(network):
+        with restored(network), fused():
             network.train()
             weights = [
                 module.weight

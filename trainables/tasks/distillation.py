@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_spaces.errors import UserError
+from search_spaces.ops.kernels.mode import fused
 from trainables.data import Augmentation, Batches, FinalData, LabelledImages, SearchData
 from trainables.data.dataset import TargetImages
 from trainables.metrics import LOSS, Metric, declare
@@ -176,6 +177,6 @@ def _labelled(
     teacher: nn.Module, part: LabelledImages, data: SearchData | FinalData
 ) -> TargetImages:
     batches = Batches(part, BATCH_SIZE, data.normalisation)
-    with evaluation_mode(teacher):
+    with evaluation_mode(teacher), fused():
         values = torch.cat([teacher(images).float() for images, _ in batches])
     return TargetImages(part.images, part.labels, values)

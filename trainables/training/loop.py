@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from search_spaces.ops.kernels.mode import fused
 from trainables.data import Batches, FinalData, SearchData
 from trainables.tasks.classification import CLASSIFICATION
 from trainables.tasks.contract import Task
@@ -133,7 +134,7 @@ class Trainer:
     def loss(self, batch: Batch) -> Tensor:
         """Return the task's mean loss on a batch, to differentiate."""
         images, targets = batch
-        with autocast(self.protocol, self.device):
+        with fused(), autocast(self.protocol, self.device):
             outputs = self.forward(images)
         if outputs.dtype != torch.float64:
             outputs = outputs.float()
@@ -227,7 +228,7 @@ def evaluate(
     count = 0
     with evaluation_mode(model):
         for images, targets in batches:
-            with autocast(protocol, device):
+            with fused(), autocast(protocol, device):
                 outputs = (forward or model)(images)
             sums = sums + task.tally(outputs.float(), targets)
             count += len(targets)

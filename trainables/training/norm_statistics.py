@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
+from search_spaces.ops.kernels.mode import fused
 from trainables.data import Batches, FinalData, SearchData
 from trainables.training.cost import samples_of_forward
 from trainables.training.loop import Batch, autocast
@@ -48,5 +49,5 @@ def estimate_statistics(
     The generators that dropout draws from are left as they were.
     """
     own = [device] if device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(own), autocast(protocol, device):
+    with torch.no_grad(), torch.random.fork_rng(own), fused(), autocast(protocol, device):
         update_bn(batches, model)

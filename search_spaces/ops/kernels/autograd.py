@@ -1,4 +1,4 @@
-"""Helpers of the fused operations: parts of a batch, tracing, constants, gradients."""
+"""Helpers of the fused operations: parts of a batch, constants, gradients."""
 
 from __future__ import annotations
 
@@ -20,13 +20,6 @@ def chunks(x: Tensor) -> Iterator[slice]:
         size = max(1, CHUNK * len(x) // x.numel())
     for start in range(0, max(len(x), 1), size):
         yield slice(start, start + size)
-
-
-def is_traced(x: Tensor) -> bool:
-    """Return whether a compiler or a function transform traces x, which needs plain formulas."""
-    # The same check as in `torch.autograd.Function.apply`.
-    transformed: bool = torch._C._are_functorch_transforms_active()
-    return transformed or torch.compiler.is_compiling() or x.device.type == "meta"
 
 
 def constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:

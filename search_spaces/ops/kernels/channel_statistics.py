@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from search_spaces.ops.kernels import reference_statistics
-from search_spaces.ops.kernels.autograd import chunks, differentiable, is_traced
+from search_spaces.ops.kernels.autograd import chunks, differentiable
+from search_spaces.ops.kernels.mode import is_traced
 from search_spaces.ops.kernels.reference_statistics import Axes, count
 
 Names = frozenset[str]

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search_spaces.ops.kernels.autograd import chunks, differentiable, is_traced
+from search_spaces.ops.kernels.autograd import chunks, differentiable
 from search_spaces.ops.kernels.channel_statistics import Names
+from search_spaces.ops.kernels.mode import is_traced
 from search_spaces.ops.kernels.position_formulas import apply_formulas
 
 NEEDS = {

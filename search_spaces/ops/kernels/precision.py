@@ -12,6 +12,7 @@ from torch import Tensor
 T = TypeVar("T")
 
 
+@torch.fx.wrap  # one node of a symbolic graph, since a symbol has no dtype
 def at_least_float32(x: Tensor) -> Tensor:
     """Return x in float32, or unchanged if it is float32 or float64."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
@@ -27,11 +28,14 @@ def full_precision(function: Callable[..., T]) -> Callable[..., T]:
     def in_full_precision(*args: Any) -> T:
         *owner, x = args
         x = at_least_float32(x)
-        device = x.device.type
         # Entered only where needed: an exported graph would contain the context as a submodule.
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            with torch.autocast(device, enabled=False):
+        if isinstance(x, Tensor) and _is_autocast(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
                 return function(*owner, x)
         return function(*owner, x)
 
     return in_full_precision
+
+
+def _is_autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)

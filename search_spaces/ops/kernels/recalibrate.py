@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search_spaces.ops.kernels.autograd import differentiable, is_traced
+from search_spaces.ops.kernels.autograd import differentiable
+from search_spaces.ops.kernels.mode import is_fused
 
 
 def recalibrate(x: Tensor, channel_gate: Tensor, spatial_gate: Tensor) -> Tensor:
@@ -16,9 +17,9 @@ def recalibrate(x: Tensor, channel_gate: Tensor, spatial_gate: Tensor) -> Tensor
     Shapes: x (B, C, H, W) to the same, in the precision of x; `channel_gate` (B, C, 1, 1),
     `spatial_gate` (B, 1, H, W).
     """
-    if is_traced(x):
-        return _plain_recalibrate(x, channel_gate, spatial_gate)
-    return _Recalibrate.apply(x, channel_gate, spatial_gate)
+    if is_fused(x):
+        return _Recalibrate.apply(x, channel_gate, spatial_gate)
+    return _plain_recalibrate(x, channel_gate, spatial_gate)
 
 
 def _plain_recalibrate(x: Tensor, channel_gate: Tensor, spatial_gate: Tensor) -> Tensor:

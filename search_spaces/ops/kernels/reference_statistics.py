@@ -43,12 +43,14 @@ def root(total: Tensor, p: int) -> Tensor:
 
 def root_mean_square(x: Tensor, dim: Axes) -> Tensor:
     """Return (mean x^2)^(1/2)."""
-    return p_norm(x, dim, 2) / count(x, dim) ** 0.5
+    return root(mean(x * x, dim), 2)
 
 
 def standard_deviation(x: Tensor, dim: Axes) -> Tensor:
     """Return the unbiased standard deviation, (sum (x - mean)^2 / (N - 1))^(1/2); 0 for N = 1."""
-    return p_norm(x - mean(x, dim), dim, 2) / max(count(x, dim) - 1, 1) ** 0.5
+    deviation = x - mean(x, dim)
+    squares = (deviation * deviation).sum(dim, keepdim=True)
+    return root(squares / _degrees_of_freedom(count(x, dim)), 2)
 
 
 def third_moment(x: Tensor, dim: Axes) -> Tensor:
@@ -62,7 +64,12 @@ def covariance(x: Tensor) -> Tensor:
     Shapes: (B, D, N) to (B, D, D).
     """
     centred = x - mean(x, (2,))
-    return centred @ centred.mT / max(x.shape[2] - 1, 1)
+    return centred @ centred.mT / _degrees_of_freedom(x.shape[2])
+
+
+def _degrees_of_freedom(n: int) -> int:
+    """Return n - 1, and 1 for n = 1, without a comparison, which `torch.fx` cannot trace."""
+    return n - 1 + 1 // n
 
 
 def count(x: Tensor, dim: Axes) -> int:

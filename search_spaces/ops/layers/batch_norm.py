@@ -17,14 +17,17 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, H, W)."""
-        if self.running_mean is None:
-            return super().forward(x)
-        # A module in half precision may get float32, and torch rejects the mixture.
-        if self.uses_batch(x.numel() // max(x.shape[1], 1)):
-            return super().forward(x.to(self.running_mean.dtype)).to(x.dtype)
-        stored = (self.running_mean, self.running_var, self.weight, self.bias)
-        mean, var, weight, bias = (None if t is None else t.to(x.dtype) for t in stored)
-        return F.batch_norm(x, mean, var, weight, bias, eps=self.eps)
+        return _normalise(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.num_batches_tracked,
+            self.weight,
+            self.bias,
+            self.training,
+            self.momentum,
+            self.eps,
+        )
 
     def uses_batch(self, count: int) -> bool:
         """Return whether a batch with `count` values per channel uses its own statistics."""
@@ -39,6 +42,33 @@ class BatchNorm2d(nn.BatchNorm2d):
             count: Number of values per channel.
         """
         move_running_statistics(self, mean, variance, count)
+
+
+@torch.fx.wrap  # one node of a symbolic graph: it depends on the number of values
+def _normalise(
+    x: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    batches: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float | None,
+    eps: float,
+) -> Tensor:
+    if mean is None or variance is None:
+        return F.batch_norm(x, None, None, weight, bias, True, eps=eps)
+    if not training or x.shape[0] * x.shape[2] * x.shape[3] == 1:
+        # A module in half precision may get float32, and torch rejects the mixture.
+        stored = (mean, variance, weight, bias)
+        mean, variance, weight, bias = (None if t is None else t.to(x.dtype) for t in stored)
+        return F.batch_norm(x, mean, variance, weight, bias, eps=eps)
+    if batches is not None:
+        batches.add_(1)
+        momentum = 1.0 / float(batches) if momentum is None else momentum
+    own = x.to(mean.dtype)
+    y = F.batch_norm(own, mean, variance, weight, bias, True, momentum or 0.0, eps)
+    return y.to(x.dtype)
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
-from search_spaces.ops.kernels.autograd import constant, is_traced
+from search_spaces.ops.kernels.autograd import constant
+from search_spaces.ops.kernels.mode import is_fused, is_traced
 
 SMALL = 2**14
 """Number of values up to which, on a CPU, torch's plain convolution is the fastest if no gradient
@@ -78,7 +79,7 @@ class MapConv2d(Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (B, 1, H, W)."""
-        return convolve_map(x, self.weight.to(x.dtype))
+        return convolve_map(x, self.weight.to(x.dtype)) if is_fused(x) else super().forward(x)
 
 
 def mix_channels(x: Tensor, weight: Tensor) -> Tensor:
@@ -103,12 +104,12 @@ def convolve_map(x: Tensor, weight: Tensor) -> Tensor:
     """
     small = x.numel() <= SMALL
     needs_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    if is_traced(x) or (small and not needs_gradient):
+    if is_traced(x) or not len(x) or (small and not needs_gradient):
         return F.conv2d(x, weight, padding=_margins(weight))
     # With one channel the strides may look channels-last, which is slow.
     x = x.flatten(1).view(x.shape)
     taps = weight.shape[2] * weight.shape[3]
-    if len(weight) == 1 and len(x) and (taps <= 9 or small):
+    if len(weight) == 1 and (taps <= 9 or small):
         return _depthwise(x, weight)
     convolved: Tensor = _MapConvolution.apply(x, weight)
     return convolved
@@ -165,7 +166,7 @@ class _MapConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor) -> Tensor:
-        if len(weight) > 1 or not len(x):
+        if len(weight) > 1:
             return F.conv2d(x, weight, padding=_margins(weight))
         return _depthwise(x, weight)
 

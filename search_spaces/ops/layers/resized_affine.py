@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search_spaces.ops.kernels.mode import is_fused
+
 
 def resize_grid(grid: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize (h, w) to `size` = (H, W), bilinear between pixel centres; unchanged if equal."""
-    # The shortcut would fix the input size of an exported graph; resizing gives the same values.
-    if not torch.compiler.is_exporting() and tuple(grid.shape) == tuple(size):
+    # The shortcut would fix the input size of a traced graph; resizing gives the same values.
+    if is_fused(grid) and tuple(grid.shape) == tuple(size):
         return grid
     return F.interpolate(grid[None, None], size, mode="bilinear", align_corners=False)[0, 0]
 
@@ -45,6 +49,15 @@ class GridAffine(Affine):
 
     They are stored at the (h, w) that the module is built for, and resized to the input map.
     """
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """Take a and b of a module that was built for another map size, resized to this one."""
+        for name, own in self.named_parameters():
+            grid = state_dict.get(prefix + name)
+            if isinstance(grid, Tensor) and grid.dim() == 2 and grid.shape != own.shape:
+                height, width = own.shape
+                state_dict[prefix + name] = resize_grid(grid, (height, width))
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def at(self, size: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return a and b, each of shape `size`."""

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.ops.kernels.autograd import differentiable, is_traced
+from search_spaces.ops.kernels.autograd import differentiable
+from search_spaces.ops.kernels.mode import is_fused
 from search_spaces.ops.kernels.reference_statistics import covariance
 from search_spaces.ops.layers.batch_norm import BatchNorm2d
 from search_spaces.ops.layers.conv import Conv2d, mix_channels
-from search_spaces.ops.layers.synced_batch_norm import SharedNorm
 
 
 class SecondOrder(nn.Module):
@@ -38,6 +38,7 @@ class SecondOrder(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        self.variables = variables
         self.norm = BatchNorm2d(variables, affine=affine, device=device, dtype=dtype)
         self.rows = Conv2d(
             variables, variables, (variables, 1), groups=variables, device=device, dtype=dtype
@@ -46,16 +47,14 @@ class SecondOrder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute features (B, features, 1, 1) of D variables in N observations, (B, D, N)."""
-        norm, weight = self.norm, self.rows.weight.to(x.dtype).flatten(1)
-        # The fused form uses the statistics of its input, which may be only a part of the batch.
-        if is_traced(x) or isinstance(norm, SharedNorm):
-            rows = self.rows(norm(covariance(x).unsqueeze(3))).flatten(1)
-        else:
-            rows = self._normalised_rows(x, weight)
-        return mix_channels(F.relu(rows)[:, :, None, None], self.mix.weight)
+        # The fused form is that of our own batch norm, which others may have replaced.
+        if is_fused(x) and type(self.norm) is BatchNorm2d:
+            rows = F.relu(self._normalised_rows(x, self.norm))
+            return mix_channels(rows[:, :, None, None], self.mix.weight)
+        return self.mix(F.relu(self.rows(self.norm(covariance(x).unsqueeze(3)))))
 
-    def _normalised_rows(self, x: Tensor, weight: Tensor) -> Tensor:
-        norm, count = self.norm, x.shape[0] * x.shape[1]
+    def _normalised_rows(self, x: Tensor, norm: BatchNorm2d) -> Tensor:
+        weight, count = self.rows.weight.to(x.dtype).flatten(1), x.shape[0] * x.shape[1]
         stored = None
         mean, variance = norm.running_mean, norm.running_var
         if mean is not None and variance is not None and not norm.uses_batch(count):

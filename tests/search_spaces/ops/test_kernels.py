@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from search_spaces import super_block
 from search_spaces.block import SASE
 from search_spaces.mixture import Mixture
-from search_spaces.ops.kernels import autograd as fused
+from search_spaces.ops.kernels import autograd
 from search_spaces.ops.kernels import channel_statistics as channels
 from search_spaces.ops.kernels import position_formulas as formulas
 from search_spaces.ops.kernels import position_statistics as positions
 from search_spaces.ops.kernels import reference_statistics as statistics
+from search_spaces.ops.kernels.mode import fused
 from search_spaces.ops.kernels.recalibrate import recalibrate
 from search_spaces.ops.layers import conv
 from search_spaces.ops.squeeze import FeatureMap
@@ -29,7 +30,7 @@ from search_spaces.space import SearchSpace
 from search_spaces.super_block import SuperSASE
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from plain import plain_block, plain_super_block  # type: ignore[import-not-found]
+from plain import plain_super_block  # type: ignore[import-not-found]
 
 SPACE = SearchSpace.load("sase")
 SHAPES = [
@@ -117,8 +118,9 @@ def test_discrete_block_equals_the_plain_one(seed: int) -> None:
     stirred(block, generator).train(bool(seed % 2))
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
     twin = copy.deepcopy(block)
-    fast = values_and_gradients(lambda b, x, _: b(x), block, x, [])
-    plain = values_and_gradients(lambda b, x, _: plain_block(b, x), twin, x, [])
+    plain = values_and_gradients(lambda b, x, _: b(x), twin, x, [])
+    with fused():
+        fast = values_and_gradients(lambda b, x, _: b(x), block, x, [])
     compare(plain, fast, rtol=1e-10, atol=1e-10)
 
 
@@ -227,7 +229,7 @@ def test_gradients_of_gradients() -> None:
         (measured, (x,)),
         (averaged, (cells,)),
         (positioned, (x, gate)),
-        (recalibrate, (x, gate, spatial)),
+        (fused()(recalibrate), (x, gate, spatial)),
         (normed, (scale, shift, linear, squares)),
     ):
         assert torch.autograd.gradcheck(function, inputs)
@@ -243,10 +245,11 @@ def test_gradients_of_gradients_of_the_parameters_alone(kind: type) -> None:
     block = SASE(8) if kind is SASE else SuperSASE(8, SPACE)
     block = stirred(block.double(), torch.Generator().manual_seed(1))
     inner = dict(block.named_parameters())
-    run = block if kind is SASE else lambda x: block(x, alpha)
-    reference = plain_block if kind is SASE else lambda b, x: plain_super_block(b, x, alpha)
+    arguments = (x,) if kind is SASE else (x, alpha)
+    with fused():
+        fast = block(*arguments)
     found = []
-    for y in (run(x), reference(block, x)):
+    for y in (fast, block(x) if kind is SASE else plain_super_block(block, x, alpha)):
         first = torch.autograd.grad(
             y.square().sum(), inner.values(), create_graph=True, materialize_grads=True
         )
@@ -345,13 +348,13 @@ def test_parts_of_a_batch_are_put_together_as_the_whole(monkeypatch) -> None:
     block = SuperSASE(4, SPACE, size=(8, 8), dtype=torch.float64)
     alpha = weights("softmax", torch.Generator().manual_seed(0), torch.float64)
     whole = values_and_gradients(lambda b, x, a: b(x, a), copy.deepcopy(block), x, alpha)
-    monkeypatch.setattr(fused, "CHUNK", 2 * 4 * 8 * 8)  # two samples at a time, one left over
+    monkeypatch.setattr(autograd, "CHUNK", 2 * 4 * 8 * 8)  # two samples at a time, one left over
     parts = values_and_gradients(lambda b, x, a: b(x, a), block, x, alpha)
     compare(whole, parts, rtol=1e-12, atol=1e-12)
 
 
 def test_channels_last_has_the_same_gradients(monkeypatch) -> None:
-    monkeypatch.setattr(fused, "CHUNK", 2 * 4 * 8 * 16)
+    monkeypatch.setattr(autograd, "CHUNK", 2 * 4 * 8 * 16)
     x = torch.randn(5, 4, 8, 16, dtype=torch.float64)
     block = SuperSASE(4, SPACE, size=(8, 16), dtype=torch.float64)
     alpha = weights("softmax", torch.Generator().manual_seed(0), torch.float64)
@@ -433,7 +436,8 @@ def test_a_pass_leaves_nothing_for_the_garbage_collector(make) -> None:
     gc.collect()
     gc.disable()
     try:
-        block(*arguments).sum().backward()
+        with fused():
+            block(*arguments).sum().backward()
         left = [o for o in gc.get_objects() if type(o) is FeatureMap]
         assert not left, "its memory would be held until the collector comes by"
     finally:
@@ -459,4 +463,4 @@ def _nothing_kept(monkeypatch):
         name = "_places" if module is conv else "_as_index"
         kept = getattr(module, name)
         make = inspect.getclosurevars(kept).nonlocals["make"]
-        monkeypatch.setattr(module, name, fused.constant(make))
+        monkeypatch.setattr(module, name, autograd.constant(make))
