@@ -19,6 +19,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from search_spaces.backbones.attention import AttentionFactory, make_attention
 from search_spaces.backbones.registry import register_backbone
+from search_spaces.backbones.weight_files import state_dict_in
 from search_spaces.errors import UserError
 
 
@@ -104,7 +105,7 @@ def _read_state_dict(weights: str | Path, named: Mapping[str, WeightsEnum]) -> M
         names = f", nor one of {', '.join(named)}" if named else ""
         raise UserError(f"weights {str(weights)!r} are no file{names}")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state_dict_in(torch.load(path, map_location="cpu", weights_only=True))
     except (UnpicklingError, RuntimeError, EOFError):
         state = None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):

@@ -75,14 +75,10 @@ def test_onnx_of_any_size(genotype: str, tmp_path: Path) -> None:
     block = built(genotype)
     dynamic = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     file = str(tmp_path / "block.onnx")
-    torch.onnx.export(
-        block, (maps(),), file, dynamo=True, dynamic_shapes=(dynamic,), verbose=False
-    )
+    torch.onnx.export(block, (maps(),), file, dynamo=True, dynamic_shapes=(dynamic,), verbose=False)
     session = runtime.InferenceSession(file)
     (name,) = (entry.name for entry in session.get_inputs())
-    agree_at_all_sizes(
-        lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0]), block
-    )
+    agree_at_all_sizes(lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0]), block)
 
 
 @for_each_genotype
@@ -190,7 +186,9 @@ def replaced_by(make: Callable[[int], nn.Module], block: SASE) -> nn.Module:
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("convert", [nn.SyncBatchNorm.convert_sync_batchnorm, convert_sync_batchnorm])
+@pytest.mark.parametrize(
+    "convert", [nn.SyncBatchNorm.convert_sync_batchnorm, convert_sync_batchnorm]
+)
 @for_each_genotype
 def test_synchronised_batch_norms(genotype: str, convert, training: bool) -> None:
     block = built(genotype, training=training)
@@ -383,9 +381,42 @@ def test_weights_trained_at_another_image_size(host: str) -> None:
     torch.testing.assert_close(at[1].eval()(images), at[0].eval()(images))
 
 
-def test_pretrained_weights_of_timms_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_a_host_without_attention() -> None:
+    """As `timm.create_model(pretrained=True, block_args=...)` loads them."""
     network = timm.create_model("resnet18", num_classes=5, block_args={"attn_layer": SASE})
     plain = timm.create_model("resnet18", num_classes=5)
-    missing = network.load_state_dict(plain.state_dict(), strict=False)
-    assert not missing.unexpected_keys
-    assert all(".se." in key for key in missing.missing_keys)
+    before = copy.deepcopy(network.layer1[0].se.state_dict())
+    with pytest.warns(UserWarning, match="weights have no attention"):
+        network.load_state_dict(plain.state_dict())
+    assert torch.equal(network.conv1.weight, plain.conv1.weight)
+    for name, value in network.layer1[0].se.state_dict().items():
+        assert torch.equal(value, before[name])
+    # Named where they are asked for, and where a block has only a part.
+    missing = network.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert missing
+    assert all(".se." in key for key in missing)
+    part = network.state_dict()
+    del part["layer1.0.se.join.conv.weight"]
+    with pytest.raises(RuntimeError, match=r"layer1\.0\.se\.join\.conv\.weight"):
+        network.load_state_dict(part)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
+        lambda state: {"epoch": 3, "state_dict": state},
+        lambda state: {"model": {f"module.{name}": value for name, value in state.items()}},
+    ],
+    ids=["parallel", "compiled", "checkpoint", "parallel checkpoint"],
+)
+def test_weights_files_of_training_scripts(wrap, tmp_path: Path) -> None:
+    spec = NetworkSpec("resnet18", 4, 3, (32, 32))
+    plain = spec.build(seed=1)
+    torch.save(wrap(plain.state_dict()), tmp_path / "weights.pt")
+    options = {"weights": str(tmp_path / "weights.pt")}
+    loaded = NetworkSpec("resnet18", 4, 3, (32, 32), options).with_genotype(GENOTYPES[0])
+    own = loaded.state_dict()
+    for name, value in plain.state_dict().items():
+        assert torch.equal(own[name], value), name

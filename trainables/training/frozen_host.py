@@ -26,6 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from search_spaces.backbones.own_network import last_linear
 from search_spaces.backbones.registry import OWN_PREFIX
+from search_spaces.backbones.weight_files import state_dict_in
 from search_spaces.baselines import Tunes
 from search_spaces.errors import UserError, shorten
 from search_spaces.network import NetworkSpec
@@ -160,7 +161,7 @@ class HostJob:
         if not os.path.isfile(path):
             raise UserError(f"{shown} is no file: give the state dict of a trained host")
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = state_dict_in(torch.load(path, map_location="cpu", weights_only=True))
         except (RuntimeError, pickle.UnpicklingError, ValueError, EOFError, OSError) as error:
             raise UserError(f"{shown} is no state dict: {shorten(str(error))}") from None
         with torch.device("meta"):
