@@ -22,6 +22,7 @@ from torch import Tensor
 from search_spaces.ops.kernels import reference_statistics
 from search_spaces.ops.kernels.channel_statistics import groups_of
 from search_spaces.ops.kernels.precision import full_precision
+from search_spaces.ops.layers.pooling import pool_row
 from search_spaces.ops.layers.resized_affine import Affine
 from search_spaces.ops.layers.second_order import SecondOrder
 from search_spaces.ops.operation_module import OperationModule
@@ -112,4 +113,4 @@ class Cov(Squeeze):
     def plain(self, x: Tensor) -> Tensor:
         """Squeeze to (B, C, 1, 1)."""
         variables = self.second_order.variables
-        return self.second_order(F.adaptive_avg_pool1d(x.flatten(2).mT, variables).mT)
+        return self.second_order(pool_row(x.flatten(2).mT, variables).mT)

@@ -16,12 +16,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from search_spaces.ops.kernels import reference_statistics
-from search_spaces.ops.kernels.channel_statistics import GRID_SIDE, average_grid
+from search_spaces.ops.kernels.channel_statistics import GRID_SIDE
 from search_spaces.ops.kernels.position_formulas import norm_of_affine
+from search_spaces.ops.layers.pooling import pool_map
 from search_spaces.ops.layers.resized_affine import GridAffine
 from search_spaces.ops.layers.second_order import SecondOrder
 from search_spaces.ops.registry import register_op
@@ -120,6 +120,7 @@ class Cov(Squeeze):
 
     def plain(self, x: Tensor) -> Tensor:
         """Squeeze to (B, 1, H, W)."""
-        cells = self.second_order(average_grid(x).flatten(2).mT)
+        grid = pool_map(x, GRID_SIDE, GRID_SIDE)
+        cells = self.second_order(grid.flatten(2).mT)
         cells = cells.reshape(-1, 1, GRID_SIDE, GRID_SIDE)
-        return F.adaptive_avg_pool2d(cells, (x.shape[2], x.shape[3]))
+        return pool_map(cells, x.shape[2], x.shape[3])

@@ -81,16 +81,17 @@ def test_onnx_of_any_size(genotype: str, tmp_path: Path) -> None:
     agree_at_all_sizes(lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0]), block)
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 @for_each_genotype
-def test_onnx_of_one_size_by_the_older_exporter(genotype: str) -> None:
+def test_onnx_of_one_size_by_the_older_exporter(genotype: str, shape: tuple[int, ...]) -> None:
     runtime = pytest.importorskip("onnxruntime")
-    block, file = built(genotype), io.BytesIO()
+    block, file, x = built(genotype), io.BytesIO(), maps(shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(block, (maps(),), file, dynamo=False)
+        torch.onnx.export(block, (x,), file, dynamo=False)
     session = runtime.InferenceSession(file.getvalue())
-    (result,) = session.run(None, {session.get_inputs()[0].name: maps().numpy()})
-    torch.testing.assert_close(torch.from_numpy(result), block(maps()), rtol=1e-4, atol=1e-5)
+    (result,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(result), block(x), rtol=1e-4, atol=1e-5)
 
 
 def traced_and_saved(block: nn.Module) -> nn.Module:
