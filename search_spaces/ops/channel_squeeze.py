@@ -113,4 +113,4 @@ class Cov(Squeeze):
     def plain(self, x: Tensor) -> Tensor:
         """Squeeze to (B, C, 1, 1)."""
         variables = self.second_order.variables
-        return self.second_order(pool_row(x.flatten(2).mT, variables).mT)
+        return self.second_order(pool_row(x.flatten(2).transpose(1, 2), variables).transpose(1, 2))

@@ -121,6 +121,6 @@ class Cov(Squeeze):
     def plain(self, x: Tensor) -> Tensor:
         """Squeeze to (B, 1, H, W)."""
         grid = pool_map(x, GRID_SIDE, GRID_SIDE)
-        cells = self.second_order(grid.flatten(2).mT)
+        cells = self.second_order(grid.flatten(2).transpose(1, 2))
         cells = cells.reshape(-1, 1, GRID_SIDE, GRID_SIDE)
         return pool_map(cells, x.shape[2], x.shape[3])

@@ -64,7 +64,7 @@ def covariance(x: Tensor) -> Tensor:
     Shapes: (B, D, N) to (B, D, D).
     """
     centred = x - mean(x, (2,))
-    return centred @ centred.mT / _degrees_of_freedom(x.shape[2])
+    return centred @ centred.transpose(1, 2) / _degrees_of_freedom(x.shape[2])
 
 
 def _degrees_of_freedom(n: int) -> int:
