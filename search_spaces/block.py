@@ -190,17 +190,15 @@ class SASE(nn.Module):
         s = self.join(refined, edges["spatial_squeeze"](x))
         return edges["channel_excite"](z), edges["spatial_excite"](s)
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *others: Any
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         """Keep the initial parameters where the weights are those of a host without attention."""
-        if strict and prefix and not any(key.startswith(prefix) for key in state_dict):
+        if prefix and not any(key.startswith(prefix) for key in state_dict):
             warnings.warn(
                 "the weights have no attention: SASE blocks keep their initial parameters",
                 stacklevel=2,
             )
             state_dict |= self.state_dict(prefix=prefix)
-        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *others)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def extra_repr(self) -> str:
         """Return the genotype, for the printed form of a network."""

@@ -90,7 +90,7 @@ def load_weights(
             f"weights {str(weights)!r} are of another network: {wrong[0]!r} "
             f"and {len(wrong) - 1} other entries are missing, surplus or of another shape"
         )
-    network.load_state_dict(fitting, strict=False)
+    network.load_state_dict({**own, **fitting})
 
 
 def _read_state_dict(weights: str | Path, named: Mapping[str, WeightsEnum]) -> Mapping[str, Tensor]:

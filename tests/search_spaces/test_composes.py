@@ -40,7 +40,9 @@ for_each_genotype = pytest.mark.parametrize("genotype", GENOTYPES)
 def built(genotype: str, *, training: bool = False) -> SASE:
     """Return a block whose parameters and statistics are off their initial values."""
     generator = torch.Generator().manual_seed(0)
-    block = SASE(CHANNELS, genotype).train(training)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        block = SASE(CHANNELS, genotype).train(training)
     with torch.no_grad():
         for parameter in block.parameters():
             parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
@@ -329,14 +331,15 @@ def test_a_backward_pass_inside_autocast(genotype: str) -> None:
             loss.backward()
         return {name: p.grad for name, p in block.named_parameters()}
 
-    # Torch runs products of the backward pass in bfloat16 there, in any network.
+    # Torch runs matrix products of the backward pass in bfloat16 there: covariances have some.
     inside, outside = (
         torch.cat([gradient.flatten() for gradient in gradients(where).values()])
         for where in (True, False)
     )
     assert inside.dtype == torch.float32
     assert inside.isfinite().all()
-    assert torch.cosine_similarity(inside, outside, dim=0) > 0.9
+    tolerance = 0.05 if "cov" in genotype else 1e-6
+    assert (inside - outside).norm() <= tolerance * outside.norm()
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
@@ -385,10 +388,6 @@ def test_weights_of_a_host_without_attention() -> None:
     assert torch.equal(network.conv1.weight, plain.conv1.weight)
     for name, value in network.layer1[0].se.state_dict().items():
         assert torch.equal(value, before[name])
-    # Named where they are asked for, and where a block has only a part.
-    missing = network.load_state_dict(plain.state_dict(), strict=False).missing_keys
-    assert missing
-    assert all(".se." in key for key in missing)
     part = network.state_dict()
     del part["layer1.0.se.join.conv.weight"]
     with pytest.raises(RuntimeError, match=r"layer1\.0\.se\.join\.conv\.weight"):

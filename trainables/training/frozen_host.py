@@ -283,7 +283,7 @@ def enter_host(model: nn.Module, host: TrainedHost, tunes: Tunes = "modules") ->
     unknown = host.state.keys() - model.state_dict().keys()
     if unknown:
         raise ValueError(f"the trained host is of another network: it has {min(unknown)!r}")
-    model.load_state_dict(dict(host.state), strict=False)
+    model.load_state_dict({**model.state_dict(), **host.state}, strict=False)
     if host.given is not None:
         host.given(model)
     if not host.frozen or tunes == "all":

@@ -23,7 +23,8 @@ def recalibrate(x: Tensor, channel_gate: Tensor, spatial_gate: Tensor) -> Tensor
 
 
 def _plain_recalibrate(x: Tensor, channel_gate: Tensor, spatial_gate: Tensor) -> Tensor:
-    return (((1 + channel_gate) + spatial_gate) * x).to(x.dtype)
+    # The map first: the product takes its memory format.
+    return (x * ((1 + channel_gate) + spatial_gate)).to(x.dtype)
 
 
 class _Recalibrate(torch.autograd.Function):
