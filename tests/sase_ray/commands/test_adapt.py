@@ -181,7 +181,7 @@ def test_the_presets_of_the_experiment_have_shift_and_host(dataset):
     assert config.data.shift is not None
     assert config.host.frozen
     assert config.proxy.warm_host is None
-    assert {"bn", "full"} <= set(config.baselines)
+    assert {"none", "se", "cbam"} <= set(config.baselines)
     # The recorded configuration gives the same again.
     recorded = {"config": config.model_dump(mode="json"), "versions": {}}
     assert load_config(recorded) == config
