@@ -243,6 +243,8 @@ def load_config(
             recorded = values["config"]
             if not isinstance(recorded, dict):
                 raise UserError(f"{where}: config: expected keys and values")
+            if not isinstance(path, Mapping):
+                recorded = _with_kept_files(recorded, values.get("run"), Path(path).parent)
             values, whole = recorded, True
         sources.append((where, values))
     if overrides:
@@ -261,6 +263,14 @@ def load_config(
         # Validated after each source, so that an error names the source it comes from.
         _validate(merged, where)
     return _validate(merged, "configuration")
+
+
+def _with_kept_files(recorded: Mapping[str, Any], run: Any, folder: Path) -> Mapping[str, Any]:
+    if not isinstance(run, Mapping) or "files" not in run:
+        return recorded
+    from trainables.persistence.kept_files import use_kept_files  # pyarrow is slow to import
+
+    return use_kept_files(recorded, run["files"], folder)
 
 
 def _validate(values: Mapping[str, Any], where: str) -> Config:

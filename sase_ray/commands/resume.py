@@ -20,6 +20,7 @@ from sase_ray.results.environment import PACKAGES, package_version
 from sase_ray.results.folder import RunFolder
 from search_spaces.errors import UserError
 from search_spaces.user_files import parse_yaml
+from trainables.persistence.kept_files import fetch_kept_files, use_kept_files
 from trainables.persistence.store import StorageError, Store
 
 
@@ -31,6 +32,7 @@ class _About(BaseModel):
     trials_at_once: PositiveInt
     genotypes: list[str] = []
     final: NonNegativeInt = 0
+    files: dict[str, dict[str, str]] = {}
 
 
 Report = Comparison | SearchReport | ReliabilityReport
@@ -105,6 +107,10 @@ def _read(
         raise StorageError(f"{run} is not where the run was recorded to be stored")
     else:
         path = Path(here)
+    if about.files:
+        fetch_kept_files(about.files, Store(run), path)
+        recorded["config"] = use_kept_files(recorded["config"], about.files, path)
+        config = load_config(recorded, {"resources": dict(resources)})
     return config, about, versions, RunFolder(path.resolve(), config.storage)
 
 

@@ -18,6 +18,7 @@ from sase_ray.config import Config
 from sase_ray.results.environment import PACKAGES, git_commit, hardware, package_version
 from sase_ray.results.history import Row
 from search_spaces.errors import UserError, shorten
+from trainables.persistence.kept_files import INPUTS, keep_files
 from trainables.persistence.store import StorageError, Store, write_whole
 
 UNDER_WAY = "under-way"
@@ -67,7 +68,7 @@ class RunFolder:
         path = Path(results) / (run or f"{prefix}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
         check_new(path)
         try:
-            path.mkdir(parents=True)
+            path.mkdir(parents=True, exist_ok=_has_inputs_only(path))
         except (OSError, ValueError) as error:  # ValueError: raised for a null character
             reason = getattr(error, "strerror", None) or error
             shown = shorten(str(path))
@@ -124,14 +125,16 @@ class RunFolder:
         self._lock.release()
 
     def begin(self, config: Config, about: Mapping[str, Any]) -> None:
-        """Note that the run is under way, and write its configuration.
+        """Note that the run is under way, and write its configuration and the files it names.
 
         Raises:
             StorageError: That cannot be done; nothing of the run is left.
         """
         try:
             self.state.write(UNDER_WAY, b"")
-            self.write_config(config, about)
+            stores = [Store(self.path), *filter(None, [self.storage])]
+            files = keep_files(config.model_dump(mode="json"), stores)
+            self.write_config(config, {**about, "files": files} if files else about)
         except StorageError:
             self.state.remove()
             self.unlock()
@@ -172,13 +175,18 @@ class RunFolder:
         write_whole(self.path / f"{name}.parquet", lambda path: frame.to_parquet(path, index=False))
 
 
+def _has_inputs_only(path: Path) -> bool:
+    return os.path.isdir(path) and os.listdir(path) == [INPUTS]
+
+
 def check_new(path: Path) -> None:
-    """Check that a results folder does not exist yet.
+    """Check that a results folder does not exist yet, or holds only files for a run to begin with.
 
     Raises:
         UserError: It exists.
     """
-    if os.path.exists(path):  # False, where Path.exists fails, for a name that is too long
+    # os.path.exists is False for a name that is too long, where Path.exists fails.
+    if os.path.exists(path) and not _has_inputs_only(path):
         raise UserError(f"results folder {path} exists: choose another --run, or remove it")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -86,6 +88,36 @@ def test_a_host_of_other_classes_is_adapted_by_all_alike(ray_cluster, from_sourc
     (host,) = [sentence for sentence in result.reading if "frozen host" in sentence]
     assert "on validation images of arrays" in host
     assert f"{2 * 64 + 2 * 96} samples" in host  # of 76 to train on, two batches of 32; digits
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_run_resumes_without_the_file_of_its_host(ray_cluster, settings, tmp_path, monkeypatch):
+    weights = tmp_path / "host.pt"
+    train("none", {**settings, "host": None}, output=weights)
+    content = weights.read_bytes()
+    settings = {**settings, "host": {"weights": str(weights)}, "strategies": ["random"]}
+    settings |= {"strategy_options": {}, "baselines": [], "run": "halted"}
+
+    def interrupted(self):
+        weights.unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command._Run, "train_finals", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            compare(**settings)
+    folder = Path(settings["results"]) / "halted"
+    (copy,) = (folder / "inputs").iterdir()
+    assert copy.read_bytes() == content
+    again = resume(folder)
+    assert not again.failures
+    # The same settings once more take the copy too, and no other file in its place.
+    repeated = load_config(folder / "config.yaml")
+    assert repeated.host.weights == str(copy)
+    copy.write_bytes(b"another")
+    with pytest.raises(UserError, match="is not the file that the run was made with"):
+        load_config(folder / "config.yaml")
 
 
 def test_a_source_is_fitted_to_the_target(from_source):
