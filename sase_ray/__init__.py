@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from search_spaces.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from sase_ray.commands.adapt import Adapted, adapt
     from sase_ray.commands.compare import Comparison, compare
     from sase_ray.commands.compare_on_table import TableComparison, compare_on_table
     from sase_ray.commands.reliability import ReliabilityReport, measure_reliability
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SASE",
+    "Adapted",
     "Comparison",
     "Config",
     "Genotype",
@@ -27,6 +29,7 @@ __all__ = [
     "TableComparison",
     "TabularBenchmark",
     "UserError",
+    "adapt",
     "compare",
     "compare_on_table",
     "fused",

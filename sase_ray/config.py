@@ -79,6 +79,9 @@ class FinalConfig(TrainingProtocol):
     gradcam_images: WholeNumber = Field(
         default=8, ge=0, le=64, description="test images of which Grad-CAM is shown; 0 for none"
     )
+    keep_weights: bool = Field(
+        default=False, description="keep the trained networks of the searches' answers"
+    )
 
 
 class ResourcesConfig(_Section):

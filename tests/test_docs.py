@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from dataclasses import fields
@@ -179,12 +180,20 @@ def test_shared_options_are_all_checked():
     ids=lambda value: name_of(value) if isinstance(value, Path) else "",
 )
 def test_code_runs(page, code, monkeypatch):
-    """Every block runs; only the comparison, which takes minutes, is checked by its signature."""
-    result = SimpleNamespace(**{field.name: None for field in fields(sase_ray.Comparison)})
-    stand_in = create_autospec(sase_ray.compare, return_value=result)
-    monkeypatch.setattr(sase_ray, "compare", stand_in)
+    """Every block runs; only what takes minutes is checked by its signature."""
+    stand_ins = []
+    for name, kind in (("compare", sase_ray.Comparison), ("adapt", sase_ray.Adapted)):
+        names = [field.name for field in fields(kind)]
+        names += [name for name in vars(kind) if not name.startswith("_")]
+        result = SimpleNamespace(**dict.fromkeys(names))
+        stand_ins.append(create_autospec(getattr(sase_ray, name), return_value=result))
+        monkeypatch.setattr(sase_ray, name, stand_ins[-1])
     monkeypatch.chdir(ROOT)
     # With a module of its own, as a registered operation names where it is from.
     exec(compile(code, str(page), "exec"), {"__name__": "example"})
-    for call in stand_in.call_args_list:
+    compared, adapted = (stand_in.call_args_list for stand_in in stand_ins)
+    for call in compared:
         sase_ray.load_config(None, call.kwargs)
+    for call in adapted:
+        own = inspect.signature(sase_ray.adapt).parameters
+        sase_ray.load_config(None, {k: v for k, v in call.kwargs.items() if k not in own})

@@ -33,7 +33,7 @@ NUMBERS = dict.fromkeys(("epoch", "genotypes", "seeds", "final_seeds", *COLUMNS)
 def final_key(config: Config) -> str:
     """Return a key of the final protocol that a validity holds for, beside `protocol_key`."""
     what = config.model_dump(mode="json", include={"final", "task", "task_options"})
-    for name in ("seeds", "workers", "gradcam_images"):  # they change no training
+    for name in ("seeds", "workers", "gradcam_images", "keep_weights"):  # they change no training
         del what["final"][name]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 

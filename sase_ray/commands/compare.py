@@ -39,8 +39,12 @@ from search_spaces.errors import UserError
 from trainables.final.training import FinalJob
 from trainables.hardware.device import best_device
 from trainables.metrics import Metric
+from trainables.persistence.store import Store
 
 BASELINE = "baseline"
+
+NETWORKS = "networks"
+"""Folder of the trained networks in a run's folder: state dicts by strategy and final seed."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +210,7 @@ class _Run(Observer):
         finals = self.folder.write_table("final", self._final_rows(costs))
         if activations := list(self._activation_rows()):
             self.folder.write_table("gradcam", activations)
+        self._write_networks()
         searches = pd.DataFrame(search_rows(self.searches.outcomes))
         task = self.experiment.config.make_task()
         verdict = judge(
@@ -270,6 +275,14 @@ class _Run(Observer):
                 **self.results[job.module, job.seed],
                 **costs[job.module],
             }
+
+    def _write_networks(self) -> None:
+        """Write the trained networks of the searches' answers, if they are kept."""
+        for name, _, _, job in self._finals_in_order():
+            content = self.trainings.weights(job) if job.keeps_weights else None
+            if content is not None:
+                store = Store(self.folder.path).at(NETWORKS)
+                store.write(f"{name}-{job.seed}.pt", content)
 
     def _activation_rows(self) -> Iterator[dict[str, Any]]:
         for name, family, replicate, job in self._finals_in_order():

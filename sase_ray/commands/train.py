@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from sase_ray.config import Config, load_config
@@ -16,7 +15,7 @@ from sase_ray.console import say
 from sase_ray.execution.experiment import FIRST_FINAL_SEED, Problem
 from search_spaces.baselines import baselines
 from search_spaces.errors import UserError
-from trainables.final.training import train_final
+from trainables.final.training import WEIGHTS, train_final
 from trainables.persistence.checkpoint import Checkpoints
 from trainables.persistence.store import Store, write_whole
 from trainables.planted.plant import make_plant
@@ -75,7 +74,8 @@ def train(
     path = Path(output or f"{module}.pt")
     if path.exists():
         raise UserError(f"{path} exists: choose another --output, or remove it")
-    job = replace(problem.final_job(module, baseline=baseline, seed=seed), shown=())
+    job = problem.final_job(module, baseline=baseline, seed=seed)
+    job = replace(job, shown=(), keeps_weights=True)
     identity = repr((job, problem.config.data, problem.config.host))
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     kept = Store(path.absolute().parent / f".{path.name}.{digest}.checkpoints")
@@ -89,10 +89,10 @@ def train(
             host, data = plant.in_host(host), plant.label_final(data)
         job = replace(job, host=host)
     result = train_final(job, data, checkpoints)
-    state = checkpoints.latest()
-    if result["diverged"] or state is None:
+    content = kept.read(WEIGHTS)
+    if content is None:
         raise UserError(f"the training diverged: {result['reason']}")
-    write_whole(path, lambda partial: torch.save(state["model"], partial))
+    write_whole(path, lambda partial: partial.write_bytes(content))
     kept.remove()
     results = {name: result[name] for name in job.task.reported("test")}
     return Trained(path, job.task, results, result["train_seconds"])

@@ -203,6 +203,7 @@ class Problem:
             self.threads,
             self.shown_images if shows else (),
             self.config.make_task(),
+            keeps_weights=self.config.final.keep_weights and not baseline,
         )
 
     @cached_property

@@ -17,7 +17,7 @@ from sase_ray.execution.failures import check_storage, reason
 from trainables.data import FinalData
 from trainables.final.distributed import MAX_FAILURES, train_final_together
 from trainables.final.gradcam import read_activations
-from trainables.final.training import FinalJob, train_final
+from trainables.final.training import WEIGHTS, FinalJob, train_final
 from trainables.persistence.checkpoint import Checkpoints
 from trainables.persistence.resumable import NOTE
 from trainables.persistence.store import Store
@@ -78,6 +78,14 @@ class FinalTrainings:
             StorageError: They cannot be read.
         """
         return read_activations(self._place(job))
+
+    def weights(self, job: FinalJob) -> bytes | None:
+        """Return the file of a job's trained network, or None if it was not kept.
+
+        Raises:
+            StorageError: It cannot be read.
+        """
+        return self._place(job).read(WEIGHTS)
 
     def _place(self, job: FinalJob) -> Store:
         module = hashlib.sha256(job.module.encode()).hexdigest()[:16]

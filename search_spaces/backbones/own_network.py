@@ -82,7 +82,7 @@ def fit_network(
 
     Args:
         network: Network from images to logits, with a linear layer as its classifier; it is
-            changed, and put into training mode.
+            changed, and put into training mode with all parameters trainable.
         num_classes: Number of classes; if it is another one, the classifier is a new layer.
         shape: Channels, height and width of the images.
         attention: Factory of the attention modules; stage is always 0.
@@ -110,7 +110,7 @@ def fit_network(
     for place in places:
         module = make_attention(attention, place.channels, place.size, 0)
         insert_after(network, place.path, module)
-    return network.train()
+    return network.train().requires_grad_(True)
 
 
 def check_network(network: nn.Module, shape: tuple[int, int, int], what: str = "network") -> Tensor:

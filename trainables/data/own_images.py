@@ -106,7 +106,7 @@ def _stack(images: Sequence[np.ndarray], what: str) -> np.ndarray:
 
 
 def _as_bytes(images: np.ndarray, what: str) -> np.ndarray:
-    if images.ndim != 4 or not (images.dtype.kind in "uif"):
+    if images.ndim != 4 or images.dtype.kind not in "uif":
         raise UserError(
             f"images of {what} are {images.dtype} {images.shape}, expected (N, C, H, W) of numbers"
         )

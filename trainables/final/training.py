@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
     from trainables.final.team import Team
 
 
+WEIGHTS = "network.pt"
+"""Name of a trained network's state dict, next to its checkpoints."""
+
+
 @dataclass(frozen=True)
 class FinalJob:
     """One final training.
@@ -57,6 +62,7 @@ class FinalJob:
         shown: Indices of test images whose heat maps are stored.
         task: Task that the network is trained for.
         host: Trained host that the module is inserted into; None trains from scratch.
+        keeps_weights: Whether the network is kept as it was tested.
     """
 
     network: NetworkSpec
@@ -69,6 +75,7 @@ class FinalJob:
     shown: tuple[int, ...] = ()
     task: Task = CLASSIFICATION
     host: TrainedHost | None = None
+    keeps_weights: bool = False
 
     def build(self) -> nn.Module:
         """Build the network with its initial weights."""
@@ -95,7 +102,7 @@ def train_final(
         job: Training to run.
         data: Data to train and test on.
         checkpoints: Checkpoints, one after each epoch; the training resumes from the last one.
-            Heat maps are stored next to them.
+            Heat maps and the trained network are stored next to them.
         team: Workers that train it together, each of which calls this; None is a single process.
 
     Returns:
@@ -158,6 +165,10 @@ def train_final(
         "samples": batches.samples_per_epoch * epochs,
         "train_seconds": time.perf_counter() - started,
     }
+    if checkpoints is not None and keeps and job.keeps_weights and not result["diverged"]:
+        content = io.BytesIO()
+        torch.save({name: value.cpu() for name, value in model.state_dict().items()}, content)
+        checkpoints.store.write(WEIGHTS, content.getvalue())
     if checkpoints is not None and keeps and job.shown and not result["diverged"]:
         result |= _show(model, data, job.shown, checkpoints.store, device)
     return result
