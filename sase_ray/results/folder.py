@@ -49,7 +49,7 @@ class RunFolder:
             Store(config.storage)
         folder = cls.make(config.results, config.run, config.dataset, config.storage)
         if folder.storage is not None and folder.storage.read("config.yaml") is not None:
-            folder.path.rmdir()
+            shutil.rmtree(folder.path)  # it is new, and holds no more than inputs
             raise UserError(
                 f"storage {folder.storage.place} has a run already: choose another --run, resume "
                 f"that one, or remove it"

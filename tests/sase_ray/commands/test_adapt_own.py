@@ -150,7 +150,7 @@ LABELS = np.arange(20) % 4
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"model": torchvision.models.vgg11(num_classes=4).features}, "expected logits"),
+        ({"model": nn.Sequential(nn.Conv2d(3, 4, 3))}, "expected logits"),
         ({"model": nn.Sequential(nn.Flatten(), nn.Linear(192, 4))}, "no place for attention"),
         ({"model": of_timm()}, r"takes images of 1 channel\(s\), and these have 3"),
         ({"model": "resnet18"}, r"model is a str, expected a torch\.nn\.Module"),
