@@ -40,11 +40,12 @@ def of_timm(classes=10):
     torch.manual_seed(0)
     return timm.models.resnet.ResNet(
         timm.models.resnet.BasicBlock,
-        layers=(1, 1),
-        channels=(8, 16),
+        layers=(1, 1, 1, 1),
+        channels=(8, 8, 16, 16),
         stem_width=8,
         num_classes=classes,
         in_chans=1,
+        zero_init_last=False,
     )
 
 
