@@ -92,15 +92,14 @@ def fit_network(
         UserError: The network does not take the images, gives no logits, or has no residual
             branch.
     """
-    images = torch.zeros(1, *shape)
-    logits = check_network(network, shape, what)
-    if logits.shape[1] != num_classes:
-        path, old = last_linear(network, what)
-        new = nn.Linear(old.in_features, num_classes, bias=old.bias is not None)
-        network.set_submodule(path, new)
+    with torch.device("cpu"):  # also where the memory of networks on "meta" is estimated
         if check_network(network, shape, what).shape[1] != num_classes:
-            raise UserError(f"the last linear layer of {what}, {path}, is not its classifier")
-    places = residual_places(network, images)
+            path, old = last_linear(network, what)
+            new = nn.Linear(old.in_features, num_classes, bias=old.bias is not None)
+            network.set_submodule(path, new)
+            if check_network(network, shape, what).shape[1] != num_classes:
+                raise UserError(f"the last linear layer of {what}, {path}, is not its classifier")
+        places = residual_places(network, torch.zeros(1, *shape))
     if not places:
         raise UserError(
             f"{what} has no place for attention: none of its residual branches ends with a module "
@@ -110,7 +109,7 @@ def fit_network(
     for place in places:
         module = make_attention(attention, place.channels, place.size, 0)
         insert_after(network, place.path, module)
-    return network.train().requires_grad_(True)
+    return network.to(torch.get_default_device()).train().requires_grad_(True)
 
 
 def check_network(network: nn.Module, shape: tuple[int, int, int], what: str = "network") -> Tensor:

@@ -84,6 +84,13 @@ def test_another_number_of_classes_gets_a_new_classifier_drawn_by_the_seed(write
     assert torch.equal(first.conv1.weight, own_resnet().conv1.weight)
 
 
+def test_the_memory_of_a_network_is_estimated_without_it(write):
+    name, options = write(own_resnet())
+    with torch.device("meta"):
+        network = NetworkSpec(name, 7, 3, SHAPE[1:], options).with_baseline("se")
+    assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
+
+
 class Plain(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(5))
