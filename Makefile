@@ -12,7 +12,7 @@ WHOLE := $(PYTEST) -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --d
 .PHONY: demo test test-all coverage check lint format bench clean
 
 demo: $(READY)
-	$(BIN)/sase-ray compare --dataset digits --strategies random,tpe-asha,darts
+	$(BIN)/sase-ray compare --config adapt_digits
 	$(BIN)/sase-ray compare --on table --seeds 100
 
 # Everything that a change is held to; tests marked `full` guard what changes rarely break.
