@@ -37,7 +37,7 @@ def settings(tiny):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_comparison_on_plants_resumes(ray_cluster, settings, monkeypatch):
+def test_a_comparison_on_plants_tells_what_was_recovered(ray_cluster, settings):
     whole = compare(**settings, run="whole")
     assert not whole.failures
     assert set(whole.table["name"]) == {"random", "darts", "none", "planted"}
@@ -58,7 +58,15 @@ def test_a_comparison_on_plants_resumes(ray_cluster, settings, monkeypatch):
     assert "Planted modules: 2, without calibration" in told
     assert len(list(recovery_parts(run))) > 3
 
-    _check_recommended_study(whole, run)
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.full
+def test_an_interrupted_comparison_on_plants_resumes_and_its_study_finds_the_same(
+    ray_cluster, settings, monkeypatch
+):
+    whole = compare(**settings, run="whole")
+    _check_recommended_study(whole, load_run(whole.folder))
 
     def interrupted(self):
         raise KeyboardInterrupt
