@@ -56,7 +56,7 @@ class SourceSettings(ImageSettings):
 
 
 class NormalisationSettings(BaseModel):
-    """What a network expects of its images: one mean and deviation per channel, pixels 0 to 1."""
+    """Normalisation of a network's images: mean and deviation per channel, for pixels 0 to 1."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

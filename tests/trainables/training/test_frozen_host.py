@@ -60,15 +60,6 @@ def job(make_job, host_job, host):
     return replace(make_job(averaging=0.8), data=host_job.shifted, host=host, host_job=host_job)
 
 
-def start(kind, config, **parameters):
-    class Bound(kind):
-        def setup(self, config):
-            super().setup(config, **parameters)
-            self.go_on()
-
-    return Bound(config=config)
-
-
 def is_statistic(name):
     return "running" in name or "tracked" in name
 
@@ -116,7 +107,7 @@ def test_statistics_are_those_of_the_shifted_training_images(host, host_job):
     )
 
 
-def test_a_proxy_trial_moves_attention_alone(job, host):
+def test_a_proxy_trial_moves_attention_alone(job, host, start):
     trial = start(ProxyTrainable, job.space.to_config(job.space.parse(GENOTYPE)), job=job)
     before = {n: v.clone() for n, v in trial.candidates[0].model.state_dict().items()}
     for _ in range(2):
@@ -129,7 +120,7 @@ def test_a_proxy_trial_moves_attention_alone(job, host):
 
 
 @pytest.mark.parametrize("name", ["darts-2nd", "rf-darts", "rsws"])
-def test_a_supernet_moves_attention_alone(job, host, name):
+def test_a_supernet_moves_attention_alone(job, host, name, start):
     task = SearchTask(job, 800)
     strategy = make_strategy(name, {"batch_size": 16})
     assert strategy.wants_host(task)

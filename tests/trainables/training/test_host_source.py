@@ -95,23 +95,14 @@ def test_the_new_classifier_has_learnt_the_new_classes(job, host):
     assert trainable == CLASSIFIER
 
 
-def start(kind, config, **parameters):
-    class Bound(kind):
-        def setup(self, config):
-            super().setup(config, **parameters)
-            self.go_on()
-
-    return Bound(config=config)
-
-
-def test_trials_train_it_with_the_modules(make_job, job, host):
+def test_trials_train_it_with_the_modules(make_job, job, host, start):
     search = replace(make_job(), network=job.network, data=job.shifted, host=host, host_job=job)
     trial = start(ProxyTrainable, search.space.to_config(search.space.parse(GENOTYPE)), job=search)
     trial.train()
     assert changed(host.state, trial.candidates[0].model.state_dict()) == CLASSIFIER
 
 
-def test_supernets_train_it_with_the_modules(make_job, job, host):
+def test_supernets_train_it_with_the_modules(make_job, job, host, start):
     search = replace(make_job(), network=job.network, data=job.shifted, host=host, host_job=job)
     plan = make_strategy("darts", {"batch_size": 16}).plan(SearchTask(search, 800))
     supernet = start(SupernetTrainable, {}, **plan.parameters)
