@@ -33,14 +33,17 @@ from trainables.persistence.kept_files import INPUTS
 from trainables.persistence.store import write_whole
 from trainables.training.protocol import PRETRAINED
 
+MODULES = {"optimizer": "adamw", "lr": 0.01, "weight_decay": 0}
+"""Training of modules in a frozen host, as in the bundled `adapt` experiments."""
+
 DEFAULTS: Mapping[str, Any] = {
     "baselines": ["none", "se"],
     "host": {"epochs": 10, "batch_size": 64, "lr": 0.1},
     "proxy": {
         **{"averaging": 0, "seeds": 1, "warm_host": None},
-        **{"epochs": 5, "batch_size": 64, "lr": 0.1},
+        **{"epochs": 5, "batch_size": 64, **MODULES},
     },
-    "final": {"epochs": 10, "batch_size": 64, "lr": 0.1, "train_size": None},
+    "final": {"epochs": 10, "batch_size": 64, "train_size": None, **MODULES},
 }
 """Settings of an adaptation where the configuration has none."""
 
