@@ -15,6 +15,7 @@ from rich.table import Table
 HERE = Path(__file__).parent
 SCRIPTS = (
     "steps",
+    "execution",
     "strategies",
     "hosts",
     "memory",

@@ -28,7 +28,7 @@ from trainables.training.protocol import ProxyProtocol
 SHARES = (1, 2, 4, 8)
 
 
-def make_job(images: int, epochs: int) -> SearchJob:
+def make_job(images: int, epochs: int, *, graphs: bool = False) -> SearchJob:
     def part(count: int) -> LabelledImages:
         pixels = torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8)
         return LabelledImages(pixels, torch.randint(0, 10, (count,)))
@@ -46,7 +46,7 @@ def make_job(images: int, epochs: int) -> SearchJob:
         NetworkSpec("resnet20", 10, 1, (28, 28)),
         SearchSpace.load("sase"),
         data,
-        ProxyProtocol(epochs=epochs, batch_size=256),
+        ProxyProtocol(epochs=epochs, batch_size=256, cuda_graphs=graphs),
         seed=0,
     )
 
@@ -82,19 +82,31 @@ def busy(job: SearchJob) -> float:
 def rows() -> list[Row]:
     if prepare().type != "cuda":
         return []
-    job = make_job(20_000, 2)
+    jobs = {"": make_job(20_000, 2), ", as CUDA graphs": make_job(20_000, 2, graphs=True)}
     ray.init(address="local", num_gpus=1, include_dashboard=False, log_to_driver=False)
+    found = []
     try:
-        trials_an_hour(job, max(SHARES), max(SHARES))  # the first search starts worker processes
-        rates = {k: trials_an_hour(job, k, 16) for k in SHARES}
+        for how, job in jobs.items():
+            # The first search starts worker processes.
+            trials_an_hour(job, max(SHARES), max(SHARES))
+            rates = {k: trials_an_hour(job, k, 16) for k in SHARES}
+            detail = ", ".join(f"{k} at 1/{k}: {rate:,.0f} an hour" for k, rate in rates.items())
+            found += [
+                Row(
+                    f"{k} trials at 1/{k} of a GPU{how}",
+                    "one",
+                    rate / rates[1],
+                    None,
+                    "at least",
+                    detail,
+                )
+                for k, rate in rates.items()
+                if k > 1
+            ]
     finally:
         ray.shutdown()
-    detail = ", ".join(f"{k} at 1/{k}: {rate:,.0f} an hour" for k, rate in rates.items())
+    computing = "share of an epoch that the GPU computes"
     return [
-        *(
-            Row(f"{k} trials at 1/{k} of a GPU", "one", rate / rates[1], None, "at least", detail)
-            for k, rate in rates.items()
-            if k > 1
-        ),
-        Row("share of an epoch that the GPU computes", "-", busy(job), None, "at least", ""),
+        *found,
+        *(Row(computing + how, "-", busy(job), None, "at least", "") for how, job in jobs.items()),
     ]

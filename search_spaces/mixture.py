@@ -35,6 +35,16 @@ class Mixture:
         start = index * len(EDGES)
         return Mixture(self.edges[start : start + len(EDGES)], self.joins)
 
+    def tensors(self) -> list[Tensor] | None:
+        """Return all weights, of edges and then of joins; None where an edge is a mapping."""
+        edges = [weights for weights in self.edges if isinstance(weights, Tensor)]
+        return [*edges, *(self.joins or ())] if len(edges) == len(self.edges) else None
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> Mixture:
+        """Return the mixture of other `tensors` in the places of its own."""
+        edges, joins = tensors[: len(self.edges)], tensors[len(self.edges) :]
+        return Mixture(edges, (joins[0], joins[1]) if joins else None)
+
     @classmethod
     def of(cls, genotype: Genotype, space: SearchSpace) -> Mixture:
         """Return the mixture that evaluates exactly the operations of one genotype."""

@@ -51,7 +51,7 @@ hypothesis.settings.load_profile("patient")
 
 collect_ignore = ["new_files"]  # `test_one_file` adds them to a copy of the packages
 
-pytest_plugins = ["tests.sase_ray.made_up_run"]
+pytest_plugins = ["tests.graph_stand_in", "tests.sase_ray.made_up_run"]
 
 TINY_NETWORK = NetworkSpec("resnet8", 10, 1, (8, 8), {"width": 4})
 

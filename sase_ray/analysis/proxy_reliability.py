@@ -34,6 +34,9 @@ def protocol_of(config: Config) -> dict[str, Any]:
     del what["data"]["root"]  # the same images, wherever they are stored
     if config.host is not None:
         what["host"] = config.host.model_dump(mode="json")
+    for protocol in (what["proxy"], what["proxy"]["warm_host"]):
+        if protocol is not None:
+            del protocol["cuda_graphs"]  # changes speed only
     # Left out if unset, so that keys of earlier versions stay valid.
     for name in ("shift", "image_size", "channels", "normalisation"):
         if what["data"][name] is None:

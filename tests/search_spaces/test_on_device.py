@@ -56,7 +56,7 @@ def test_a_crossing_would_be_noted(on_device):
 
 @pytest.mark.parametrize("kind", ["discrete", "supernet"])
 def test_a_training_pass_stays_on_the_device(kind, on_device):
-    """Any crossing would make Python and the GPU wait for each other."""
+    """Any crossing would make Python and the GPU wait for each other, and forbid CUDA graphs."""
     if kind == "discrete":
         forward = SPEC.with_genotype(PUBLISHED).to(on_device)
     else:

@@ -24,6 +24,7 @@ from trainables.persistence.resumable import NOTE
 from trainables.persistence.store import Store
 from trainables.tasks.classification import CLASSIFICATION
 from trainables.tasks.contract import Task
+from trainables.training.cuda_graphs import as_graphs
 from trainables.training.frozen_host import TrainedHost, enter_host
 from trainables.training.loop import (
     Batch,
@@ -121,7 +122,8 @@ def train_final(
     parts: Iterable[Batch] = batches
     if team is None:
         torch.manual_seed(job.seed)
-        trainer = Trainer(model, model.parameters(), protocol, steps, device, job.task)
+        forward = as_graphs(model, protocol, device)
+        trainer = Trainer(forward, model.parameters(), protocol, steps, device, job.task)
     else:
         torch.manual_seed(team.seed(job.seed))
         trainer = team.trainer(model, protocol, steps, device, job.task)

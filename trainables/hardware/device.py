@@ -15,8 +15,10 @@ LARGEST_KEPT = 32 * 2**20
 
 
 def best_device() -> torch.device:
-    """Return the GPU that this process may use, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the GPU that this process may use, with its index, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
 
 
 def take_device(threads: int) -> torch.device:

@@ -30,6 +30,7 @@ from trainables.one_shot.shared_weights import SharedWeights
 from trainables.persistence.resumable import Result, ResumableTrainable
 from trainables.proxy.warm_host import insert_into_host
 from trainables.search_job import SearchJob
+from trainables.training.cuda_graphs import as_graphs
 from trainables.training.loop import (
     Batch,
     Diverged,
@@ -128,8 +129,9 @@ class SupernetTrainable(ResumableTrainable):
             insert_into_host(supernet.host, job)
         place(supernet, protocol, self.device)
         self.supernet = supernet
+        forward = as_graphs(supernet, protocol, self.device)
         self.trainer = Trainer(
-            lambda images: supernet(images, algorithm.mixture()),
+            lambda images: forward(images, algorithm.mixture()),
             algorithm.weight_parameters(supernet),
             protocol,
             self.total_steps,

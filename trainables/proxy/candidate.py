@@ -13,6 +13,7 @@ from search_spaces.genotype import Genotype
 from trainables.data import SearchData
 from trainables.proxy.warm_host import insert_into_host
 from trainables.search_job import SearchJob
+from trainables.training.cuda_graphs import as_graphs
 from trainables.training.loop import Trainer, place, train_epoch, training_batches
 
 
@@ -43,7 +44,8 @@ class Candidate:
         self.batches = training_batches(data, job.protocol, seed, device)
         steps = len(self.batches) * job.protocol.epochs
         parameters = self._parameters()
-        self.trainer = Trainer(self.model, parameters, job.protocol, steps, device, job.task)
+        forward = as_graphs(self.model, job.protocol, device)
+        self.trainer = Trainer(forward, parameters, job.protocol, steps, device, job.task)
         decay = job.protocol.averaging
         average = get_ema_multi_avg_fn(decay)
         self.average = (

@@ -15,6 +15,7 @@ from trainables.hardware.device import take_device
 from trainables.persistence.checkpoint import Checkpoints
 from trainables.persistence.store import Store
 from trainables.search_job import SearchJob
+from trainables.training.cuda_graphs import as_graphs
 from trainables.training.frozen_host import TrainedHost, enter_host, train_frozen_host
 from trainables.training.loop import (
     Diverged,
@@ -49,8 +50,9 @@ def train_host(job: SearchJob, kept: Store | None = None) -> TrainedHost:
     model = place(job.network.build(seed=job.seed), protocol, device)
     batches = training_batches(job.data.to(device), protocol, job.seed, device)
     torch.manual_seed(job.seed)
+    forward = as_graphs(model, protocol, device)
     steps = len(batches) * protocol.epochs
-    trainer = Trainer(model, model.parameters(), protocol, steps, device, job.task)
+    trainer = Trainer(forward, model.parameters(), protocol, steps, device, job.task)
     for _ in range(protocol.epochs):
         train_epoch(trainer, batches)
     state = {name: value.cpu() for name, value in model.state_dict().items()}

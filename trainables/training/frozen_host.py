@@ -34,6 +34,7 @@ from trainables.data import Batches, SearchData
 from trainables.hardware.device import take_device
 from trainables.persistence.checkpoint import Checkpoints
 from trainables.persistence.store import Store
+from trainables.training.cuda_graphs import as_graphs
 from trainables.training.loop import (
     Diverged,
     Trainer,
@@ -250,7 +251,8 @@ def _train(
     """Train a part of the host's parameters; return the training samples seen."""
     batches = training_batches(data, protocol, protocol.seed, device)
     torch.manual_seed(protocol.seed)
-    trainer = Trainer(model, parameters, protocol, len(batches) * protocol.epochs, device)
+    forward = as_graphs(model, protocol, device)
+    trainer = Trainer(forward, parameters, protocol, len(batches) * protocol.epochs, device)
     for _ in range(protocol.epochs):
         train_epoch(trainer, batches)
     return batches.samples_per_epoch * protocol.epochs

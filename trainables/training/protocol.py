@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -28,14 +28,9 @@ class TrainingProtocol(BaseModel):
     amp: bool = Field(default=True, description="bf16 autocast; on a GPU only")
     channels_last: bool = Field(default=True, description="on a GPU only")
     deterministic: bool = Field(default=False, description="deterministic algorithms only")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_cuda_graphs(cls, given: Any) -> Any:
-        # A setting of earlier configurations that only changed the speed.
-        if isinstance(given, dict):
-            return {key: value for key, value in given.items() if key != "cuda_graphs"}
-        return given
+    cuda_graphs: bool = Field(
+        default=True, description="replay training passes as CUDA graphs; on a GPU only"
+    )
 
     @model_validator(mode="after")
     def _rate_falls(self) -> TrainingProtocol:

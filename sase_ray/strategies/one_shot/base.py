@@ -56,7 +56,7 @@ class OneShot(Strategy):
     def weight_protocol(self, task: SearchTask) -> TrainingProtocol:
         """Return the protocol of the supernet's weights; `epochs` follows from the budget."""
         shared = task.job.protocol.model_dump(
-            include={"augment", "amp", "channels_last", "deterministic"}
+            include={"augment", "amp", "channels_last", "deterministic", "cuda_graphs"}
         )
         own = self.model_dump(
             include={"batch_size", "lr", "lr_min", "momentum", "weight_decay", "clip"}

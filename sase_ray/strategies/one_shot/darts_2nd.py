@@ -51,7 +51,9 @@ class SecondOrderAlgorithm(DARTSAlgorithm):
                 self.trainer.loss(validation), [*self.learned, *weights], materialize_grads=True
             )
         direct = both[: len(self.learned)]
-        implicit = self._hessian_vector_product(train, weights, both[len(self.learned) :])
+        # Passes to come may write over the gradients of weights: see `GraphedNetwork`.
+        vector = [part.clone() for part in both[len(self.learned) :]]
+        implicit = self._hessian_vector_product(train, weights, vector)
         return tuple(d - rate * i for d, i in zip(direct, implicit, strict=True))
 
     def _unroll(self, train: Batch, weights: Sequence[Tensor], rate: float) -> None:

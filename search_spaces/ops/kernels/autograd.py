@@ -25,8 +25,9 @@ def chunks(x: Tensor) -> Iterator[slice]:
 def constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Keep the tensors that a function makes from its hashable arguments.
 
-    They are made as ordinary tensors even in inference mode, whose tensors could not be used in
-    training, and are not kept while a compiler traces with fake tensors.
+    They are never freed, since a CUDA graph reads them at their address. They are made as ordinary
+    tensors even in inference mode, whose tensors could not be used in training, and are not kept
+    while a compiler traces with fake tensors.
     """
 
     @cache

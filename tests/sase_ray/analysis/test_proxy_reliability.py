@@ -61,6 +61,9 @@ def test_the_reliability_of_the_presets_is_known(dataset) -> None:
     assert known is not None
     assert known["epoch"] == preset.proxy.epochs
     assert 0 < known["icc_low"] < known["icc"] < known["icc_high"] < 1
+    graphs = preset.proxy.warm_host.model_copy(update={"cuda_graphs": True})
+    proxy = preset.proxy.model_copy(update={"warm_host": graphs, "cuda_graphs": True})
+    assert protocol_key(preset.model_copy(update={"proxy": proxy})) == known["protocol"]
 
 
 @pytest.mark.parametrize(

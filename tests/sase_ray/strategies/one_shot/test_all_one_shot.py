@@ -15,6 +15,7 @@ from search_spaces.errors import UserError
 from search_spaces.mixture import Mixture
 from search_spaces.space import SearchSpace
 from trainables.one_shot import trainable as supernet_module
+from trainables.training.cuda_graphs import GraphedNetwork
 
 ONE_SHOT = [name for name, strategy in strategies().items() if issubclass(strategy, OneShot)]
 OPTIONS = {
@@ -88,6 +89,25 @@ def test_a_resumed_search_goes_on_bit_for_bit(
         rest.append(fresh.train())
     assert_same([told(result) for result in rest], expected[2:])
     assert_same(everything(fresh), everything(undisturbed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ONE_SHOT)
+def test_cuda_graphs_change_nothing_but_speed(
+    name, small_job, run_search, monkeypatch, pretended_graphs
+):
+    """Their memory is written over by each pass: no strategy may keep what lies there."""
+    job, budget = small_job(), 16 * (50 if name == "darts-2nd" else 36)
+    expected, results = run_search(job, name, budget, **options_of(name))
+    monkeypatch.setattr(supernet_module, "as_graphs", lambda network, *_: GraphedNetwork(network))
+    found, again = run_search(job, name, budget, **options_of(name))
+    # But for the order in which a latency's gradient is added to that of the network.
+    for one, other in zip(again, results, strict=True):
+        for key in ("train_loss", "val_loss", "val_accuracy"):
+            assert one[key] == pytest.approx(other[key], rel=1e-4)
+    for key, weight in expected.supernet.state_dict().items():
+        torch.testing.assert_close(found.supernet.state_dict()[key], weight, rtol=1e-3, atol=1e-5)
+    assert bool(pretended_graphs) == (name not in {"enas", "one-shot", "rsws"})
 
 
 @pytest.mark.slow
