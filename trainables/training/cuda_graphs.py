@@ -1,8 +1,7 @@
 """Training passes as CUDA graphs: thousands of small kernels, launched as one.
 
 A supernet's pass launches thousands of kernels, most of which take a GPU less time than it takes
-Python to launch them. A graph is recorded once for each kind of pass and then replayed: on an H200 a
-supernet's step took a tenth of the time (`benchmarks/results/`).
+Python to launch them. A graph is recorded once for each kind of pass and then replayed.
 """
 
 from __future__ import annotations
