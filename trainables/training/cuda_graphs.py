@@ -98,6 +98,8 @@ def _record(
 ) -> Callable[..., Tensor] | None:
     """Return a function that replays the pass; None, with a warning, if it cannot be recorded."""
     gc.collect()  # memory of graphs that are no longer used, which older versions of torch keep
+    # Torch's own warm-up runs on another stream, which costs nothing later.
+    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
     device = inputs[0].device
     examples = tuple(x.detach().clone().requires_grad_(x.requires_grad) for x in inputs)
     # Not the mixture itself, which would keep the graph that it was made by.
@@ -119,6 +121,7 @@ def _record(
         # A recording that ran out of memory may also fail to end.
         if isinstance(error.__context__, torch.OutOfMemoryError):
             raise error.__context__ from None
+        _restore_generator(device)
         reason = str(error).splitlines()[0]
         warnings.warn(f"this network trains without CUDA graphs: {reason}", stacklevel=2)
     # As they were before the passes that precede the recording.
@@ -127,3 +130,10 @@ def _record(
         for buffer, before in buffers:
             buffer.copy_(before)
     return recorded
+
+
+def _restore_generator(device: torch.device) -> None:
+    """Give the device's generator a new state, since it stays in a recording that has failed."""
+    if device.type == "cuda":
+        generator = torch.cuda.default_generators[device.index or 0]
+        generator.graphsafe_set_state(torch.Generator(device).graphsafe_get_state())

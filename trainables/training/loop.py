@@ -269,15 +269,18 @@ def _make_optimizer(
     protocol: TrainingProtocol,
     device: torch.device,
 ) -> torch.optim.Optimizer:
-    fused = device.type == "cuda"
     if protocol.optimizer == "adamw":
         return torch.optim.AdamW(
-            parameters, lr=protocol.lr, weight_decay=protocol.weight_decay, fused=fused
+            parameters,
+            lr=protocol.lr,
+            weight_decay=protocol.weight_decay,
+            fused=device.type == "cuda",
         )
+    # Not fused: that fails where a parameter has its first gradient later than others, as in
+    # searches that train one path per step.
     return torch.optim.SGD(
         parameters,
         lr=protocol.lr,
         momentum=protocol.momentum,
         weight_decay=protocol.weight_decay,
-        fused=fused,
     )

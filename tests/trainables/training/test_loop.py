@@ -20,6 +20,7 @@ from trainables.training.loop import (
 from trainables.training.protocol import TrainingProtocol
 
 CPU = torch.device("cpu")
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 def batches(count=3, size=8, features=5, classes=4, dtype=torch.float64, scale=1.0):
@@ -231,3 +232,28 @@ def test_deterministic_mode_is_switched_on_by_the_protocol():
         assert torch.are_deterministic_algorithms_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NEEDS_GPU])]
+)
+def test_a_parameter_may_have_its_first_gradient_later(optimizer, device):
+    """As in searches that train one path per step."""
+    first, second = nn.Linear(3, 2), nn.Linear(3, 2)
+    both = nn.ModuleList([first, second]).to(device)
+    paths = iter([first, second, first])
+    trainer = Trainer(
+        lambda x: next(paths)(x),
+        both.parameters(),
+        TrainingProtocol(optimizer=optimizer),
+        3,
+        torch.device(device),
+    )
+    before = second.weight.detach().clone()
+    batch = torch.randn(4, 3, device=device), torch.zeros(4, dtype=torch.long, device=device)
+    trainer.step(batch)
+    assert torch.equal(second.weight, before)
+    trainer.step(batch)
+    assert not torch.equal(second.weight, before)
+    trainer.step(batch)

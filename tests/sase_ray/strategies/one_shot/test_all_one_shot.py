@@ -110,6 +110,29 @@ def test_cuda_graphs_change_nothing_but_speed(
     assert bool(pretended_graphs) == (name not in {"enas", "one-shot", "rsws"})
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", ONE_SHOT)
+def test_a_search_runs_and_resumes_on_a_gpu(
+    name, small_job, run_search, start_search, tmp_path, monkeypatch
+):
+    job, budget = small_job(), 16 * (50 if name == "darts-2nd" else 36)
+    job = replace(job, genotypes_to_score=tuple(job.space)[:3])
+    whole, results = run_search(job, name, budget, **options_of(name))
+    assert next(whole.supernet.parameters()).is_cuda
+    assert results[-1]["finished"]
+    assert all(math.isfinite(score) for score in results[-1]["scores"])
+
+    begun = start_search(job, name, budget, **options_of(name))
+    begun.train()
+    begun.save_checkpoint(str(tmp_path))
+    fresh = start_search(job, name, budget, **options_of(name))
+    fresh.load_checkpoint(str(tmp_path))
+    while not (result := fresh.train())["done"]:
+        assert not result["diverged"]
+    assert result["samples"] == results[-1]["samples"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("budget", [250, 999])
 @pytest.mark.parametrize("name", ONE_SHOT)
