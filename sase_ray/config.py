@@ -16,8 +16,10 @@ from pydantic import (
 )
 
 from sase_ray.protocols import FOLDER, bundled_or_own, presets
+from search_spaces.backbones.registry import OWN_PREFIX
 from search_spaces.errors import UserError, explain_validation_error, shorten, unknown_name
 from search_spaces.user_files import parse_yaml, read_yaml_mapping
+from search_spaces.user_paths import UserPath, expand, user_path
 from trainables.image_settings import (
     ImageSettings,
     NormalisationSettings,
@@ -60,6 +62,12 @@ class BackboneConfig(_Section):
 
     name: str = "resnet20"
     options: Options = Field(default_factory=dict, description="options of its builder, e.g. width")
+
+    @field_validator("name")
+    @classmethod
+    def _path_of_own(cls, value: str) -> str:
+        path = value.removeprefix(OWN_PREFIX)
+        return value if path == value else f"{OWN_PREFIX}{expand(path)}"
 
 
 class FinalConfig(TrainingProtocol):
@@ -126,7 +134,7 @@ class Config(_Section):
 
     dataset: str = "digits"
     data: DataConfig = DataConfig()
-    space: str = Field(default="sase", description="name of a space, or path of a YAML file")
+    space: UserPath = Field(default="sase", description="name of a space, or path of a YAML file")
     backbone: BackboneConfig = BackboneConfig()
     strategies: list[str] = Field(default=["random", "tpe-asha", "darts"], min_length=1)
     strategy_options: dict[str, Options] = Field(default_factory=dict)
@@ -155,16 +163,16 @@ class Config(_Section):
     )
     proxy: ProxyProtocol = ProxyProtocol()
     final: FinalConfig = FinalConfig()
-    reliability: str | None = Field(
+    reliability: UserPath | None = Field(
         default=None, description="folder of a `sase-ray reliability` run of this protocol"
     )
-    agreement: str | None = Field(
+    agreement: UserPath | None = Field(
         default=None,
         min_length=1,
         description="path of a ground-truth table, or 'table' for the bundled one: one-shot "
         "searches score 100 of its genotypes, and Kendall's tau with its scores is reported",
     )
-    warm_start_from: str | None = Field(
+    warm_start_from: UserPath | None = Field(
         default=None,
         min_length=1,
         description="folder of a run; a strategy named X+Y is X whose first trials are what Y's "
@@ -172,10 +180,10 @@ class Config(_Section):
     )
     warm_start_genotypes: WholeNumber = Field(default=5, ge=1, le=1000)
     resources: ResourcesConfig = ResourcesConfig()
-    results: str = Field(
+    results: UserPath = Field(
         default="results", min_length=1, description="folder in which the run's folder is made"
     )
-    storage: str | None = Field(
+    storage: UserPath | None = Field(
         default=None,
         min_length=1,
         description="folder or URI (s3://...) that all nodes reach, for checkpoints and a copy of "
@@ -240,19 +248,19 @@ def load_config(
         values: Mapping[str, Any] = (
             path
             if isinstance(path, Mapping)
-            else read_yaml_mapping(bundled_or_own(Path(path)), "configuration")
+            else read_yaml_mapping(bundled_or_own(user_path(path)), "configuration")
         )
         if values.keys() >= {"config", "versions"}:  # written by a run: repeat it
             recorded = values["config"]
             if not isinstance(recorded, dict):
                 raise UserError(f"{where}: config: expected keys and values")
             if not isinstance(path, Mapping):
-                recorded = _with_kept_files(recorded, values.get("run"), Path(path).parent)
+                recorded = _with_kept_files(recorded, values.get("run"), user_path(path).parent)
             values, whole = recorded, True
         sources.append((where, values))
     if overrides:
         sources.append(("options", overrides))
-    sources += [(_shown(text), _parse_assignment(text)) for text in assignments]
+    sources += [(_shown(text), parse_assignment(text)) for text in assignments]
 
     dataset: Any = Config().dataset
     for _, given in sources:
@@ -302,7 +310,12 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _parse_assignment(text: str) -> dict[str, Any]:
+def parse_assignment(text: str) -> dict[str, Any]:
+    """Read a text such as ``proxy.epochs=5`` into nested values.
+
+    Raises:
+        UserError: It is no such text.
+    """
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
         raise UserError(f"{_shown(text)}: expected KEY=VALUE, such as proxy.epochs=5")

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from search_spaces.errors import UserError, explain_validation_error, unknown_name
 from search_spaces.genotype import EDGES, Genotype
 from search_spaces.user_files import read_text, read_yaml_mapping
+from search_spaces.user_paths import expand, user_path
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class SearchSpace:
         """
         if isinstance(name_or_path, SearchSpace):
             return name_or_path
-        text = str(name_or_path)
+        text = expand(name_or_path)
         if text in space_names():
             return _load_file(_definitions() / f"{text}.yaml")
         if text.endswith((".yaml", ".yml")):
@@ -311,7 +312,7 @@ def _load_file(path: Path) -> SearchSpace:
 
 def _read_operation_files(names: Iterable[str], folder: Path) -> Iterator[OperationFile]:
     for name in names:
-        path = folder / name
+        path = folder / user_path(name)
         yield OperationFile(str(path), read_text(path, "operations file"))
 
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
+
+from search_spaces.user_paths import UserPath, expand_in
 
 
 def _whole_number(value: Any) -> Any:
@@ -24,8 +34,11 @@ def _whole_number(value: Any) -> Any:
 WholeNumber = Annotated[int, BeforeValidator(_whole_number), Field(le=10**15)]
 """An integer of a configuration, which may be written 1e6; at most 10^15."""
 
-Options = dict[str, JsonValue]
-"""Options of a part, which checks them itself: plain values, as in a run's config.yaml."""
+Options = Annotated[dict[str, JsonValue], AfterValidator(expand_in)]
+"""Options of a part, which checks them itself: plain values, as in a run's config.yaml.
+
+Texts that begin with `~` or `$` are paths.
+"""
 
 
 class ImageSettings(BaseModel):
@@ -33,7 +46,7 @@ class ImageSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    root: str | None = Field(default=None, description="folder; default $SASE_DATA")
+    root: UserPath | None = Field(default=None, description="folder; default $SASE_DATA")
     train_size: WholeNumber | None = Field(default=None, ge=2)
     validation_size: WholeNumber | None = Field(default=None, ge=1)
     split_seed: WholeNumber = Field(default=0, ge=0, lt=2**32)

@@ -27,6 +27,7 @@ from search_spaces.backbones.own_network import check_network, fit_network
 from search_spaces.backbones.registry import OWN_PREFIX
 from search_spaces.errors import UserError, shorten
 from search_spaces.genotype import Genotype
+from search_spaces.user_paths import user_path
 from trainables.data import ImageData, Normalisation
 from trainables.data.own_images import own_arrays
 from trainables.persistence.kept_files import INPUTS
@@ -93,7 +94,7 @@ class Adapted:
         Raises:
             UserError: It is no folder of an adaptation that has ended well.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         problem = Problem.of(load_config(folder / "config.yaml"))
         (strategy, *_) = problem.config.strategies
         path = folder / NETWORKS / f"{strategy}-{FIRST_FINAL_SEED}.pt"

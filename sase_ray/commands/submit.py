@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from sase_ray.cluster.job_client import connect, is_job_id, start_job
-from sase_ray.config import Config, load_config
+from sase_ray.config import Config, load_config, parse_assignment
+from sase_ray.protocols import bundled_or_own
 from search_spaces.errors import UserError
 from search_spaces.space import SearchSpace, space_names
+from search_spaces.user_files import read_yaml_mapping
+from search_spaces.user_paths import user_path
 
 
 def submit(
@@ -47,16 +52,18 @@ def submit(
     if job_id is not None and not is_job_id(job_id):
         raise UserError(f"name {job_id!r}: expected letters, digits, '.', '_' and '-'")
     settings = load_config(config, assignments=assignments)
-    base, files = _needed_files(Path(config), settings)
+    base, files = _needed_files(bundled_or_own(user_path(config)), settings)
     _check(settings, in_working_dir=working_dir is not None)
     if working_dir is not None:
-        base = _absolute(working_dir)
+        base = _absolute(user_path(working_dir))
         outside = [file for file in files if not file.is_relative_to(base)]
         if outside:
             raise UserError(f"{outside[0]} does not lie in --working-dir {base}, so is not sent")
     command = ["python", "-m", "sase_ray", "compare", "--config", str(files[0].relative_to(base))]
     for text in assignments:
         command += ["--set", text]
+    for key, value in _expanded(files[0], assignments, settings):
+        command += ["--set", f"{key}={json.dumps(value)}"]  # a home and variables of this machine
     if len(files) > 1 and settings.space != str(files[1].relative_to(base)):
         command += ["--set", f"space={files[1].relative_to(base)}"]
     client = connect(address)
@@ -68,6 +75,23 @@ def submit(
                 shutil.copyfile(file, target)
         sent = folder if working_dir is None else str(base)
         return start_job(client, shlex.join(command), sent, job_id)
+
+
+def _expanded(
+    file: Path, assignments: Sequence[str], settings: Config
+) -> Iterator[tuple[str, Any]]:
+    """Yield the keys whose values were written with `~` or `$`, and what these mean here."""
+    given = [read_yaml_mapping(file, "configuration"), *map(parse_assignment, assignments)]
+    values = settings.model_dump(mode="json", exclude={"space"})
+
+    def walk(raw: Any, value: Any, key: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(raw, dict) and isinstance(value, dict):
+            for name in raw.keys() & value.keys():
+                yield from walk(raw[name], value[name], f"{key}.{name}" if key else name)
+        elif raw != value and isinstance(raw, str) and {*raw} & {*"~$"}:
+            yield key, value
+
+    yield from {key: value for one in given for key, value in walk(one, values, "")}.items()
 
 
 def _check(config: Config, in_working_dir: bool) -> None:

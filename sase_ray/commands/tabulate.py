@@ -32,6 +32,7 @@ from sase_ray.strategies.black_box.listed import ListedStudy
 from sase_ray.tabular_benchmark.file_format import COLUMNS, read_benchmark, write_benchmark
 from search_spaces.errors import UserError
 from search_spaces.space import describe_space
+from search_spaces.user_paths import user_path
 from trainables.data import LabelledImages
 from trainables.training.frozen_host import TrainedHost
 
@@ -73,7 +74,7 @@ def tabulate(
     Raises:
         UserError: As for `compare`; or the file is of another protocol.
     """
-    path = Path(path)
+    path = user_path(path)
     if not os.path.isdir(path.parent):
         raise UserError(f"there is no folder {path.parent} to write {path.name} into")
     console = console or Console()

@@ -15,6 +15,7 @@ from sase_ray.console import say
 from sase_ray.execution.experiment import FIRST_FINAL_SEED, Problem
 from search_spaces.baselines import baselines
 from search_spaces.errors import UserError
+from search_spaces.user_paths import user_path
 from trainables.final.training import WEIGHTS, train_final
 from trainables.persistence.checkpoint import Checkpoints
 from trainables.persistence.store import Store, write_whole
@@ -71,7 +72,7 @@ def train(
     baseline = module in {row.name for row in baselines()}
     if not baseline:
         module = str(problem.space.parse(module))
-    path = Path(output or f"{module}.pt")
+    path = user_path(output or f"{module}.pt")
     if path.exists():
         raise UserError(f"{path} exists: choose another --output, or remove it")
     job = problem.final_job(module, baseline=baseline, seed=seed)

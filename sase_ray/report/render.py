@@ -16,6 +16,7 @@ from sase_ray.report.document import Section, Shown, Table
 from sase_ray.report.sections import sections_of
 from sase_ray.results.load import Run, load_run
 from search_spaces.errors import UserError, unknown_name
+from search_spaces.user_paths import user_path
 from trainables.persistence.store import StorageError, write_whole
 
 Format = Literal["html", "md", "latex"]
@@ -57,7 +58,7 @@ def write_report(
     for run in loaded:
         check_size(run)
     name = "report" if len(loaded) == 1 else "comparison"
-    path = Path(output) if output else loaded[0].path / f"{name}.{_ENDING[form]}"
+    path = user_path(output) if output else loaded[0].path / f"{name}.{_ENDING[form]}"
     sections = sections_of(loaded)
     figures = path.with_name(f"{path.stem}_figures")
     try:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import yaml
 
 from sase_ray.analysis.outcomes import (
     BASELINE,
@@ -23,6 +22,7 @@ from sase_ray.report.recovery_section import recovery_parts
 from sase_ray.report.verdict_section import rank_in, verdict_parts
 from sase_ray.results.load import Run
 from sase_ray.statistics.rank_tests import Kendall
+from search_spaces.user_files import dump_yaml
 
 
 def sections_of(runs: Sequence[Run]) -> list[Section]:
@@ -215,5 +215,5 @@ def _again(run: Run) -> Iterator[Part]:
     shown = {k: v for k, v in run.config.items() if k not in {"results", "storage", "resources"}}
     if isinstance(shown.get("data"), dict):
         shown["data"] = {k: v for k, v in shown["data"].items() if k != "root"}
-    text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
+    text = dump_yaml(shown)
     yield Code(text, summary="configuration")

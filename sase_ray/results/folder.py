@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from filelock import FileLock, Timeout
 
 from sase_ray.config import Config
 from sase_ray.results.environment import PACKAGES, git_commit, hardware, package_version
 from sase_ray.results.history import Row
 from search_spaces.errors import UserError, shorten
+from search_spaces.user_files import dump_yaml
+from search_spaces.user_paths import user_path
 from trainables.persistence.kept_files import INPUTS, keep_files
 from trainables.persistence.store import StorageError, Store, write_whole
 
@@ -65,7 +66,7 @@ class RunFolder:
         Raises:
             UserError: As for `create`.
         """
-        path = Path(results) / (run or f"{prefix}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+        path = user_path(results) / (run or f"{prefix}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
         check_new(path)
         try:
             path.mkdir(parents=True, exist_ok=_has_inputs_only(path))
@@ -99,7 +100,7 @@ class RunFolder:
             "git": git_commit(),
             "hardware": hardware(),
         }
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
+        text = dump_yaml(content).encode()
         for place in filter(None, (Store(self.path), self.storage)):
             place.write("config.yaml", text)
 

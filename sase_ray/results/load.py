@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from sase_ray.results.schema import ARROW, TABLES, Column
 from search_spaces.errors import UserError, explain_validation_error, shorten
 from search_spaces.user_files import read_yaml_mapping
+from search_spaces.user_paths import user_path
 
 if TYPE_CHECKING:
     from trainables.tasks.contract import Task
@@ -104,7 +105,7 @@ def load_run(path: str | Path) -> Run:
     Raises:
         UserError: There is no run, or one of its files is not what a run writes.
     """
-    folder = Path(path)
+    folder = user_path(path)
     shown = shorten(str(path))
     if not os.path.isdir(folder):  # False, where Path.is_dir fails, for a name that is too long
         raise UserError(f"there is no run {shown}: expected a folder such as results/<run>")

@@ -30,6 +30,7 @@ from sase_ray.tabular_benchmark.noise_model import NoiseModel
 from sase_ray.tabular_benchmark.worlds import Worlds, regrets
 from search_spaces.errors import UserError, shorten, unknown_name
 from search_spaces.genotype import Genotype
+from search_spaces.user_paths import user_path
 from trainables.metrics import find_metric
 
 VALIDATION = ("val_loss", "val_accuracy")
@@ -103,7 +104,7 @@ class TabularBenchmark:
         Raises:
             UserError: There is no such file, or it is not such a table.
         """
-        path = BUNDLED if path is None else Path(path)
+        path = BUNDLED if path is None else user_path(path)
         rows, about = read_benchmark(path)
         try:
             return cls(rows, about)

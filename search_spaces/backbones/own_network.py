@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import pickle
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from search_spaces.backbones.attention import AttentionFactory, make_attention
 from search_spaces.backbones.registry import OWN_PREFIX, Backbone
 from search_spaces.backbones.residual_places import insert_after, residual_places
 from search_spaces.errors import UserError, shorten
+from search_spaces.user_paths import user_path
 
 
 def own_backbone(path: str) -> Backbone:
@@ -54,7 +54,7 @@ def _build(
 
 def _load(path: str, sha256: str) -> nn.Module:
     try:
-        content = Path(path).read_bytes()
+        content = user_path(path).read_bytes()
     except OSError as error:
         raise UserError(f"network {shorten(path)} cannot be read: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() != sha256:

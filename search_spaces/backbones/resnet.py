@@ -21,6 +21,7 @@ from search_spaces.backbones.attention import AttentionFactory, make_attention
 from search_spaces.backbones.registry import register_backbone
 from search_spaces.backbones.weight_files import state_dict_in
 from search_spaces.errors import UserError
+from search_spaces.user_paths import user_path
 
 
 class AttentionBasicBlock(BasicBlock):
@@ -100,7 +101,7 @@ def _read_state_dict(weights: str | Path, named: Mapping[str, WeightsEnum]) -> M
         except OSError as error:
             url = named[str(weights)].url
             raise UserError(f"cannot get {url} ({error}): download it, give its path") from None
-    path = Path(os.path.expanduser(weights))
+    path = user_path(weights)
     if not os.path.isfile(path):
         names = f", nor one of {', '.join(named)}" if named else ""
         raise UserError(f"weights {str(weights)!r} are no file{names}")

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from search_spaces.errors import UserError, shorten, unknown_name
+from search_spaces.user_paths import user_path
 from trainables.data.augment import Augmentation
 from trainables.data.dataset import ImageData
 from trainables.data.registry import DATASETS, Dataset
@@ -29,7 +30,7 @@ def load_dataset(name: str, root: str | Path | None = None, **options: Any) -> I
     row = DATASETS.find(name)
     _check_options(row, options)
     root = root or os.environ.get("SASE_DATA")
-    folder = Path(os.path.expanduser(root)) if root else None
+    folder = user_path(root) if root else None
     if folder and not os.path.isdir(folder):
         raise UserError(f"there is no folder {root} for data set {name!r}")
     try:

@@ -27,6 +27,7 @@ from search_spaces.network import NetworkSpec, Supernet
 from search_spaces.space import SearchSpace, describe_space
 from search_spaces.super_block import SuperSASE
 from search_spaces.user_files import read_text
+from search_spaces.user_paths import user_path
 from trainables.hardware.device import device_name
 from trainables.persistence.store import write_whole
 
@@ -113,13 +114,13 @@ class LatencyTable(BaseModel):
             UserError: The file does not exist, or is not such a table.
         """
         try:
-            return cls.model_validate_json(read_text(Path(path), "latency table"))
+            return cls.model_validate_json(read_text(user_path(path), "latency table"))
         except ValidationError as error:
             raise explain_validation_error(error, cls, f"latency table {path}") from None
 
     def save(self, path: str | Path, *, keep: bool = False) -> None:
         """Write the table as JSON, atomically; with `keep`, do not replace an existing file."""
-        path = Path(path)
+        path = user_path(path)
         if keep and path.exists():
             return
         text = self.model_dump_json(indent=1)
@@ -196,7 +197,7 @@ def cached_latency_table(
 
 def cache_path(spec: NetworkSpec, space: SearchSpace, device: torch.device) -> Path:
     """Return the path of the table of this network on this device."""
-    folder = Path(os.environ.get("SASE_CACHE") or Path.home() / ".cache" / "sase-ray")
+    folder = user_path(os.environ.get("SASE_CACHE") or "~/.cache/sase-ray")
     name = hashlib.sha256((device_name(device) + _digest(spec, space, 32)).encode()).hexdigest()
     return folder / "latency" / f"{name[:16]}.json"
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from search_spaces.backbones.registry import OWN_PREFIX
 from search_spaces.errors import UserError
+from search_spaces.user_paths import user_path
 from trainables.persistence.store import Store
 
 INPUTS = "inputs"
@@ -51,7 +51,7 @@ def keep_files(values: Mapping[str, Any], stores: Iterable[Store]) -> dict[str, 
         value = _get(values, key)
         if not isinstance(value, str) or not value.startswith(prefix):
             continue
-        path = Path(os.path.expanduser(value.removeprefix(prefix)))
+        path = user_path(value.removeprefix(prefix))
         if key == "data.root":
             file = (values["data"].get("options") or {}).get("file")
             if not isinstance(file, str) or path.resolve() != inputs:

@@ -12,6 +12,7 @@ from typing import Any
 from pyarrow import fs
 
 from search_spaces.errors import UserError
+from search_spaces.user_paths import expand
 
 OBJECT_STORES = {"s3", "gcs", "abfs"}
 """Schemes of storages in which names with slashes need no folders."""
@@ -35,7 +36,9 @@ class Store:
     """
 
     def __init__(self, place: str | Path) -> None:
-        self.place = str(place) if "://" in str(place) else str(Path(place).resolve())
+        self.place = expand(place)
+        if "://" not in self.place:
+            self.place = str(Path(self.place).resolve())
         try:
             self._files, self._root = fs.FileSystem.from_uri(self.place)
         except (OSError, ValueError) as error:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from search_spaces.user_paths import UserPath
 from trainables.image_settings import SourceSettings, WholeNumber
 
 
@@ -51,7 +52,7 @@ class HostProtocol(TrainingProtocol):
         description="only attention modules are trained after the shift; the host keeps its "
         "weights, and its statistics are estimated from shifted images before each evaluation",
     )
-    weights: str | None = Field(
+    weights: UserPath | None = Field(
         default=None,
         min_length=1,
         description="file of a state dict, as `sase-ray train none` writes it; or 'pretrained': "

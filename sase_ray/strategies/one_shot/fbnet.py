@@ -18,6 +18,7 @@ from sase_ray.strategies.contract import SearchTask
 from sase_ray.strategies.one_shot.darts import DARTS, Beta, DARTSAlgorithm
 from search_spaces.mixture import EdgeWeights, Mixture
 from search_spaces.network import Supernet
+from search_spaces.user_paths import UserPath
 from trainables.one_shot.algorithm import OneShotAlgorithm, StepCost
 from trainables.one_shot.latency_table import LatencyTable, cached_latency_table
 from trainables.training.loop import Batch, Trainer
@@ -50,7 +51,7 @@ class FBNet(DARTS):
     )
     latency_factor: float = Field(default=0.2, gt=0, description="a of CE * a * log(LAT)^b")
     latency_power: float = Field(default=0.6, ge=0, description="b; 0 ignores the latency")
-    latency_table: str | None = Field(
+    latency_table: UserPath | None = Field(
         default=None,
         description="file made by `sase-ray latency`; by default it is measured and cached where "
         "the search runs",
