@@ -1,7 +1,8 @@
 """Reading of untrusted text and YAML files: without running code, and with limits on size.
 
 YAML is read by the core schema of YAML 1.2: ``12:30``, ``yes`` and ``2026-01-31`` are texts,
-``010`` is 10 and ``1e-3`` is a number, unlike in YAML 1.1, which PyYAML follows.
+``010`` is 10 and ``1e-3`` is a number, unlike in YAML 1.1, which PyYAML follows. Only thousands may
+still be set apart: ``60_000`` is a number.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -25,7 +26,11 @@ MOST_VALUES = 100_000
 _TAG = "tag:yaml.org,2002:"
 _CORE = (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "int",
+        r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+|[-+]?[1-9][0-9]{0,2}(_[0-9]{3})+",
+        "-+0123456789",
+    ),
     (
         "float",
         r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
@@ -38,7 +43,10 @@ _CORE = (
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # in place of those of YAML 1.1
+    """Loader without the resolvers of YAML 1.1."""
+
+
+_Loader.yaml_implicit_resolvers = {}
 
 
 class _Dumper(yaml.SafeDumper):

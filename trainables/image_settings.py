@@ -20,7 +20,7 @@ from search_spaces.user_paths import UserPath, expand_in
 def _whole_number(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(f"input should be a number, not {str(value).lower()}")
-    # YAML 1.1 reads 1e6 as text, but it is a natural way to write a budget of a million.
+    # 1e6 is a natural way to write a budget of a million, also as text on the command line.
     if isinstance(value, str | float):
         try:
             number = float(value)

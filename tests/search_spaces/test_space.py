@@ -444,7 +444,7 @@ def without(key: str, of: str) -> dict[str, Any]:
         ("name: [\nsets: }", r"is not valid YAML \(line 2\)"),
         ("name: *nowhere", r"is not valid YAML \(line 1\)"),
         ("name: !!python/object:os.system x", "is not valid YAML"),
-        ("name: 2020-13-45", "is not valid YAML"),
+        ("name: !!timestamp 2020-13-45", "is not valid YAML"),
         ("name: !!int x", "is not valid YAML"),
         ("name: !!bool x", "is not valid YAML"),
         ("name: !!timestamp x", "is not valid YAML"),
