@@ -82,7 +82,7 @@ def busy(job: SearchJob) -> float:
 def rows() -> list[Row]:
     if prepare().type != "cuda":
         return []
-    jobs = {"": make_job(20_000, 2), ", as CUDA graphs": make_job(20_000, 2, graphs=True)}
+    jobs = {"": make_job(10_000, 2), ", as CUDA graphs": make_job(10_000, 2, graphs=True)}
     ray.init(address="local", num_gpus=1, include_dashboard=False, log_to_driver=False)
     found = []
     try:

@@ -20,7 +20,6 @@ from search_spaces.ops.kernels.mode import fused
 from search_spaces.space import SearchSpace
 from trainables.data import SearchData
 from trainables.search_job import SearchJob
-from trainables.training.cuda_graphs import GraphedNetwork
 from trainables.training.loop import Trainer
 from trainables.training.loop import place as placed
 from trainables.training.protocol import ProxyProtocol, TrainingProtocol
@@ -50,7 +49,7 @@ def rows() -> list[Row]:
     def place(network: nn.Module) -> nn.Module:
         return placed(network, TrainingProtocol(), device)
 
-    def mixed(supernet: nn.Module | GraphedNetwork) -> Callable[[Tensor], Tensor]:
+    def mixed(supernet: nn.Module) -> Callable[[Tensor], Tensor]:
         return lambda x: supernet(x, Mixture([a.softmax(0) for a in alpha]))
 
     networks: dict[str, Callable[[Tensor], Tensor]] = {
@@ -59,30 +58,12 @@ def rows() -> list[Row]:
         "supernet": mixed(place(Supernet(spec, space))),
         "plain supernet": mixed(place(Supernet(spec, space, block=plain_forms().PlainSuperSASE))),
     }
-    if device.type == "cuda":
-        networks |= {
-            "host as graphs": GraphedNetwork(place(spec.build())),
-            "discrete as graphs": GraphedNetwork(place(spec.with_genotype(PUBLISHED))),
-            "supernet as graphs": mixed(GraphedNetwork(place(Supernet(spec, space)))),
-        }
     seconds = in_turn(
         {name: step(network, images, labels) for name, network in networks.items()},
         device,
         repeats=15,
     )
     detail = ", ".join(f"{name} {1e3 * value:.1f} ms" for name, value in seconds.items())
-    graphed = [
-        Row(
-            f"{what} step as CUDA graphs",
-            "host as CUDA graphs",
-            seconds[f"{what} as graphs"] / seconds["host as graphs"],
-            target,
-            "at most",
-            detail,
-        )
-        for what, target in (("supernet", 2.5), ("discrete", 1.35))
-        if f"{what} as graphs" in seconds
-    ]
     return [
         Row(
             "supernet step",
@@ -101,7 +82,6 @@ def rows() -> list[Row]:
             "at most",
             detail,
         ),
-        *graphed,
         second_order(space, spec, images, labels),
     ]
 
