@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -33,7 +34,7 @@ from sase_ray.cli.output import (
     print_table_comparison,
     print_trained,
 )
-from sase_ray.console import say
+from sase_ray.console import make_console, say
 from search_spaces.errors import UserError
 
 app = typer.Typer(
@@ -50,16 +51,22 @@ def main() -> None:
     # A cluster stops a job by this signal; it then ends as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.excepthook = _thread_ended
+    make_console()  # typer's own output, too, is printed on any terminal
     try:
         app()
     except UserError as error:
-        say(Console(stderr=True), f"error: {error}", style="bold red")
+        say(make_console(stderr=True), f"error: {error}", style="bold red")
         sys.exit(2)
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        say(make_console(stderr=True), f"error: output cannot be written: {error.strerror}")
+        sys.exit(1)
     except Exception as error:
         if not type(error).__module__.startswith("ray.exceptions"):
             raise
         say(
-            Console(stderr=True),
+            make_console(stderr=True),
             f"error: the Ray cluster failed ({type(error).__name__}); what was finished is in the "
             f"results folder",
         )
@@ -99,7 +106,7 @@ def compare(
 
     With `--on table` nothing is trained: hundreds of searches use a ground-truth table.
     """
-    console = Console()
+    console = make_console()
     given |= {"seeds": seeds, "metric": metric}
     if on is not None:
         _compare_on_table(
@@ -148,7 +155,7 @@ def search(
     given: dict[str, Any],
 ) -> None:
     """Run one strategy once; print its answer, how good that is, and how to train it."""
-    console = Console()
+    console = make_console()
     settings = load_settings(**given)
     from sase_ray.commands.search import search as run_one
 
@@ -164,7 +171,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of initial weights and batches.")] = None,
 ) -> None:
     """Train one module from scratch by the final protocol, and keep the network."""
-    console = Console()
+    console = make_console()
     settings = load_settings(**given)
     from sase_ray.commands.train import train as run_training
 
@@ -178,7 +185,7 @@ def latency(
     table: Annotated[Path, typer.Argument(help="JSON file to write.")], given: dict[str, Any]
 ) -> None:
     """Measure the latency of every operation on this device, for fbnet and prunet."""
-    console = Console()
+    console = make_console()
     settings = load_settings(**given)
     from sase_ray.execution.experiment import Problem
     from trainables.hardware.device import take_device
@@ -197,7 +204,7 @@ def resume(
     given: dict[str, Any],
 ) -> None:
     """Continue an interrupted run; what is finished is not run again."""
-    console = Console()
+    console = make_console()
     from sase_ray.commands.resume import resume as go_on
 
     resources = {name: value for name, value in given.items() if value is not None}
@@ -214,7 +221,7 @@ def tabulate(
     minutes: Annotated[float | None, typer.Option(help="Begin none after these minutes.")] = None,
 ) -> None:
     """Train all genotypes of a small space into a ground-truth table, or continue one."""
-    console = Console()
+    console = make_console()
     settings = load_settings(**given)
     from sase_ray.commands.tabulate import tabulate as run_tabulate
 
@@ -236,7 +243,7 @@ def reliability(
     ] = 0,
 ) -> None:
     """Measure how reliably the proxy protocol ranks genotypes, and how validly with --final."""
-    console = Console()
+    console = make_console()
     settings = load_settings(**given)
     from sase_ray.commands.reliability import measure_reliability
 
@@ -261,7 +268,7 @@ def report(
     from sase_ray.report import write_report
 
     path = write_report(runs, form, output)  # type: ignore[arg-type]
-    say(Console(), f"report: {os.path.relpath(path)}")
+    say(make_console(), f"report: {os.path.relpath(path)}")
     if show_it:
         webbrowser.open(path.resolve().as_uri())
 

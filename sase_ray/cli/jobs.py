@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from sase_ray.cli.options import Assignments
-from sase_ray.console import say
+from sase_ray.console import make_console, say
 
 
 def submit(
@@ -34,7 +33,7 @@ def submit(
     from sase_ray.cluster import job_client
     from sase_ray.commands.submit import submit as start
 
-    console = Console()
+    console = make_console()
     job_id = start(config, assignments or (), address=address, working_dir=working_dir, job_id=name)
     say(console, f"submitted {job_id}")
     at = f" --address {job_client.without_password(address)}" if address else ""
@@ -45,7 +44,7 @@ def submit(
     try:
         job = job_client.follow(job_client.connect(address), job_id, _write)
     except KeyboardInterrupt:
-        say(Console(stderr=True), f"the job continues: {ways}")
+        say(make_console(stderr=True), f"the job continues: {ways}")
         raise typer.Exit(1) from None
     # Ray appends the end of the log, which is printed already.
     message = " ".join((job.message or "").partition(", last available logs")[0].split())

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import ray
-from rich.console import Console
 
 from sase_ray.cluster.slots import Slots, slots_of
 from sase_ray.config import ResourcesConfig
-from sase_ray.console import say
+from sase_ray.console import make_console, say
 from search_spaces.errors import UserError
 
 WATCH_SECONDS = 2.0
@@ -75,7 +74,7 @@ def _watched(on_loss: Callable[[], None]) -> Iterator[None]:
             missed = 0 if _reachable(host, port) else missed + 1
             if missed * WATCH_SECONDS >= LOST_SECONDS:
                 say(
-                    Console(stderr=True),
+                    make_console(stderr=True),
                     f"error: the head of the Ray cluster at {host}:{port} is gone",
                 )
                 on_loss()

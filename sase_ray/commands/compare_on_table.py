@@ -16,6 +16,7 @@ from rich.progress import track
 from sase_ray.analysis.regret import rank_strategies, reading_of, regret_blocks, regret_curves
 from sase_ray.cluster.connection import connected
 from sase_ray.config import ResourcesConfig, load_config
+from sase_ray.console import make_console
 from sase_ray.execution.simulation import Lookup, simulate_search, table_task
 from sase_ray.results.folder import RunFolder, check_new_run
 from sase_ray.statistics.rank_tests import pairwise
@@ -90,7 +91,7 @@ def compare_on_table(
     Raises:
         UserError: Something is unknown, or does not fit; nothing has been written.
     """
-    console = console or Console()
+    console = console or make_console()
     if metric not in TEST:
         raise UserError(f"metric must be one of {', '.join(TEST)}, got {metric!r}")
     if not isinstance(table, TabularBenchmark):

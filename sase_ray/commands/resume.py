@@ -13,7 +13,7 @@ from sase_ray.commands.compare import Comparison, run_comparison
 from sase_ray.commands.reliability import ReliabilityReport, run_study, study_of
 from sase_ray.commands.search import SearchReport, run_single_search
 from sase_ray.config import Config, load_config
-from sase_ray.console import say
+from sase_ray.console import make_console, say
 from sase_ray.execution.all_searches import Interrupted
 from sase_ray.execution.experiment import Experiment
 from sase_ray.results.environment import PACKAGES, package_version
@@ -58,7 +58,7 @@ def resume(run: str | Path, *, console: Console | None = None, **resources: Any)
         UserError: There is no such run, it has ended, it is under way elsewhere, or what it
             depends on has changed.
     """
-    console = console or Console()
+    console = console or make_console()
     config, about, versions, folder = _read(run, resources)
     if not folder.is_under_way:
         raise UserError(f"the run in {folder.path} has ended: there is nothing to resume")

@@ -21,6 +21,7 @@ from sase_ray.analysis.proxy_reliability import protocol_of
 from sase_ray.cluster.connection import connected
 from sase_ray.cluster.slots import Slots
 from sase_ray.config import Config, load_config
+from sase_ray.console import make_console
 from sase_ray.execution.experiment import Problem
 from sase_ray.execution.observer import Observer
 from sase_ray.execution.one_search import run_search, train_host_on
@@ -77,7 +78,7 @@ def tabulate(
     path = user_path(path)
     if not os.path.isdir(path.parent):
         raise UserError(f"there is no folder {path.parent} to write {path.name} into")
-    console = console or Console()
+    console = console or make_console()
     deadline = time.monotonic() + 60 * minutes if minutes is not None else None
     settings = load_config(config, overrides)
     problem = Problem.of(settings)

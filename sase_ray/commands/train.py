@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from sase_ray.config import Config, load_config
-from sase_ray.console import say
+from sase_ray.console import make_console, say
 from sase_ray.execution.experiment import FIRST_FINAL_SEED, Problem
 from search_spaces.baselines import baselines
 from search_spaces.errors import UserError
@@ -67,7 +67,7 @@ def train(
     Raises:
         UserError: The module does not fit, the file exists, or the training diverged.
     """
-    console = console or Console()
+    console = console or make_console()
     problem = Problem.of(load_config(config, overrides))
     baseline = module in {row.name for row in baselines()}
     if not baseline:

@@ -19,7 +19,7 @@ from rich.console import Console
 from sase_ray.analysis.recovery import recovery_reading, recovery_rows
 from sase_ray.cluster.connection import connected
 from sase_ray.cluster.slots import Slots
-from sase_ray.console import say
+from sase_ray.console import make_console, say
 from sase_ray.execution.experiment import Experiment
 from sase_ray.execution.failures import check_storage, reason
 from sase_ray.execution.journal import Journal
@@ -80,7 +80,7 @@ def started(
         UserError: There is no such cluster, it has no room for the workers of a final training,
             the results folder exists, or another process works on it.
     """
-    console = console or Console()
+    console = console or make_console()
     searches = None
 
     def print_how_to_resume() -> None:

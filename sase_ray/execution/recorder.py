@@ -121,7 +121,7 @@ class Recorder(Callback):
             StorageError: It failed because the storage did, which is not the genotype's fault.
         """
         # `trial.get_error` reads Tune's storage, which may not hold the driver's own file yet.
-        text = Path(trial.error_file).read_text() if trial.error_file else ""
+        text = Path(trial.error_file).read_text("utf-8", "replace") if trial.error_file else ""
         reason = reason_of(text)
         # Tune also writes to the storage, in its own way.
         if any(sign in text for sign in (StorageError.__name__, *_NO_STORAGE)):

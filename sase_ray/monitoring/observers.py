@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from sase_ray.console import make_console
 from sase_ray.execution.experiment import Experiment
 from sase_ray.execution.observer import Observer
 from sase_ray.monitoring.tensorboard_live import TensorBoardLogs
@@ -39,7 +40,7 @@ class Monitors:
         config = experiment.config
         modules = len(config.strategies) + len(config.baselines)
         display = Display(
-            console or Console(),
+            console or make_console(),
             experiment.searches,
             config.budget,
             experiment.metrics,
