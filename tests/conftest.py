@@ -28,6 +28,7 @@ os.environ |= {
     "RAY_memory_monitor_refresh_ms": "0",
 }
 
+from sase_ray.figures import style
 from sase_ray.strategies.registry import STRATEGIES
 from search_spaces.backbones.registry import BACKBONES
 from search_spaces.genotype import EDGE_KINDS, EDGES
@@ -77,6 +78,16 @@ def _own_catalogue() -> None:
             if not entered.module.startswith(catalogue.package):
                 del catalogue._entered[name]
     registry._run_operation_file.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _failed_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a figure that cannot be drawn fail its test; a user only reads of it."""
+
+    def fail(what: str, error: Exception) -> None:
+        raise error
+
+    monkeypatch.setattr(style, "report_failure", fail)
 
 
 @pytest.fixture(scope="session")

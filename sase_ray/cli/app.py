@@ -51,6 +51,7 @@ def main() -> None:
     # A cluster stops a job by this signal; it then ends as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.excepthook = _thread_ended
+    os.environ["MPLBACKEND"] = "agg"  # figures are only written, whatever shows them elsewhere
     make_console()  # typer's own output, too, is printed on any terminal
     try:
         app()

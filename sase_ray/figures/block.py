@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from sase_ray.figures.block_text import draw
-from sase_ray.figures.style import HUES, INK, MUTED, PAPER, new_figure, styled
+from sase_ray.figures.style import HUES, INK, MUTED, PAPER, attempted, new_figure
 from search_spaces.genotype import EDGE_KINDS, Genotype
 
 CHANNEL, SPATIAL = HUES[0], HUES[1]
@@ -32,7 +32,8 @@ _ROWS = (
 """Edges in the order in which each line of the text names their operations."""
 
 
-def draw_block(genotype: Genotype | str) -> Figure:
+@attempted("block")
+def draw_block(genotype: Genotype | str) -> Figure | None:
     """Draw the block of a genotype, or the blocks of its stages one below the other.
 
     Channel operations are blue, spatial ones orange.
@@ -44,19 +45,18 @@ def draw_block(genotype: Genotype | str) -> Figure:
     blocks = [draw(genotype.stage(stage), LEAST).splitlines() for stage in range(genotype.stages)]
     columns = max(len(line) for lines in blocks for line in lines)
     rows = sum(map(len, blocks)) + len(blocks)
-    with styled():
-        figure = new_figure(WIDTH * (columns + 2), HEIGHT * (rows - 0.5))
-        axes = figure.add_subplot()
-        axes.set(xlim=(-1.5, columns + 0.5), ylim=(rows - 1.5, -1))
-        axes.axis("off")
-        row = 0
-        for stage, lines in enumerate(blocks):
-            if len(blocks) > 1:
-                axes.text(-0.5, row - 0.7, f"stage {stage}", fontsize=7.5, color=MUTED)
-            for line, edges in zip_longest(lines, _ROWS, fillvalue=()):
-                _draw_line(axes, row, str(line), edges)
-                row += 1
+    figure = new_figure(WIDTH * (columns + 2), HEIGHT * (rows - 0.5))
+    axes = figure.add_subplot()
+    axes.set(xlim=(-1.5, columns + 0.5), ylim=(rows - 1.5, -1))
+    axes.axis("off")
+    row = 0
+    for stage, lines in enumerate(blocks):
+        if len(blocks) > 1:
+            axes.text(-0.5, row - 0.7, f"stage {stage}", fontsize=7.5, color=MUTED)
+        for line, edges in zip_longest(lines, _ROWS, fillvalue=()):
+            _draw_line(axes, row, str(line), edges)
             row += 1
+        row += 1
     return figure
 
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sase_ray.analysis.outcomes import winner_of
-from sase_ray.figures.style import HUES, MUTED, label_of, new_figure, styled
+from sase_ray.figures.style import HUES, MUTED, attempted, label_of, new_figure
 from sase_ray.results.load import Run
 from search_spaces.errors import UserError
 
@@ -49,7 +49,10 @@ def gradcam_figure(run: Run) -> Figure | None:
     return draw_activations(shown, modules, list(images))
 
 
-def draw_activations(table: pd.DataFrame, modules: Sequence[str], images: Sequence[int]) -> Figure:
+@attempted("Grad-CAM")
+def draw_activations(
+    table: pd.DataFrame, modules: Sequence[str], images: Sequence[int]
+) -> Figure | None:
     """Draw the maps of modules over test images, one row per image.
 
     Args:
@@ -62,28 +65,27 @@ def draw_activations(table: pd.DataFrame, modules: Sequence[str], images: Sequen
     """
     cells = table.set_index(["image", "module"])
     columns = 1 + len(modules)
-    with styled():
-        figure = new_figure(5.0, 0.3 + 5.0 / columns * len(images))
-        grid = figure.subplots(len(images), columns, squeeze=False)
-        for row, image in enumerate(images):
-            first = cells.loc[(image, modules[0])]
-            grid[row, 0].imshow(_pixels(first), interpolation="none")
-            grid[row, 0].set_ylabel(f"class {first['label']}", fontsize=7.5)
-            for column, module in enumerate(modules, start=1):
-                cell = cells.loc[(image, module)]
-                axes = grid[row, column]
-                axes.imshow(overlay(cell), interpolation="none")
-                wrong = cell["predicted"] != cell["label"]
-                axes.set_xlabel(
-                    f"class {cell['predicted']}", fontsize=7, labelpad=2,
-                    color=HUES[1] if wrong else MUTED,
-                )  # fmt: skip
-        for axes in grid.flat:
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
-            axes.grid(visible=False)
-        for axes, name in zip(grid[0], ["image", *modules], strict=True):
-            axes.set_title(label_of(name)[:14], fontsize=8.5, loc="center")
+    figure = new_figure(5.0, 0.3 + 5.0 / columns * len(images))
+    grid = figure.subplots(len(images), columns, squeeze=False)
+    for row, image in enumerate(images):
+        first = cells.loc[(image, modules[0])]
+        grid[row, 0].imshow(_pixels(first), interpolation="none")
+        grid[row, 0].set_ylabel(f"class {first['label']}", fontsize=7.5)
+        for column, module in enumerate(modules, start=1):
+            cell = cells.loc[(image, module)]
+            axes = grid[row, column]
+            axes.imshow(overlay(cell), interpolation="none")
+            wrong = cell["predicted"] != cell["label"]
+            axes.set_xlabel(
+                f"class {cell['predicted']}", fontsize=7, labelpad=2,
+                color=HUES[1] if wrong else MUTED,
+            )  # fmt: skip
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.grid(visible=False)
+    for axes, name in zip(grid[0], ["image", *modules], strict=True):
+        axes.set_title(label_of(name)[:14], fontsize=8.5, loc="center")
     return figure
 
 

@@ -32,11 +32,11 @@ from sase_ray.figures.style import (
     INK,
     MUTED,
     Look,
+    attempted,
     label_ends,
     label_of,
     looks,
     new_figure,
-    styled,
 )
 from sase_ray.results.load import Run
 from sase_ray.statistics.rank_tests import pairwise, pareto_front
@@ -69,6 +69,7 @@ def looks_of(run: Run) -> dict[str, Look]:
     }
 
 
+@attempted("final results")
 def final_figure(run: Run) -> Figure | None:
     """Draw mean final results with their 95% intervals, and the results of single searches."""
     column, metric = final_column(run), final_metric(run)
@@ -78,30 +79,29 @@ def final_figure(run: Run) -> Figure | None:
     look = looks_of(run)
     means = final_results(run).groupby(["name", "seed"])["compared"].mean()
     singles = metric.scale * means.map(metric.restored)
-    with styled():
-        figure = new_figure(5.0, 0.75 + 0.27 * len(table))
-        axes = figure.add_subplot()
-        for place, row in enumerate(table.to_dict("records")):
-            name, colour = row["name"], look[row["name"]].color
-            interval = [metric.scale * row[end] for end in ("ci_low", "ci_high")]
-            axes.plot(
-                interval, [place, place], color=colour, linewidth=2, solid_capstyle="round",
-                alpha=0.55,
-            )  # fmt: skip
-            if name in singles.index.get_level_values("name"):
-                own = singles.loc[name]
-                axes.plot(own, [place] * len(own), ".", color=colour, markersize=3.5, alpha=0.8)
-            face = "none" if row["family"] == BASELINE else colour
-            axes.plot(
-                metric.scale * row[column], place, look[name].marker, color=colour,
-                markerfacecolor=face, markersize=6,
-            )  # fmt: skip
-        axes.set_yticks(range(len(table)), table["name"].map(label_of))
-        axes.set(xlabel=_label(run), ylim=(-0.6, len(table) - 0.4))
-        _set_scale(axes, "x", metric)
-        axes.grid(axis="y", visible=False)
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", length=0)
+    figure = new_figure(5.0, 0.75 + 0.27 * len(table))
+    axes = figure.add_subplot()
+    for place, row in enumerate(table.to_dict("records")):
+        name, colour = row["name"], look[row["name"]].color
+        interval = [metric.scale * row[end] for end in ("ci_low", "ci_high")]
+        axes.plot(
+            interval, [place, place], color=colour, linewidth=2, solid_capstyle="round",
+            alpha=0.55,
+        )  # fmt: skip
+        if name in singles.index.get_level_values("name"):
+            own = singles.loc[name]
+            axes.plot(own, [place] * len(own), ".", color=colour, markersize=3.5, alpha=0.8)
+        face = "none" if row["family"] == BASELINE else colour
+        axes.plot(
+            metric.scale * row[column], place, look[name].marker, color=colour,
+            markerfacecolor=face, markersize=6,
+        )  # fmt: skip
+    axes.set_yticks(range(len(table)), table["name"].map(label_of))
+    axes.set(xlabel=_label(run), ylim=(-0.6, len(table) - 0.4))
+    _set_scale(axes, "x", metric)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
     return figure
 
 
@@ -124,19 +124,20 @@ def _set_scale(axes: Axes, name: Literal["x", "y"], metric: Metric) -> None:
     axis.set_minor_locator(NullLocator())
 
 
+@attempted("ranks")
 def rank_figure(run: Run) -> Figure | None:
     """Draw the critical-difference diagram of Demsar (2006); None without enough searches."""
     tests = rank_tests(run)
     if tests is None or not tests.can_draw or np.ptp(tests.ranks) == 0:
         return None
     look = looks_of(run)
-    with styled():
-        figure = new_figure(5.0, 0.9 + 0.16 * len(tests.ranks))
-        axes = figure.add_subplot()
-        draw_ranks(axes, tests.ranks, pairwise(tests.blocks), look)
+    figure = new_figure(5.0, 0.9 + 0.16 * len(tests.ranks))
+    axes = figure.add_subplot()
+    draw_ranks(axes, tests.ranks, pairwise(tests.blocks), look)
     return figure
 
 
+@attempted("costs")
 def cost_figure(run: Run) -> Figure | None:
     """Draw the cost of every search in device-seconds, and the mean of each strategy."""
     searches = run.searches[run.searches["seconds"] > 0]
@@ -144,27 +145,27 @@ def cost_figure(run: Run) -> Figure | None:
         return None
     look = looks_of(run)
     mean = searches.groupby("strategy")["seconds"].mean().sort_values(ascending=False)
-    with styled():
-        figure = new_figure(5.0, 0.75 + 0.27 * len(mean))
-        axes = figure.add_subplot()
-        for place, (name, value) in enumerate(mean.items()):
-            own = searches.loc[searches["strategy"] == name, "seconds"]
-            colour = look[str(name)].color
-            axes.plot(own, [place] * len(own), ".", color=colour, markersize=5, alpha=0.6)
-            axes.plot(value, place, "|", color=colour, markersize=11, markeredgewidth=2.2)
-            axes.annotate(
-                f"{value:,.0f}", (value, place), (0, 6), textcoords="offset points", ha="center",
-                va="bottom", fontsize=7, color=MUTED,
-            )  # fmt: skip
-        axes.set_yticks(range(len(mean)), mean.index.map(label_of))
-        axes.set(xlabel="device-seconds of a search", ylim=(-0.6, len(mean) - 0.2))
-        axes.set_xlim(left=0)
-        axes.grid(axis="y", visible=False)
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", length=0)
+    figure = new_figure(5.0, 0.75 + 0.27 * len(mean))
+    axes = figure.add_subplot()
+    for place, (name, value) in enumerate(mean.items()):
+        own = searches.loc[searches["strategy"] == name, "seconds"]
+        colour = look[str(name)].color
+        axes.plot(own, [place] * len(own), ".", color=colour, markersize=5, alpha=0.6)
+        axes.plot(value, place, "|", color=colour, markersize=11, markeredgewidth=2.2)
+        axes.annotate(
+            f"{value:,.0f}", (value, place), (0, 6), textcoords="offset points", ha="center",
+            va="bottom", fontsize=7, color=MUTED,
+        )  # fmt: skip
+    axes.set_yticks(range(len(mean)), mean.index.map(label_of))
+    axes.set(xlabel="device-seconds of a search", ylim=(-0.6, len(mean) - 0.2))
+    axes.set_xlim(left=0)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
     return figure
 
 
+@attempted("best so far")
 def anytime_figure(run: Run, against: str = "search_samples") -> Figure | None:
     """Draw the incumbents' validation metric over cost: means, and 95% bands of several searches.
 
@@ -178,25 +179,22 @@ def anytime_figure(run: Run, against: str = "search_samples") -> Figure | None:
     metric = ranking_metric(run)
     scale = metric.scale
     look = looks_of(run)
-    with styled():
-        figure = new_figure()
-        axes = figure.add_subplot()
-        for name, own in curves.groupby("strategy", sort=False):
-            colour = look[str(name)].color
-            axes.step(own[against], scale * own["value"], where="post", **look[str(name)].line)
-            axes.fill_between(
-                own[against], scale * own["low"], scale * own["high"], step="post", color=colour,
-                alpha=0.1, linewidth=0,
-            )  # fmt: skip
-        unit = f", {metric.unit}" if metric.unit else ""
-        axes.set(xlabel=AGAINST[against], ylabel=f"incumbent's validation {metric.title}{unit}")
-        axes.set_ylim(*_sensible(scale * curves["value"], scale * curves[["low", "high"]]))
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.xaxis.set_major_formatter(thousands)
-        ends = curves.groupby("strategy", sort=False)["value"].last()
-        label_ends(
-            figure, [(axes, scale * y, str(name), look[str(name)]) for name, y in ends.items()]
-        )
+    figure = new_figure()
+    axes = figure.add_subplot()
+    for name, own in curves.groupby("strategy", sort=False):
+        colour = look[str(name)].color
+        axes.step(own[against], scale * own["value"], where="post", **look[str(name)].line)
+        axes.fill_between(
+            own[against], scale * own["low"], scale * own["high"], step="post", color=colour,
+            alpha=0.1, linewidth=0,
+        )  # fmt: skip
+    unit = f", {metric.unit}" if metric.unit else ""
+    axes.set(xlabel=AGAINST[against], ylabel=f"incumbent's validation {metric.title}{unit}")
+    axes.set_ylim(*_sensible(scale * curves["value"], scale * curves[["low", "high"]]))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(thousands)
+    ends = curves.groupby("strategy", sort=False)["value"].last()
+    label_ends(figure, [(axes, scale * y, str(name), look[str(name)]) for name, y in ends.items()])
     return figure
 
 
@@ -218,6 +216,7 @@ def thousands(value: float, position: object) -> str:
     return f"{value:g}"
 
 
+@attempted("results against costs")
 def tradeoff_figure(run: Run, cost: str = "parameters") -> Figure | None:
     """Draw final results against a cost; the line joins modules that no other beats in both.
 
@@ -235,28 +234,27 @@ def tradeoff_figure(run: Run, cost: str = "parameters") -> Figure | None:
     look = looks_of(run)
     results = metric.scale * table[column]
     front = table[pareto_front(table[cost], -metric.sign * table[column])].sort_values(cost)
-    with styled():
-        figure = new_figure()
-        axes = figure.add_subplot()
-        axes.step(
-            front[cost], metric.scale * front[column], where="post", color=INK, linewidth=1,
-            alpha=0.6, zorder=1,
+    figure = new_figure()
+    axes = figure.add_subplot()
+    axes.step(
+        front[cost], metric.scale * front[column], where="post", color=INK, linewidth=1,
+        alpha=0.6, zorder=1,
+    )  # fmt: skip
+    for row in table.to_dict("records"):
+        style = look[row["name"]]
+        face = style.color if style.filled else "none"
+        axes.plot(
+            row[cost], metric.scale * row[column], style.marker, color=style.color,
+            markerfacecolor=face, markersize=6.5,
         )  # fmt: skip
-        for row in table.to_dict("records"):
-            style = look[row["name"]]
-            face = style.color if style.filled else "none"
-            axes.plot(
-                row[cost], metric.scale * row[column], style.marker, color=style.color,
-                markerfacecolor=face, markersize=6.5,
-            )  # fmt: skip
-        _set_scale(axes, "y", metric)
-        axes.margins(0.07, 0.1)
-        axes.set(xlabel=COSTS[cost], ylabel=_label(run))
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(thousands)
-        _lead_to_labels(
-            figure, axes, table["name"].tolist(), table[cost].tolist(), results.tolist(), look
-        )
+    _set_scale(axes, "y", metric)
+    axes.margins(0.07, 0.1)
+    axes.set(xlabel=COSTS[cost], ylabel=_label(run))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(thousands)
+    _lead_to_labels(
+        figure, axes, table["name"].tolist(), table[cost].tolist(), results.tolist(), look
+    )
     return figure
 
 
@@ -278,6 +276,7 @@ def _lead_to_labels(
     label_ends(figure, ends, size=7.5, points=True)
 
 
+@attempted("agreement")
 def agreement_figure(run: Run) -> Figure | None:
     """Draw the final result of every answer against its proxy score, seeds' means removed."""
     paired = proxy_and_final(run)
@@ -288,29 +287,28 @@ def agreement_figure(run: Run) -> Figure | None:
     sign, scale = -metric.sign, metric.scale
     result = paired["final_centred"].map(final.restored) * (1.0 if final.ratio else final.scale)
     look = looks_of(run)
-    with styled():
-        figure = new_figure()
-        axes = figure.add_subplot()
-        axes.axhline(final.restored(0.0), color=MUTED, linewidth=0.7)
-        axes.axvline(0, color=MUTED, linewidth=0.7)
-        for name, own in paired.groupby("strategy", sort=False):
-            style = look[str(name)]
-            axes.plot(
-                sign * scale * own["proxy_centred"], result[own.index], style.marker,
-                color=style.color, markersize=6, alpha=0.8, label=label_of(str(name)),
-            )  # fmt: skip
-        better = f"lower {metric.name}" if metric.mode == "min" else metric.unit_of_difference
-        unit = f", {final.unit_of_difference}" if final.unit_of_difference else ""
-        less = ",\nratio to" if final.ratio else f"{unit}\nless"
-        axes.set(
-            xlabel=f"better by proxy → ({better}, less its seed's mean)",
-            ylabel=f"final {final.title}{less} its seed's mean{final.hint}",
-        )
-        _set_scale(axes, "y", final)
-        axes.margins(0.08)
-        # Points of a strategy are far apart, so that no label could stand next to all of them.
-        axes.legend(
-            loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, handletextpad=0.1,
-            borderaxespad=0,
+    figure = new_figure()
+    axes = figure.add_subplot()
+    axes.axhline(final.restored(0.0), color=MUTED, linewidth=0.7)
+    axes.axvline(0, color=MUTED, linewidth=0.7)
+    for name, own in paired.groupby("strategy", sort=False):
+        style = look[str(name)]
+        axes.plot(
+            sign * scale * own["proxy_centred"], result[own.index], style.marker,
+            color=style.color, markersize=6, alpha=0.8, label=label_of(str(name)),
         )  # fmt: skip
+    better = f"lower {metric.name}" if metric.mode == "min" else metric.unit_of_difference
+    unit = f", {final.unit_of_difference}" if final.unit_of_difference else ""
+    less = ",\nratio to" if final.ratio else f"{unit}\nless"
+    axes.set(
+        xlabel=f"better by proxy → ({better}, less its seed's mean)",
+        ylabel=f"final {final.title}{less} its seed's mean{final.hint}",
+    )
+    _set_scale(axes, "y", final)
+    axes.margins(0.08)
+    # Points of a strategy are far apart, so that no label could stand next to all of them.
+    axes.legend(
+        loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, handletextpad=0.1,
+        borderaxespad=0,
+    )  # fmt: skip
     return figure

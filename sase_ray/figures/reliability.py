@@ -9,13 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sase_ray.figures.regret import save_figure
-from sase_ray.figures.style import INK, MUTED, label_ends, looks, new_figure, styled
+from sase_ray.figures.style import INK, MUTED, attempted, label_ends, looks, new_figure
 from trainables.tasks.contract import Task
 
 
+@attempted("reliability.png")
 def plot_reliability(
     table: pd.DataFrame, scores: pd.DataFrame, metric: str, task: Task, folder: Path
-) -> Path:
+) -> Path | None:
     """Draw ICC against cost, and the scores that it is computed from.
 
     Args:
@@ -25,24 +26,21 @@ def plot_reliability(
         task: Task that declares the metrics.
         folder: Folder where `reliability.png` is written.
     """
-    with styled():
-        figure = new_figure(11, 4.2)
-        curve, dots = figure.subplots(1, 2)
-        _draw_icc(figure, curve, table.assign(label=[_label(m, task) for m in table["metric"]]))
-        order = scores.mean(axis=1).sort_values().index
-        paired = scores.loc[order] - scores.mean(axis=0) + scores.to_numpy().mean()
-        for seed in paired.columns:
-            dots.plot(range(len(paired)), paired[seed], ".", alpha=0.6, label=f"seed {seed}")
-        dots.plot(
-            range(len(paired)), paired.mean(axis=1), "_", color=INK, markersize=12, label="mean"
-        )
-        dots.set(
-            title="last epoch, each seed's common shift removed",
-            xlabel="genotype, by its mean",
-            ylabel=_label(metric, task),
-        )
-        dots.legend(ncols=2)
-        return save_figure(figure, folder / "reliability.png")
+    figure = new_figure(11, 4.2)
+    curve, dots = figure.subplots(1, 2)
+    _draw_icc(figure, curve, table.assign(label=[_label(m, task) for m in table["metric"]]))
+    order = scores.mean(axis=1).sort_values().index
+    paired = scores.loc[order] - scores.mean(axis=0) + scores.to_numpy().mean()
+    for seed in paired.columns:
+        dots.plot(range(len(paired)), paired[seed], ".", alpha=0.6, label=f"seed {seed}")
+    dots.plot(range(len(paired)), paired.mean(axis=1), "_", color=INK, markersize=12, label="mean")
+    dots.set(
+        title="last epoch, each seed's common shift removed",
+        xlabel="genotype, by its mean",
+        ylabel=_label(metric, task),
+    )
+    dots.legend(ncols=2)
+    return save_figure(figure, folder / "reliability.png")
 
 
 def _label(name: str, task: Task) -> str:

@@ -22,6 +22,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sase_ray.config import RANDOM_SEARCH
+from sase_ray.console import make_console, say
+from search_spaces.errors import UserError, shorten
 
 INK, MUTED, GRID, PAPER = "#1a1a1a", "#666666", "#dcdcdc", "#ffffff"
 HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
@@ -90,18 +92,48 @@ _RC: Any = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw and save figures in the project's style inside the block."""
-    with mpl.rc_context(_RC):
+    """Draw and save figures in the project's style inside the block, whatever a user's style is."""
+    with mpl.rc_context():
+        use_style()
         yield
+
+
+@contextmanager
+def attempted(what: str) -> Iterator[None]:
+    """Draw in the project's style; a failure is reported, and costs no more than the figure.
+
+    A function that it decorates returns None then.
+
+    Args:
+        what: Name of the figure.
+
+    Raises:
+        UserError: The data are wrong, or the figure cannot be stored.
+    """
+    try:
+        with styled():
+            yield
+    except UserError:
+        raise
+    except Exception as error:  # matplotlib and what it calls, such as LaTeX, raise any
+        report_failure(what, error)
+
+
+def report_failure(what: str, error: Exception) -> None:
+    """Print why a figure could not be drawn."""
+    first = shorten((str(error).strip() or "no reason given").splitlines()[0])
+    name = type(error).__name__
+    say(make_console(stderr=True), f"figure {what!r} could not be drawn: {name}: {first}")
 
 
 def use_style() -> None:
     """Draw all further figures in the project's style, for notebooks."""
+    mpl.rcdefaults()  # also without the settings of a matplotlibrc, such as text.usetex
     mpl.rcParams.update(_RC)
 
 
 def new_figure(width: float = 5.0, height: float = 3.1) -> Figure:
-    """Return an empty figure; call this function, and draw on the figure, within `styled`.
+    """Return an empty figure; call this function, and draw on it, within `styled` or `attempted`.
 
     Args:
         width: Width in inches; 5 is readable on a phone and in a column of a paper.

@@ -9,20 +9,26 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from sase_ray.figures.style import attempted, new_figure
+
 PROBABILITIES = "Blues"
 """Name of a colour map whose lightness shows the values, so that colour-blind readers see them."""
 
 
-def pixels_of(figure: Figure) -> NDArray[np.uint8]:
-    """Return a figure as uint8 (height, width, 3)."""
+@attempted("pixels")
+def pixels_of(figure: Figure | None) -> NDArray[np.uint8] | None:
+    """Return a figure as uint8 (height, width, 3); None if it cannot be drawn."""
+    if figure is None:
+        return None
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+@attempted("probabilities of operations")
 def draw_alpha(
     alpha: Mapping[str, Sequence[float]], choices: Mapping[str, Sequence[str]]
-) -> Figure:
+) -> Figure | None:
     """Draw the probability of every operation, one row per edge; the darker the more probable.
 
     Args:
@@ -30,8 +36,8 @@ def draw_alpha(
         choices: Names of each edge's operations.
     """
     widest = max(len(choices[edge]) for edge in alpha)
-    figure = Figure(figsize=(1.5 + 1.15 * widest, 0.6 + 0.55 * len(alpha)), layout="constrained")
-    axes = figure.subplots()
+    figure = new_figure(1.5 + 1.15 * widest, 0.6 + 0.55 * len(alpha))
+    axes = figure.add_subplot()
     shares = [share for probabilities in alpha.values() for share in probabilities]
     low, high = min(shares), max(shares)
     table = np.full((len(alpha), widest), np.nan)
@@ -45,4 +51,5 @@ def draw_alpha(
     axes.set_yticks(range(len(alpha)), list(alpha))
     axes.set_xticks([])
     axes.set_frame_on(False)
+    axes.grid(visible=False)
     return figure

@@ -137,7 +137,8 @@ class TensorBoardLogs(Observer):
                 writer.add_histogram(f"operations/{edge}", np.asarray(probabilities), epoch)
         if epoch.bit_count() == 1 or row["finished"]:  # at 1, 2, 4, ..., as a drawing takes 0.1 s
             picture = pixels_of(draw_alpha(alpha, self.choices))
-            writer.add_image("operations/probabilities", picture, epoch, dataformats="HWC")
+            if picture is not None:
+                writer.add_image("operations/probabilities", picture, epoch, dataformats="HWC")
 
     def tick(self, last: bool) -> None:
         """Log the progress of the run if the last time was a while ago.

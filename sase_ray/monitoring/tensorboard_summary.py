@@ -168,6 +168,8 @@ def _finite(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, float]:
     return {name: float(row[name]) for name in names if name in row and np.isfinite(row[name])}
 
 
-def _add_picture(writer: SummaryWriter, tag: str, figure: Figure) -> None:
-    figure.set_dpi(DOTS_PER_INCH)
-    writer.add_image(tag, pixels_of(figure), dataformats="HWC")
+def _add_picture(writer: SummaryWriter, tag: str, figure: Figure | None) -> None:
+    if figure is not None:
+        figure.set_dpi(DOTS_PER_INCH)
+    if (picture := pixels_of(figure)) is not None:
+        writer.add_image(tag, picture, dataformats="HWC")

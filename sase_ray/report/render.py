@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import jinja2
 from markupsafe import Markup, escape
 
-from sase_ray.figures.style import DARK, LIGHT, styled, theme, to_svg
+from sase_ray.figures.style import DARK, LIGHT, attempted, theme, to_svg
 from sase_ray.report.combine import check_size, labels_of
 from sase_ray.report.document import Section, Shown, Table
 from sase_ray.report.sections import sections_of
@@ -138,12 +138,14 @@ def _facts(run: Run, label: str) -> str:
 def _write_figures(sections: Sequence[Section], folder: Path, ending: str) -> None:
     shown = [part for section in sections for part in section.parts if isinstance(part, Shown)]
     for part in shown:
-        with styled():
+        with attempted(part.name):
             part.figure.savefig(folder / f"{part.name}.{ending}")
 
 
 def _svg(part: Shown) -> Markup:
-    svg = to_svg(part.figure, part.name)  # texts are escaped in it
+    svg = ""
+    with attempted(part.name):
+        svg = to_svg(part.figure, part.name)  # texts are escaped in it
     return Markup(  # noqa: S704
         svg.replace("<svg ", f'<svg style="min-width: {part.least}rem" ', 1)
     )
