@@ -73,14 +73,6 @@ def test_a_training_step_never_waits_for_the_gpu():
     data = LabelledImages(
         torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8), torch.randint(0, 10, (64,))
     ).to(device)
-    batches = Batches(
-        data,
-        16,
-        Normalisation((0.5,) * 3, (0.5,) * 3),
-        seed=0,
-        shuffle=True,
-        augmentation=Augmentation(padding=2, flip=True),
-    )
     network = place(SPEC.with_genotype(PUBLISHED), protocol, device)
     supernet = place(Supernet(SPEC, SPACE), protocol, device)
     alpha = [torch.zeros(len(v.choices), device=device) for v in SPACE.variables]
@@ -89,6 +81,14 @@ def test_a_training_step_never_waits_for_the_gpu():
         (lambda x: supernet(x, Mixture([a.softmax(0) for a in alpha])), supernet),
     ):
         trainer = Trainer(forward, model.parameters(), protocol, 100, device)
+        batches = Batches(
+            data,
+            16,
+            Normalisation((0.5,) * 3, (0.5,) * 3),
+            seed=0,
+            shuffle=True,
+            augmentation=Augmentation(padding=2, flip=True),
+        )
         epoch = iter(batches)
         trainer.step(next(epoch))  # beginning an epoch may wait, to send its order
         torch.cuda.synchronize()
