@@ -21,7 +21,7 @@ from sase_ray.analysis.proxy_reliability import protocol_of
 from sase_ray.cluster.connection import connected
 from sase_ray.cluster.slots import Slots
 from sase_ray.config import Config, load_config
-from sase_ray.console import make_console
+from sase_ray.console import make_console, say
 from sase_ray.execution.experiment import Problem
 from sase_ray.execution.observer import Observer
 from sase_ray.execution.one_search import run_search, train_host_on
@@ -90,6 +90,8 @@ def tabulate(
     sampled = [str(g) for g in space.sample_distinct(repeated, random.Random(0))]
     wanted = [(0, str(genotype)) for genotype in space]
     wanted += [(seed, genotype) for seed in range(1, seeds) for genotype in sampled]
+    for note in problem.notes:
+        say(console, f"data: {note}")
     with connected(settings.resources) as slots:
         sitting = _Sitting(path, problem, slots, console)
         order = sorted(wanted, key=lambda key: (key[1] not in sampled, key[0]))

@@ -81,6 +81,8 @@ def train(
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     kept = Store(path.absolute().parent / f".{path.name}.{digest}.checkpoints")
     checkpoints = Checkpoints(kept, lambda note: say(console, note))
+    for note in problem.notes:
+        say(console, f"data: {note}")
     say(console, f"training {module} for {job.protocol.epochs} epochs, weights to {path}")
     data = problem.final_data
     if problem.host_job is not None:

@@ -97,6 +97,8 @@ def started(
                 slots.check_workers(experiment.config.final.workers)
             folder, concurrency = _run_folder(experiment, slots, about, interrupted)
             say(console, f"results in {folder.path}")
+            for note in experiment.problem.notes:
+                say(console, f"data: {note}")
             searches = Searches(experiment, slots, folder, concurrency, [*observers])
             yield searches
         searches.folder.finish()
@@ -124,6 +126,7 @@ def _run_folder(
     folder.lock()
     record = {
         **about,
+        "notes": list(experiment.problem.notes),
         "splits": experiment.problem.search_data.splits,
         "final_splits": experiment.problem.final_data.splits,
         "searches": [str(search) for search in experiment.searches],

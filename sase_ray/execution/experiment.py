@@ -81,6 +81,7 @@ class Problem:
         search_data: Data that searches may read.
         final_data: Data that the final protocol reads.
         host_job: Training of the host that all trainings share, if there is one.
+        notes: Sentences on how the images were read.
     """
 
     config: Config
@@ -89,6 +90,7 @@ class Problem:
     search_data: SearchData
     final_data: FinalData
     host_job: HostJob | None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: Config) -> Problem:
@@ -140,9 +142,10 @@ class Problem:
                 f"backbone {config.backbone.name!r} cannot be built with options {options} for "
                 f"images of {height}x{width}: {error}"
             ) from error
-        host_job = None
+        host_job, notes = None, data.notes
         if config.host is not None:
-            source = source_images(config, normalisation)
+            source, of_source = source_images(config, normalisation)
+            notes += of_source
             own = source or search_data(unshifted, splits, normalisation)
             host_job = HostJob(network, own, search_view, config.host, _threads(config))
             host_job.check(config.backbone.options, config.final.workers)
@@ -153,7 +156,7 @@ class Problem:
             search_view, final_view = config.make_task().prepare(
                 search_view, final_view, network.with_module
             )
-        return cls(config, space, network, search_view, final_view, host_job)
+        return cls(config, space, network, search_view, final_view, host_job, notes)
 
     @cached_property
     def threads(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sase_ray.config import Config
 from search_spaces.errors import UserError
 from trainables.data import (
@@ -13,6 +15,7 @@ from trainables.data import (
     make_splits,
     search_data,
 )
+from trainables.data.duplicates import duplicate_notes
 from trainables.data.fit import fit_data
 from trainables.image_settings import ImageSettings
 
@@ -24,9 +27,10 @@ def split_images(dataset: str, settings: ImageSettings) -> tuple[ImageData, Spli
         UserError: There is no such data set, or it does not have what is asked for.
     """
     data = load_dataset(dataset, settings.root, **settings.options)
-    data = fit_data(data, settings.channels, settings.image_size)
     sizes = settings.train_size, settings.validation_size
-    return data, make_splits(data, settings.split_seed, *sizes)
+    splits = make_splits(data, settings.split_seed, *sizes)
+    data = replace(data, notes=data.notes + duplicate_notes(data, splits))
+    return fit_data(data, settings.channels, settings.image_size), splits
 
 
 def expected_normalisation(config: Config, channels: int) -> Normalisation | None:
@@ -45,13 +49,16 @@ def expected_normalisation(config: Config, channels: int) -> Normalisation | Non
     return Normalisation(given.mean, given.std)
 
 
-def source_images(config: Config, normalisation: Normalisation | None) -> SearchData | None:
-    """Return the images of the data set that the host is trained on, or None if it is the run's.
+def source_images(
+    config: Config, normalisation: Normalisation | None
+) -> tuple[SearchData | None, tuple[str, ...]]:
+    """Return the images that the host is trained on, or None if they are the run's, and their notes.
 
     Raises:
         UserError: As for `split_images`, or the set has no classes.
     """
     if config.host is None or config.host.source is None:
-        return None
+        return None, ()
     config.make_task().check_dataset(config.host.source.dataset)
-    return search_data(*split_images(config.host.source.dataset, config.host.source), normalisation)
+    data, splits = split_images(config.host.source.dataset, config.host.source)
+    return search_data(data, splits, normalisation), tuple(f"host.source: {n}" for n in data.notes)

@@ -199,7 +199,7 @@ def _on_agreement(found: Kendall, result: str) -> str:
 def _again(run: Run) -> Iterator[Part]:
     yield Code(f"sase-ray compare --config {rank_in(run)}/config.yaml --run again")
     recorded = run.recorded
-    splits = recorded.run.get("splits")
+    splits, notes = recorded.run.get("splits"), recorded.run.get("notes")
     digest = splits.get("sha256") if isinstance(splits, dict) else None
     facts = {
         "begun": recorded.run.get("started"),
@@ -207,6 +207,7 @@ def _again(run: Run) -> Iterator[Part]:
         "digest of the splits": digest,
         "hardware": listed(recorded.hardware),
         "versions": listed(recorded.versions),
+        "images": "; ".join(map(str, notes)) if isinstance(notes, list) else None,
     }
     rows = [[str(key), str(value)] for key, value in facts.items() if value]
     if rows:

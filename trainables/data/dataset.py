@@ -101,6 +101,7 @@ class RawData(LabelledImages):
         images, labels: Development part.
         class_names: Name of each label, in order.
         test: Official test part, or None.
+        notes: Sentences on how the images were read that their user should know.
 
     Raises:
         UserError: On construction, if a part is empty, a label is outside of the class names,
@@ -109,6 +110,7 @@ class RawData(LabelledImages):
 
     class_names: tuple[str, ...]
     test: LabelledImages | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

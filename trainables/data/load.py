@@ -46,6 +46,7 @@ def load_dataset(name: str, root: str | Path | None = None, **options: Any) -> I
         raw.labels,
         raw.class_names,
         raw.test,
+        raw.notes,
         name=name,
         augmentation=row.augmentation or Augmentation(),
     )

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from search_spaces.errors import UserError
+from trainables.data.image_file import flattened
 
 COLOURS = (1, 3)
 
@@ -24,7 +25,8 @@ def own_arrays(dataset: Any, test: Any = None) -> dict[str, np.ndarray]:
         dataset: A pair of images and their classes, or a torch data set of such pairs (anything
             with a length that can be indexed). Images are tensors (C, H, W), arrays (C, H, W),
             (H, W, C) or (H, W), or images of Pillow, all of one size: uint8, or from 0 to 1.
-            Classes are whole numbers from 0. The names of the classes are its `classes`, if it has
+            Images of Pillow are put on white where they are transparent, and not turned. Classes
+            are whole numbers from 0. The names of the classes are its `classes`, if it has
             that.
         test: The same for the test part; None if it is to be held out.
 
@@ -76,7 +78,10 @@ def _pair(item: Any, index: int, what: str) -> tuple[Any, Any]:
 def _array(value: Any) -> Any:
     """Return a tensor as it is, and anything else as an array."""
     if isinstance(value, Image.Image):
-        return np.array(value if value.mode in ("L", "RGB") else value.convert("RGB"))
+        if value.mode in ("I", "F") or value.mode.startswith("I;"):
+            return np.asarray(value)  # `convert` would cut off what exceeds 8 bits
+        plain = value.mode == "L" and not value.has_transparency_data
+        return np.array(value if plain else flattened(value))
     return value if isinstance(value, torch.Tensor) else np.asarray(value)
 
 
@@ -113,11 +118,14 @@ def _as_bytes(images: np.ndarray, what: str) -> np.ndarray:
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
     low, high = images.min(), images.max()
-    highest = 1 if images.dtype.kind == "f" else 255
+    highest, remedy = 255, "scale them by the range of their type"
+    if images.dtype.kind == "f":
+        highest = 1
+        remedy = "give them before they are normalised, and what the network expects as "
+        remedy += "normalisation=(mean, std)"
     if not (low >= 0 and high <= highest):  # also if one is not a number
         raise UserError(
-            f"images of {what} go from {low:g} to {high:g}, expected 0 to {highest}: give them "
-            f"before they are normalised, and what the network expects as normalisation=(mean, std)"
+            f"images of {what} go from {low:g} to {high:g}, expected 0 to {highest}: {remedy}"
         )
     return (images * (255 / highest)).round().astype(np.uint8)
 

@@ -61,6 +61,27 @@ def test_every_form_gives_the_same_arrays(dataset, expected):
     assert read_arrays(content, "mine").class_names == ("0", "1", "2")
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_images_of_pillow_with_more_than_8_bits_are_not_cut_off(dtype):
+    low = GREY[:, 0].astype(dtype) / (1 if dtype != np.float32 else dtype(255))
+    images = [Image.fromarray(image.astype(dtype)) for image in low]
+    assert np.array_equal(own_arrays((images, LABELS))["images"], GREY)
+    high = [Image.fromarray((16 * image + 2).astype(dtype)) for image in low]
+    with pytest.raises(UserError, match=r"images of dataset go from .*, expected 0 to (1|255): "):
+        own_arrays((high, LABELS))
+
+
+def test_images_of_pillow_are_white_where_they_are_transparent():
+    clear = [Image.fromarray(np.moveaxis(i, 0, -1)) for i in IMAGES]
+    for image in clear:
+        image.putalpha(0)
+    assert (own_arrays((clear, LABELS))["images"] == 255).all()
+    palettes = [image.convert("P") for image in pillows(GREY)]
+    for image in palettes:
+        image.info["transparency"] = bytes(256)
+    assert (own_arrays((palettes, LABELS))["images"] == 255).all()
+
+
 def test_classes_have_their_names_and_the_test_part_counts():
     named = Pairs(IMAGES, classes=["cat", "dog", "owl", "rat"])
     content = own_arrays(named, (IMAGES[:2], [3, 0]))
