@@ -52,7 +52,7 @@ def expected_normalisation(config: Config, channels: int) -> Normalisation | Non
 def source_images(
     config: Config, normalisation: Normalisation | None
 ) -> tuple[SearchData | None, tuple[str, ...]]:
-    """Return the images that the host is trained on, or None if they are the run's, and their notes.
+    """Return the images that the host is trained on and their notes; None if they are the run's.
 
     Raises:
         UserError: As for `split_images`, or the set has no classes.

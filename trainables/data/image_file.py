@@ -13,7 +13,14 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from search_spaces.errors import UserError
-from trainables.data.value_ranges import COLOUR, DAMAGED, ValueRanges, kind_of, unreadable, values_of
+from trainables.data.value_ranges import (
+    COLOUR,
+    DAMAGED,
+    ValueRanges,
+    kind_of,
+    unreadable,
+    values_of,
+)
 
 TURNED = "turned upright, as the EXIF orientation says"
 NO_EXIF = "with damaged EXIF data, so that the orientation is not known"

@@ -67,14 +67,18 @@ def kind_of(image: Image.Image) -> str | None:
     if image.mode.startswith("I;16"):
         return SHORT
     if image.mode == "I":
-        if image.format in ("PNG", "PPM"):  # Pillow scales the latter by the largest value it states
+        if image.format in (
+            "PNG",
+            "PPM",
+        ):  # Pillow scales the latter by the largest value it states
             return SHORT
         if tags.get(_BITS, (32,))[0] == 16:
             return SIGNED_SHORT
         return LONG if tags.get(_SAMPLE_FORMAT, (2,))[0] == 1 else SIGNED_LONG
     if image.mode == "L" and tags.get(_SAMPLE_FORMAT, (1,))[0] == 2:
         return SIGNED_BYTE
-    arguments = image.tile[0].args if getattr(image, "tile", None) else ""
+    tiles = getattr(image, "tile", None)
+    arguments = tiles[0].args if tiles else ""
     stored = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return COLOUR if isinstance(stored, str) and ";16" in stored else None
 
@@ -100,8 +104,7 @@ def read_extent(file: Path) -> tuple[str, Range] | None:
                 return None
             image.load()
             if kind == COLOUR:
-                bands = image.convert("RGB").getextrema()
-                extent = Range(0, max(high for _, high in bands))  # type: ignore[index]
+                extent = Range(0, int(np.asarray(image.convert("RGB")).max()))
             else:
                 values = values_of(image, kind)
                 extent = Range(float(values.min()), float(values.max()))

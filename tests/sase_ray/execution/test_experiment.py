@@ -9,6 +9,7 @@ from sase_ray.commands.search import search
 from sase_ray.config import load_config
 from sase_ray.execution.experiment import Experiment
 from search_spaces.errors import UserError
+from tests.trainables.data.image_writers import random_image, write_image
 
 
 def build(**overrides):
@@ -69,6 +70,23 @@ def test_searches_get_no_test_image_and_final_training_gets_the_same_development
     assert final == train | validation
     assert test | final == everything
     assert setup.search_data.normalisation is not None
+
+
+def test_notes_on_images_are_those_of_the_data_and_of_the_set_that_the_host_is_trained_on(tmp_path):
+    for root in ("own", "source"):
+        for seed in range(8):
+            write_image(tmp_path / f"{root}/train/{'ab'[seed % 2]}/{seed}.png", random_image(seed))
+        (tmp_path / root / "train/a/.hidden.png").write_text("")
+    write_image(tmp_path / "own/test/a/copy.png", random_image(0))
+    tiny = {"options": {"image_size": 8}}
+    data = {"root": str(tmp_path / "own"), **tiny}
+    source = {"dataset": "imagefolder", "root": str(tmp_path / "source"), **tiny}
+    host = {"epochs": 1, "source": source}
+    notes = build(dataset="imagefolder", data=data, host=host).problem.notes
+    assert len(notes) == 3
+    assert notes[0] == "left out: 1 hidden or system file (.hidden.png)"
+    assert notes[1].startswith("duplicates: 1 of 1 test images")
+    assert notes[2] == f"host.source: {notes[0]}"
 
 
 def test_a_task_holds_no_test_image():

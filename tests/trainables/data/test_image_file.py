@@ -84,6 +84,17 @@ def test_photographs_with_losses_are_upright_and_cropped_as_they_are_shown(
     assert abs(shown - expected).mean() < 15
 
 
+def test_photographs_of_phones_with_a_second_image_are_upright(read):
+    stored = np.zeros((SIZE, SIZE, 3), np.uint8)
+    stored[:, SIZE // 2 :] = 255
+    second = Image.new("RGB", (SIZE, SIZE))
+    options = {"format": "MPO", "save_all": True, "append_images": [second], "quality": 100}
+    exif = with_orientation(8)
+    shown, notes = read("jpg", lambda f: Image.fromarray(stored).save(f, exif=exif, **options))
+    assert abs(shown - UPRIGHT[8](stored).astype(int)).max() < 40
+    assert notes == ("1 image turned upright, as the EXIF orientation says",)
+
+
 def test_16_bit_photographs_are_upright(read):
     stored = np.arange(64, dtype=np.uint16).reshape(SIZE, SIZE) * 1040
     for orientation, upright in UPRIGHT.items():

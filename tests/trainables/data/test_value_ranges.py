@@ -127,7 +127,9 @@ def test_16_bit_colours_are_read_if_they_use_their_bits(tmp_path):
     assert "16-bit colour values in 2 training images: 0 to 65,535 became 0 to 255" in data.notes[0]
     for name in "ab":
         write_tiff(tmp_path / f"train/{name}/a.tif", colours >> 4)
-    with pytest.raises(UserError, match="Pillow reads only the upper 8 bits of each: convert them to 8 bits"):
+    with pytest.raises(
+        UserError, match="Pillow reads only the upper 8 bits of each: convert them to 8 bits"
+    ):
         load(tmp_path)
 
 
