@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from search_spaces.lazy import lazy_attributes
+from search_spaces.user_paths import stand_in_for_account
 
 if TYPE_CHECKING:
     from sase_ray.commands.adapt import Adapted, adapt
@@ -40,5 +41,7 @@ __all__ = [
     "search",
     "tabulate",
 ]
+
+stand_in_for_account()
 
 __getattr__ = lazy_attributes(__name__, __file__)

@@ -26,6 +26,10 @@ class _Entered(Generic[Entry]):
         return self.module, self.qualname
 
 
+CATALOGUES: list[Catalogue[Any]] = []
+"""All catalogues whose modules have been imported."""
+
+
 class Catalogue(Generic[Entry]):
     """Entries by name. It holds whatever the files of a folder declare; there is no list to edit.
 
@@ -45,6 +49,8 @@ class Catalogue(Generic[Entry]):
         self._form = form
         self._also = also
         self._entered: dict[str, _Entered[Entry]] = {}
+        self.defined_in: str = sys._getframe(1).f_globals["__name__"]
+        CATALOGUES.append(self)
 
     def enter(self, name: str, entry: Entry, declared: Callable[..., Any]) -> None:
         """Add an entry; a declaration calls this when its file is imported.
@@ -63,6 +69,18 @@ class Catalogue(Generic[Entry]):
         if (known and known.module != new.module) or (before and before.origin != new.origin):
             raise UserError(f"{self.what} {name!r} is already registered: choose another name")
         self._entered[name] = new
+
+    def from_outside(self) -> list[tuple[str, Any]]:
+        """Return the names and entries that no file of the package declares, for `restore`."""
+        return [
+            (name, entered)
+            for name, entered in self._entered.items()
+            if not f"{entered.module}.".startswith(f"{self.package}.")
+        ]
+
+    def restore(self, name: str, entered: Any) -> None:
+        """Enter what `from_outside` returned in another process."""
+        self._entered[name] = entered
 
     def find(self, name: str) -> Entry:
         """Return an entry.

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from search_spaces.errors import UserError, explain_validation_error, unknown_name
 from search_spaces.genotype import EDGES, Genotype
+from search_spaces.registered import Registered
 from search_spaces.user_files import read_text, read_yaml_mapping
 from search_spaces.user_paths import expand, user_path
 
@@ -55,6 +56,7 @@ class SearchSpace:
         stages: Number of stages; 1 if the whole network shares one genotype.
         source: Paper or other origin of the space.
         operation_files: Files that are loaded before the operations are built.
+        registered: What a script has registered, for processes in which it has not run.
 
     Raises:
         UserError: An edge is missing, or picks from a set that is empty or missing, or there is
@@ -67,6 +69,7 @@ class SearchSpace:
     stages: int = 1
     source: str = ""
     operation_files: tuple[OperationFile, ...] = field(default=(), repr=False)
+    registered: Registered = field(default_factory=Registered, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.stages < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 from pathlib import Path
@@ -34,6 +35,19 @@ def expand(path: str | os.PathLike[str]) -> str:
             raise UserError(f"path {shorten(given)!r}: {why}")
         text = home
     return text
+
+
+def stand_in_for_account() -> None:
+    """Set HOME, and USER, in the environment of a process whose user has neither home nor name.
+
+    So are those of containers that run under any user id: Ray and torch fail there at import.
+    """
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = "/nonexistent"  # Debian's home of users without one
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        os.environ["USER"] = f"uid-{os.getuid()}"
 
 
 def _value(path: str, match: re.Match[str]) -> str:

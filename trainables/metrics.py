@@ -14,6 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from search_spaces.errors import UserError, unknown_name
+from search_spaces.registered import FURTHER
 
 if TYPE_CHECKING:  # commands that only list load this file, too
     import numpy as np
@@ -187,6 +188,9 @@ def declare(*metrics: Metric) -> None:
             raise UserError(f"metric {metric.name!r} is already declared: choose another name")
         _DECLARED[metric.name] = metric
     bare_name.cache_clear()
+
+
+FURTHER.append(lambda: [(declare, tuple(_DECLARED.values()))])
 
 
 @cache

@@ -7,16 +7,18 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import ray
 
+from sase_ray.cluster.job_client import without_password
 from sase_ray.cluster.slots import Slots, slots_of
 from sase_ray.config import ResourcesConfig
 from sase_ray.console import make_console, say
-from search_spaces.errors import UserError
+from search_spaces.errors import UserError, shorten
 
 WATCH_SECONDS = 2.0
 LOST_SECONDS = 10.0
@@ -24,6 +26,21 @@ LOST_SECONDS = 10.0
 
 MAX_STARTS = 6
 """Number of times that a cluster of our own is started before the machine counts as too busy."""
+
+ANSWER_SECONDS = 5.0
+"""Time within which a head must answer."""
+
+LONGEST_REASON = 300
+"""Number of characters of Ray's own message that an error quotes."""
+
+LONGEST_SOCKET = 107
+"""Number of bytes of the longest path of a Unix socket (unix(7))."""
+
+SHORT_FOLDER = "/tmp/ray"  # noqa: S108 - it is Ray's own default
+_SOCKET = "/ray/session_2026-01-31_23-59-59_123456_4194304/sockets/plasma_store"
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""Connection preface of HTTP/2 with empty settings (RFC 9113, 3.4)."""
+_SETTINGS = b"\x04"
 
 QUIET = {
     # Tune would print a table of its own, and warn of snapshots that cost milliseconds here.
@@ -99,21 +116,49 @@ def _reachable(host: str, port: str) -> bool:
 
 
 def _init(address: str) -> None:
+    folder = _short_folder() if address == "local" else None
     ray.init(
         address=address,
         log_to_driver=False,
         logging_level=logging.ERROR,
         runtime_env={"env_vars": QUIET},
+        **({} if folder is None else {"_temp_dir": folder}),
     )
+
+
+def _short_folder() -> str | None:
+    """Return a folder for the sockets of a cluster of our own, if Ray's default is too long.
+
+    Raises:
+        UserError: A user has chosen one that is too long.
+    """
+    chosen = os.environ.get("RAY_TMPDIR")
+    folder = chosen or tempfile.gettempdir()
+    if len(os.fsencode(folder)) + len(_SOCKET) <= LONGEST_SOCKET:
+        return None
+    longest = LONGEST_SOCKET - len(_SOCKET)
+    if chosen:
+        raise UserError(
+            f"RAY_TMPDIR {folder!r} is too long for the names of sockets in it: choose a folder of "
+            f"at most {longest} characters"
+        )
+    say(
+        make_console(stderr=True),
+        f"the path of the temporary folder {folder} is too long for Ray's sockets: they are in "
+        f"{SHORT_FOLDER} (RAY_TMPDIR names another folder, of at most {longest} characters)",
+    )
+    return SHORT_FOLDER
 
 
 def _connect(address: str | None) -> None:
     os.environ.update(QUIET)
     # A job on a cluster finds the cluster in the environment. Otherwise we start a cluster of our
     # own, rather than join one that somebody else happens to run on this machine.
+    source = "address" if address else "RAY_ADDRESS"
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    if "://" not in address and ":" in address:
-        _check_reachable(address)
+    _check_kind(address, source)
+    if ":" in address:
+        _check_reachable(address, source)
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     on_terminate = signal.getsignal(signal.SIGTERM)
@@ -128,18 +173,57 @@ def _connect(address: str | None) -> None:
                 if address != "local" or not slow or not tries_left:
                     raise
                 ray.shutdown()
+    except UserError:
+        raise
     # Ray has no exception of its own for a cluster that does not start.
     except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"no Ray cluster at {address!r}: {first}") from None
+        raise UserError(f"no Ray cluster at {address!r}: {_first_sentences(error)}") from None
     if threading.current_thread() is threading.main_thread() and callable(on_terminate):
         signal.signal(signal.SIGTERM, on_terminate)  # Ray has installed its own handler
 
 
-def _check_reachable(address: str) -> None:
-    # Ray itself tries for many minutes before it gives up on an unreachable address.
+def _first_sentences(error: Exception) -> str:
+    """Return the beginning of a message that may have many lines, up to the end of a sentence."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if len(text) <= LONGEST_REASON:
+        return text
+    whole, end, _ = text[:LONGEST_REASON].rpartition(". ")
+    return whole if end else shorten(text, LONGEST_REASON)
+
+
+def _check_kind(address: str, source: str) -> None:
+    scheme, sign, _ = address.partition("://")
+    if not sign:
+        return
+    shown = f"{source} {without_password(address)!r}"
+    head = (
+        "give host:port of the cluster's head, such as head:6379, or leave it out for this machine"
+    )
+    if scheme in ("http", "https"):
+        raise UserError(
+            f"{shown} is that of a dashboard, to which `sase-ray submit` sends jobs: to run from "
+            f"here, {head}"
+        )
+    raise UserError(f"{shown} is of a kind that searches cannot use (Ray Client): {head}")
+
+
+def _check_reachable(address: str, source: str) -> None:
+    # Ray itself tries for up to many minutes before it gives up on an address.
     host, _, port = address.rpartition(":")
+    shown = f"no Ray cluster at {source} {address!r}"
     try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError) as error:
-        raise UserError(f"no Ray cluster at {address!r}: {error}") from None
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS) as probe:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return
+            # The head speaks gRPC, so it answers the preface of HTTP/2 by its settings.
+            probe.settimeout(ANSWER_SECONDS)
+            probe.sendall(_PREFACE)
+            answer = probe.recv(9)
+    except TimeoutError:
+        raise UserError(f"{shown}: no answer within {ANSWER_SECONDS:g} s") from None
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(f"{shown}: {error}") from None
+    if answer[3:4] != _SETTINGS:
+        raise UserError(
+            f"{shown}: what answers there is no Ray head, whose port is 6379 by default"
+        )

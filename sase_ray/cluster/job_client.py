@@ -126,6 +126,7 @@ def is_job_id(text: str) -> bool:
 def connect(address: str | None) -> JobSubmissionClient:
     """Connect to a cluster, or raise a sentence on why that cannot be done."""
     address = api_address(address)
+    _bypass_proxy(address)
     import requests
     from ray.job_submission import JobSubmissionClient
 
@@ -138,6 +139,27 @@ def connect(address: str | None) -> JobSubmissionClient:
         # Ray prefers its environment variables to an address that was given.
         with _environment("RAY_API_SERVER_ADDRESS", address):
             return JobSubmissionClient(address)
+
+
+def _bypass_proxy(address: str) -> None:
+    """Let no proxy stand between this process and a cluster on this machine."""
+    host = urlsplit(address).hostname or ""
+    if host in ("localhost", "::1") or host.startswith("127."):
+        for name in ("no_proxy", "NO_PROXY"):
+            os.environ[name] = ",".join(filter(None, (os.environ.get(name), host)))
+
+
+def _proxy_hint(address: str) -> str:
+    """Return that requests to an address go through a proxy, and what to do; or an empty text."""
+    from requests.utils import get_environ_proxies, select_proxy
+
+    proxy = select_proxy(address, get_environ_proxies(address))
+    if proxy is None:
+        return ""
+    return (
+        f" through the proxy {without_password(proxy)} (http_proxy); if the cluster is reached "
+        f"directly, add {urlsplit(address).hostname} to no_proxy"
+    )
 
 
 @contextmanager
@@ -160,6 +182,7 @@ def _plainly(address: str) -> Iterator[None]:
     from ray.exceptions import AuthenticationError
 
     where = f"the cluster at {without_password(address)}"
+    proxied = _proxy_hint(address)
     try:
         yield
     except AuthenticationError as error:
@@ -170,6 +193,8 @@ def _plainly(address: str) -> Iterator[None]:
     except (requests.RequestException, ConnectionError) as error:
         slow = isinstance(error, requests.Timeout)
         why = f"no answer within {ANSWER_SECONDS} s" if slow else "nothing there takes jobs"
+        if proxied:
+            raise UserError(f"cannot reach {where}{proxied}") from None
         raise UserError(
             f"cannot reach {where}: {why}; --address takes that of the dashboard, such as "
             f"{DEFAULT_ADDRESS}"
@@ -179,4 +204,4 @@ def _plainly(address: str) -> Iterator[None]:
         # Keep the last line with words of a traceback from the dashboard.
         lines = [line.strip() for line in str(error).splitlines() if line.strip(" .")]
         last = lines[-1] if lines else type(error).__name__
-        raise UserError(f"{where} did not take the request: {last}") from None
+        raise UserError(f"{where} did not take the request: {last}{proxied}") from None

@@ -25,6 +25,7 @@ from sase_ray.console import make_console, say
 from sase_ray.execution.experiment import Problem
 from sase_ray.execution.observer import Observer
 from sase_ray.execution.one_search import run_search, train_host_on
+from sase_ray.execution.registered import check_there
 from sase_ray.results.environment import PACKAGES, hardware, package_version
 from sase_ray.results.history import Row
 from sase_ray.results.search_id import SearchId
@@ -93,6 +94,7 @@ def tabulate(
     for note in problem.notes:
         say(console, f"data: {note}")
     with connected(settings.resources) as slots:
+        check_there(space)
         sitting = _Sitting(path, problem, slots, console)
         order = sorted(wanted, key=lambda key: (key[1] not in sampled, key[0]))
         missing = [key for key in order if key not in sitting.done]

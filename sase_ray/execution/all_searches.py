@@ -25,6 +25,7 @@ from sase_ray.execution.failures import check_storage, reason
 from sase_ray.execution.journal import Journal
 from sase_ray.execution.observer import Event, Observer, notify
 from sase_ray.execution.one_search import make_plant_on, train_host_on
+from sase_ray.execution.registered import check_there
 from sase_ray.execution.result_tables import ResultTables
 from sase_ray.execution.search_actor import SearchProcess
 from sase_ray.results.folder import RunFolder
@@ -93,6 +94,7 @@ def started(
         with connected(
             experiment.config.resources, print_how_to_resume, experiment.footprints
         ) as slots:
+            check_there(experiment.problem.space)
             if about["kind"] == "compare":
                 slots.check_workers(experiment.config.final.workers)
             folder, concurrency = _run_folder(experiment, slots, about, interrupted)

@@ -14,6 +14,7 @@ from sase_ray.analysis.proxy_reliability import measured_reliability
 from sase_ray.analysis.proxy_validity import measured_validity
 from sase_ray.config import Config
 from sase_ray.execution.images import expected_normalisation, source_images, split_images
+from sase_ray.execution.registered import take_along
 from sase_ray.results.load import Run, load_run
 from sase_ray.results.search_id import SearchId
 from sase_ray.strategies import SearchTask, Strategy, WarmStart
@@ -103,6 +104,7 @@ class Problem:
             _check_planted(config)
         space = SearchSpace.load(config.space)
         load_operations(space)
+        space = replace(space, registered=take_along())
         config.make_task().check_dataset(config.dataset)
         data, splits = split_images(config.dataset, config.data)
         normalisation = expected_normalisation(config, data.images.shape[1])

@@ -20,6 +20,9 @@ from sase_ray.strategies import Plan
 from trainables.metrics import Mode
 from trainables.persistence.resumable import FIRST_TRIAL, TRIAL
 
+FIRST_FAILURES = 3
+"""Number of trials after which a search begins no more, if all have failed so far."""
+
 
 @dataclass
 class LiveTrial:
@@ -68,12 +71,17 @@ class SearchLogic:
         self.begun = 0
         self.live: dict[str, LiveTrial] = {}
         self._exhausted = False
+        self._failed_first = 0
+        self._any_result = False
         self._controller: Any = SimpleNamespace()  # a scheduler that only stops reads the trial
 
     def begin(self) -> LiveTrial | None:
-        """Begin a trial; None if the budget cannot pay it now, or nothing is left to try."""
+        """Begin a trial; None if the budget cannot pay it now, or nothing is left to try.
+
+        Nothing is left either once the first `FIRST_FAILURES` trials have failed.
+        """
         number = f"{self.begun:0{len(FIRST_TRIAL)}d}"
-        if self._exhausted or not self.budget.begin(number):
+        if self._is_hopeless or self._exhausted or not self.budget.begin(number):
             return None
         config = self.searcher.suggest(number)
         if not isinstance(config, dict):
@@ -85,6 +93,11 @@ class SearchLogic:
         self.live[number] = trial
         self.scheduler.on_trial_add(self._controller, trial)  # type: ignore[arg-type]
         return trial
+
+    @property
+    def _is_hopeless(self) -> bool:
+        """Whether the first trials have all failed: those that run may still show otherwise."""
+        return self._failed_first >= FIRST_FAILURES and not self._any_result
 
     def fill(self, workers: int) -> Iterator[LiveTrial]:
         """Begin trials until as many are live as there are workers; yield each of them."""
@@ -98,6 +111,7 @@ class SearchLogic:
             ValueError: The scheduler wants to pause the trial.
         """
         trial: Any = self.live[number]
+        self._any_result = True
         trial.last_result = result
         ends = self._ends(trial, result)
         if ends:
@@ -123,6 +137,7 @@ class SearchLogic:
     def fail(self, number: str) -> None:
         """Take note that a live trial has failed."""
         trial: Any = self.live.pop(number)
+        self._failed_first += 1
         self.budget.fail(number)
         self.scheduler.on_trial_error(self._controller, trial)
         self.searcher.on_trial_complete(number, error=True)

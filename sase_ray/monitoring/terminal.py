@@ -126,6 +126,8 @@ class Display(Observer):
         state.running.discard(trial)
         state.trials_ended.add(trial)
         if reason is not None:
+            if not state.trials_failed:
+                self.noted(f"search {search}: trial {trial} failed: {reason}")
             state.trials_failed.add(trial)
 
     def search_recalled(self, search: SearchId, outcome: SearchOutcome) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -301,6 +306,129 @@ def test_a_cluster_of_our_own_that_is_slow_to_start_gets_another_chance(monkeypa
         connection._connect(None)
     assert tries == ["local"] * connection.MAX_STARTS
     tries.clear()
-    monkeypatch.setattr(connection, "_check_reachable", lambda address: None)
+    monkeypatch.setattr(connection, "_check_reachable", lambda address, source: None)
     with pytest.raises(UserError, match=r"no Ray cluster at .*timed out during startup"):
         connection._connect("10.0.0.1:6379")
+
+
+@pytest.fixture
+def listen():
+    """Listen on a port and answer what connects: ``listen(b"HTTP/1.1 400")``; returns the port."""
+    servers = []
+
+    def start(answer):
+        server = socket.create_server(("127.0.0.1", 0))
+        servers.append(server)
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    client, _ = server.accept()
+                    clients.append(client)
+                    client.sendall(answer)
+
+        clients = []
+        threading.Thread(target=serve, daemon=True).start()
+        return server.getsockname()[1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def refuse(monkeypatch):
+    """Return the sentence on an address that Ray must not even be asked for, and the seconds."""
+
+    def never(address):
+        raise AssertionError("Ray would try for a minute")
+
+    monkeypatch.setattr(connection, "_init", never)
+
+    def connect(address, through_environment):
+        monkeypatch.setenv("RAY_ADDRESS", address if through_environment else "no:1")
+        began = time.monotonic()
+        with pytest.raises(UserError) as told:
+            connection._connect(None if through_environment else address)
+        assert ("RAY_ADDRESS" in str(told.value)) == through_environment
+        return str(told.value), time.monotonic() - began
+
+    return connect
+
+
+@pytest.mark.parametrize("through_environment", [True, False])
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("http://head:8265", "sase-ray submit"),
+        ("https://me:secret@head", "sase-ray submit"),
+        ("ray://head:10001", "Ray Client"),
+        ("redis://head:6379", "cannot use"),
+        ("127.0.0.1:1", "refused"),
+        ("127.0.0.1:99999", "no Ray cluster at"),
+        ("127.0.0.1:port", "port"),
+        ("no.such.host.invalid:6379", "6379"),
+    ],
+)
+def test_an_address_of_another_kind_is_refused_at_once(address, told, through_environment, refuse):
+    sentence, seconds = refuse(address, through_environment)
+    assert told in sentence
+    assert "secret" not in sentence
+    assert seconds < 10
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [(b"HTTP/1.1 400 Bad Request\r\n\r\n", "no Ray head"), (b"", "no answer within")],
+)
+def test_a_port_of_something_else_is_refused_within_seconds(answer, told, listen, refuse):
+    sentence, seconds = refuse(f"127.0.0.1:{listen(answer)}", False)
+    assert told in sentence
+    assert seconds < 10
+
+
+def test_the_message_of_ray_ends_with_a_sentence():
+    lines = "Connection failed.\nFirst,\n  look at this. " + "Then at that. " * 40
+    told = connection._first_sentences(Exception(lines))
+    assert told.startswith("Connection failed. First, look at this. Then at that")
+    assert told.endswith("Then at that")
+    assert connection._first_sentences(Exception("x" * 999)) == "x" * 300 + "..."
+    assert connection._first_sentences(OSError()) == "OSError"
+
+
+def test_sockets_of_our_own_cluster_are_in_a_short_folder(monkeypatch, capsys):
+    longest = 39
+    for length, expected in ((longest, None), (longest + 1, connection.SHORT_FOLDER)):
+        monkeypatch.setattr(tempfile, "tempdir", "/" + "t" * (length - 1))
+        monkeypatch.delenv("RAY_TMPDIR", raising=False)
+        assert connection._short_folder() == expected
+    assert "RAY_TMPDIR names another folder, of at most 39" in capsys.readouterr().err
+    monkeypatch.setenv("RAY_TMPDIR", "/short")
+    assert connection._short_folder() is None
+    monkeypatch.setenv("RAY_TMPDIR", "/" + "é" * 30)  # two bytes each
+    with pytest.raises(UserError, match=r"RAY_TMPDIR .* at most 39 characters"):
+        connection._short_folder()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_cluster_starts_where_the_temporary_folder_is_deep(tmp_path):
+    deep = tmp_path / ("slurm" * 20)
+    deep.mkdir()
+    code = (
+        "from sase_ray.cluster.connection import connected\n"
+        "from sase_ray.config import ResourcesConfig\n"
+        "with connected(ResourcesConfig()) as slots: print('slots', slots.total)"
+    )
+    environment = {**os.environ, "TMPDIR": str(deep)}
+    environment.pop("RAY_TMPDIR", None)
+    environment.pop("RAY_ADDRESS", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "slots" in done.stdout

@@ -344,3 +344,55 @@ def test_who_has_not_the_token_is_told_so_and_no_secret_is_shown(sase_ray, tmp_p
         assert "RAY_AUTH_TOKEN" in done.stderr
         for token in ("wrong-token", "wrong", variables.get("RAY_AUTH_TOKEN") or "\0"):
             assert token not in done.stderr
+
+
+@pytest.fixture
+def proxy(monkeypatch, web_server):
+    """Set a proxy that answers 404 to everything, or none that answers; returns its address."""
+
+    def use(alive):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        address = web_server[0] if alive else f"http://127.0.0.1:{port}"
+        for name in ("http_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, address.replace("//", "//me:secret@"))
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, "")
+        return address
+
+    return use
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_proxy_is_named_as_the_cause(alive, proxy):
+    address = proxy(alive)
+    with pytest.raises(UserError) as told:
+        job_client.connect("http://head.example:8265")
+    assert f"through the proxy {address}" in str(told.value)
+    assert "add head.example to no_proxy" in str(told.value)
+    assert "secret" not in str(told.value)
+
+
+def test_no_proxy_stands_before_a_cluster_on_this_machine(proxy, monkeypatch):
+    proxy(alive=False)
+    requests = []
+
+    class Here(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            requests.append(self.path)
+            self.send_error(404)
+
+        do_GET = do_HEAD  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Here)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    with pytest.raises(UserError) as told:
+        job_client.connect(f"http://127.0.0.1:{server.server_port}")
+    server.shutdown()
+    server.server_close()
+    assert requests
+    assert "proxy" not in str(told.value)

@@ -131,14 +131,33 @@ def test_no_more_trials_begin_than_may():
     assert logic.begin() is None
 
 
-def test_a_search_whose_trials_all_fail_comes_to_an_end():
+def test_a_search_whose_first_trials_all_fail_ends_at_once():
     logic = logic_of([{"x": i} for i in range(100)], Budget(100, 10, 2), scheduler := Told())
     while (trial := logic.begin()) is not None:
         logic.fail(trial.trial_id)
-    assert logic.begun == 9, "each failure costs the epoch it happened in"
-    assert logic.budget.used == 90
+    assert logic.begun == 3
+    assert logic.budget.used == 30, "each failure costs the epoch it happened in"
     assert scheduler.told[:2] == [("add", "00000", 0), ("error", "00000")]
-    assert logic.searcher.told[1:] == [("error",)] * 9
+    assert logic.searcher.told[1:] == [("error",)] * 3
+    assert in_tune(logic).suggest("next") == Searcher.FINISHED
+
+
+def test_a_search_whose_later_trials_fail_comes_to_an_end_by_its_budget():
+    logic = logic_of([{"x": i} for i in range(100)], Budget(100, 10, 2))
+    logic.result(logic.begin().trial_id, after(1, done=True))
+    while (trial := logic.begin()) is not None:
+        logic.fail(trial.trial_id)
+    assert logic.begun == 9, "each failure costs the epoch it happened in"
+
+
+def test_a_search_waits_for_what_still_runs_when_others_have_failed():
+    logic = logic_of([{"x": i} for i in range(100)], Budget(1000, 10, 2))
+    first, *others = logic.fill(4)
+    for trial in others:
+        logic.fail(trial.trial_id)
+    assert in_tune(logic).suggest("waits") is None
+    logic.result(first.trial_id, after(1))
+    assert logic.begin() is not None
 
 
 @pytest.mark.parametrize(
