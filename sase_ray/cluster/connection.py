@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
@@ -117,12 +118,13 @@ def _reachable(host: str, port: str) -> bool:
 
 def _init(address: str) -> None:
     folder = _short_folder() if address == "local" else None
+    further: dict[str, Any] = {} if folder is None else {"_temp_dir": folder}
     ray.init(
         address=address,
         log_to_driver=False,
         logging_level=logging.ERROR,
         runtime_env={"env_vars": QUIET},
-        **({} if folder is None else {"_temp_dir": folder}),
+        **further,
     )
 
 

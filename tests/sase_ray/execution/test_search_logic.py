@@ -152,10 +152,11 @@ def test_a_search_whose_later_trials_fail_comes_to_an_end_by_its_budget():
 
 def test_a_search_waits_for_what_still_runs_when_others_have_failed():
     logic = logic_of([{"x": i} for i in range(100)], Budget(1000, 10, 2))
-    first, *others = logic.fill(4)
+    tune_side = in_tune(logic)
+    first, *others = (logic.live[tune_side.suggest(str(i))["trial"]] for i in range(4))
     for trial in others:
         logic.fail(trial.trial_id)
-    assert in_tune(logic).suggest("waits") is None
+    assert tune_side.suggest("waits") is None
     logic.result(first.trial_id, after(1))
     assert logic.begin() is not None
 

@@ -93,7 +93,8 @@ def shown(display, width):
 def test_a_terminal_has_a_line_a_strategy(make, clock, width):
     display = make(terminal(width))
     run_half(display, clock)
-    head, random, tpe, last = shown(display, width)
+    failed, head, random, tpe, last = shown(display, width)
+    assert failed == "search random-0: trial 2 failed: out of luck"
     assert head.split() == [
         "strategy", "budget", "ended", "trials", "run", "fail", "val_loss", "incumbent",
     ]  # fmt: skip
