@@ -10,12 +10,11 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
 
 import ray
 
-from sase_ray.cluster.job_client import without_password
+from sase_ray.cluster.job_client import environment, without_password
 from sase_ray.cluster.slots import Slots, slots_of
 from sase_ray.config import ResourcesConfig
 from sase_ray.console import make_console, say
@@ -37,7 +36,7 @@ LONGEST_REASON = 300
 LONGEST_SOCKET = 107
 """Number of bytes of the longest path of a Unix socket (unix(7))."""
 
-SHORT_FOLDER = "/tmp/ray"  # noqa: S108 - it is Ray's own default
+SHORT_FOLDER = "/tmp"  # noqa: S108 - Ray makes a folder of its own there
 _SOCKET = "/ray/session_2026-01-31_23-59-59_123456_4194304/sockets/plasma_store"
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 """Connection preface of HTTP/2 with empty settings (RFC 9113, 3.4)."""
@@ -118,38 +117,37 @@ def _reachable(host: str, port: str) -> bool:
 
 def _init(address: str) -> None:
     folder = _short_folder() if address == "local" else None
-    further: dict[str, Any] = {} if folder is None else {"_temp_dir": folder}
-    ray.init(
-        address=address,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": QUIET},
-        **further,
-    )
+    with nullcontext() if folder is None else environment("TMPDIR", folder):
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": QUIET},
+        )
 
 
 def _short_folder() -> str | None:
-    """Return a folder for the sockets of a cluster of our own, if Ray's default is too long.
+    """Return a temporary folder for a cluster of our own, if that of this process is too deep.
 
     Raises:
-        UserError: A user has chosen one that is too long.
+        UserError: RAY_TMPDIR is too deep.
     """
-    chosen = os.environ.get("RAY_TMPDIR")
-    folder = chosen or tempfile.gettempdir()
-    if len(os.fsencode(folder)) + len(_SOCKET) <= LONGEST_SOCKET:
-        return None
+    folder, chosen = tempfile.gettempdir(), os.environ.get("RAY_TMPDIR")
     longest = LONGEST_SOCKET - len(_SOCKET)
-    if chosen:
+    if chosen and len(os.fsencode(chosen)) > longest:
         raise UserError(
-            f"RAY_TMPDIR {folder!r} is too long for the names of sockets in it: choose a folder of "
+            f"RAY_TMPDIR {chosen!r} is too long for the names of sockets in it: choose a folder of "
             f"at most {longest} characters"
         )
-    say(
-        make_console(stderr=True),
-        f"the path of the temporary folder {folder} is too long for Ray's sockets: they are in "
-        f"{SHORT_FOLDER} (RAY_TMPDIR names another folder, of at most {longest} characters)",
-    )
-    return SHORT_FOLDER
+    if len(os.fsencode(folder)) <= longest:
+        return None
+    if not chosen:
+        say(
+            make_console(stderr=True),
+            f"the path of the temporary folder {folder} is too long for Ray's sockets: they are in "
+            f"{SHORT_FOLDER} (RAY_TMPDIR names another folder, of at most {longest} characters)",
+        )
+    return chosen or SHORT_FOLDER
 
 
 def _connect(address: str | None) -> None:

@@ -137,7 +137,7 @@ def connect(address: str | None) -> JobSubmissionClient:
         # Ray's own requests wait as long as the network does.
         requests.head(address, timeout=ANSWER_SECONDS, allow_redirects=False)
         # Ray prefers its environment variables to an address that was given.
-        with _environment("RAY_API_SERVER_ADDRESS", address):
+        with environment("RAY_API_SERVER_ADDRESS", address):
             return JobSubmissionClient(address)
 
 
@@ -163,7 +163,8 @@ def _proxy_hint(address: str) -> str:
 
 
 @contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
+def environment(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable inside the block."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:

@@ -94,7 +94,7 @@ def test_a_terminal_has_a_line_a_strategy(make, clock, width):
     display = make(terminal(width))
     run_half(display, clock)
     failed, head, random, tpe, last = shown(display, width)
-    assert failed == "search random-0: trial 2 failed: out of luck"
+    assert failed == "search random/seed0: trial 2 failed: out of luck"
     assert head.split() == [
         "strategy", "budget", "ended", "trials", "run", "fail", "val_loss", "incumbent",
     ]  # fmt: skip
