@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import nullcontext
 from functools import partial
 
@@ -27,6 +28,9 @@ def rows() -> list[Row]:
     networks = {"ours": spec.with_genotype(PUBLISHED), "plain": spec.with_genotype(PUBLISHED)}
     networks |= {name: spec.with_baseline(name) for name in ("cbam", "se")}
     networks = {name: place(n, TrainingProtocol(), device) for name, n in networks.items()}
+    for name in ("plain", "cbam", "se"):
+        compiled = torch.compile(copy.deepcopy(networks[name]), dynamic=False)
+        networks[f"{name}, compiled"] = compiled
     found = []
     for phase in ("training", "inference"):
 
@@ -51,10 +55,13 @@ def rows() -> list[Row]:
             ("ours", "se", 1.15),
             ("plain", "cbam", None),
             ("plain", "se", None),
+            ("plain, compiled", "cbam, compiled", None),
+            ("plain, compiled", "se, compiled", None),
         ):
+            kind = "fused" if own == "ours" else own
             found.append(
                 Row(
-                    f"{'published' if own == 'ours' else own} block in ResNet-50, {phase}",
+                    f"published block, {kind}, in ResNet-50, {phase}",
                     f"{other} in the same host",
                     seconds[own] / seconds[other],
                     target,

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from fvcore.nn import FlopCountAnalysis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
+from timm.layers import convert_sync_batchnorm, create_attn, freeze_batch_norm_2d
 from torch import Tensor, nn
+from torch.autograd.profiler import profile
 from torch.nn.utils import prune
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import FrozenBatchNorm2d
@@ -134,13 +136,16 @@ def test_a_graph_in_tensorboard(tmp_path: Path) -> None:
 
 
 @for_each_genotype
-@pytest.mark.filterwarnings("ignore")
-def test_a_trace_has_no_part_that_counters_skip(genotype: str) -> None:
-    """Counters such as fvcore's read the trace: what is a Python function there, has no cost."""
-    graph = torch.jit.trace(built(genotype), maps(), check_trace=False).inlined_graph
-    kinds = {node.kind() for node in graph.nodes()}
-    assert "prim::PythonOp" not in kinds
-    assert "aten::_convolution" in kinds
+def test_fvcore_counts_every_part(genotype: str) -> None:
+    block = built(genotype)
+    counted = FlopCountAnalysis(block, maps())
+    counted.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    with profile(with_flops=True) as profiled:
+        block(maps())
+    expected = sum(e.flops for e in profiled.function_events if e.name == "aten::conv2d") / 2
+    assert counted.by_operator()["conv"] == expected > 0  # multiply-adds
+    assert not counted.uncalled_modules()
+    assert not any("PythonOp" in name for name in counted.unsupported_ops())
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
@@ -304,6 +309,34 @@ def test_hooks_of_all_modules_are_called(genotype: str) -> None:
         block.get_submodule(name).register_forward_hook(lambda *a, name=name: called.add(name))
     block(maps())
     assert called == leaves
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("aware", [False, True], ids=["static", "aware"])
+@pytest.mark.parametrize("genotype", [*GENOTYPES, "timm"])
+def test_eager_quantisation_around_the_block(genotype: str, aware: bool) -> None:
+    """Like timm's SE, which has no quantised form in this mode either."""
+    from torch.ao import quantization
+
+    attention = create_attn("se", CHANNELS) if genotype == "timm" else built(genotype)
+    network = nn.Sequential(
+        quantization.QuantStub(),
+        nn.Conv2d(3, CHANNELS, 3, padding=1),
+        quantization.DeQuantStub(),
+        attention,
+        quantization.QuantStub(),
+        nn.Conv2d(CHANNELS, 4, 1),
+        quantization.DeQuantStub(),
+    ).train(aware)
+    make = quantization.get_default_qat_qconfig if aware else quantization.get_default_qconfig
+    network.qconfig = make("x86")
+    attention.qconfig = None
+    prepared = (quantization.prepare_qat if aware else quantization.prepare)(network)
+    images = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    prepared(images).sum().backward()
+    expected = prepared.eval()(images)
+    quantised = quantization.convert(prepared)
+    torch.testing.assert_close(quantised(images), expected, rtol=0, atol=0.1)
 
 
 @pytest.mark.filterwarnings("ignore")
