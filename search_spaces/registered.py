@@ -1,4 +1,4 @@
-"""What a script or a module of the user registers, for processes that have not run it."""
+"""Operations, backbones and so on that a user's script registers, sent to other processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Registered:
     """
 
     own: tuple[bytes, ...] = ()
-    """What was last made in this process, which has these entries already."""
+    """Content of the object made last in this process, whose catalogues have these entries."""
 
     def __init__(self, content: tuple[bytes, ...] = ()) -> None:
         self.content = content

@@ -26,6 +26,13 @@ FEWEST = 3
 """Minimum number of genotypes, trained by all seeds, for an estimate from a run's own trials."""
 
 
+def without_speed(value: Any) -> Any:
+    """Return a dumped configuration without settings that change only the speed of training."""
+    if isinstance(value, dict):
+        return {key: without_speed(one) for key, one in value.items() if key != "cuda_graphs"}
+    return value
+
+
 def protocol_of(config: Config) -> dict[str, Any]:
     """Return the part of a configuration that a trial's result depends on, except the space."""
     what = config.model_dump(
@@ -34,9 +41,6 @@ def protocol_of(config: Config) -> dict[str, Any]:
     del what["data"]["root"]  # the same images, wherever they are stored
     if config.host is not None:
         what["host"] = config.host.model_dump(mode="json")
-    for protocol in (what["proxy"], what["proxy"]["warm_host"]):
-        if protocol is not None:
-            del protocol["cuda_graphs"]  # changes speed only
     # Left out if unset, so that keys of earlier versions stay valid.
     for name in ("shift", "image_size", "channels", "normalisation"):
         if what["data"][name] is None:
@@ -46,7 +50,7 @@ def protocol_of(config: Config) -> dict[str, Any]:
             del what["host"][name]
     if config.planted is not None:
         what["planted"] = config.planted.model_dump(mode="json", exclude={"same"})
-    return what
+    return dict(without_speed(what))
 
 
 def protocol_key(config: Config) -> str:

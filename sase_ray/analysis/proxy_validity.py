@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sase_ray.analysis.proxy_reliability import protocol_key, read_measured, study_command
+from sase_ray.analysis.proxy_reliability import (
+    protocol_key,
+    read_measured,
+    study_command,
+    without_speed,
+)
 from sase_ray.analysis.reliability_table import scores
 from sase_ray.config import Config
 from sase_ray.protocols import FOLDER
@@ -35,7 +40,8 @@ def final_key(config: Config) -> str:
     what = config.model_dump(mode="json", include={"final", "task", "task_options"})
     for name in ("seeds", "workers", "gradcam_images", "keep_weights"):  # they change no training
         del what["final"][name]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    text = json.dumps(without_speed(what), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def validity_table(

@@ -8,14 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sase_ray.analysis import proxy_reliability
+from sase_ray.analysis import proxy_reliability, proxy_validity
 from sase_ray.analysis.proxy_reliability import (
+    BUNDLED,
     measured_reliability,
     protocol_key,
     reliability_sentences,
     repeated_scores,
 )
+from sase_ray.analysis.proxy_validity import final_key
 from sase_ray.config import Config, load_config
+from sase_ray.protocols import experiments, presets
 from search_spaces.errors import UserError
 
 
@@ -53,17 +56,39 @@ def test_the_command_that_is_recommended_can_be_pasted_and_has_what_a_plant_need
         ]
 
 
-@pytest.mark.parametrize("dataset", ["digits", "fashion_mnist"])
-def test_the_reliability_of_the_presets_is_known(dataset) -> None:
-    """A setting that is new must not make another protocol of them, or they are measured again."""
-    preset = load_config(None, {"dataset": dataset})
-    known = measured_reliability(preset)
-    assert known is not None
-    assert known["epoch"] == preset.proxy.epochs
-    assert 0 < known["icc_low"] < known["icc"] < known["icc_high"] < 1
-    graphs = preset.proxy.warm_host.model_copy(update={"cuda_graphs": True})
-    proxy = preset.proxy.model_copy(update={"warm_host": graphs, "cuda_graphs": True})
-    assert protocol_key(preset.model_copy(update={"proxy": proxy})) == known["protocol"]
+def bundled_configurations():
+    """Return every configuration that the package ships."""
+    of_data = [load_config(None, {"dataset": name}) for name in presets()]
+    return of_data + [load_config(name) for name in experiments()]
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_every_bundled_measurement_belongs_to_a_bundled_configuration(graphs) -> None:
+    """A setting that is new must not make other protocols of them, or they are measured again."""
+    protocols, finals = set(), set()
+    for given in bundled_configurations():
+        config = with_graphs(given, graphs)
+        protocols.add(protocol_key(config))
+        finals.add((protocol_key(config), final_key(config)))
+        known = measured_reliability(config)
+        if known is not None:
+            assert known["epoch"] == config.proxy.epochs
+            assert 0 < known["icc_low"] < known["icc"] < known["icc_high"] < 1
+    assert set(pd.read_csv(BUNDLED)["protocol"]) <= protocols
+    validities = pd.read_csv(proxy_validity.BUNDLED)[["protocol", "final_protocol"]]
+    assert set(validities.itertuples(index=False, name=None)) <= finals
+
+
+def with_graphs(config, graphs):
+    """Return the configuration with or without CUDA graphs, wherever a protocol has them."""
+
+    def changed(value):
+        if isinstance(value, dict):
+            value = {key: changed(one) for key, one in value.items()}
+            return value | {"cuda_graphs": graphs} if "cuda_graphs" in value else value
+        return value
+
+    return Config.model_validate(changed(config.model_dump()))
 
 
 @pytest.mark.parametrize(

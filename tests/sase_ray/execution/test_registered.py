@@ -1,4 +1,4 @@
-"""What a script or a module of the user registers reaches the processes that train."""
+"""Entries that a user's script or module registers reach the processes that train."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def test_what_waits_for_the_device_trains_without_graphs(pretended_graphs, asser
 
 @pytest.mark.parametrize("then", [None, "capture_end"])
 def test_memory_that_runs_out_is_told_as_such(then, monkeypatch):
-    """The trial goes on with twice the share, and must learn of it."""
+    """The trial needs this error to be continued with twice its share of the GPU."""
 
     def no_memory(*_, **__):
         try:
@@ -209,7 +209,7 @@ def test_a_trial_trains_as_without_graphs(make_job, monkeypatch, pretended_graph
     for module in (candidate, warm_host):
         monkeypatch.setattr(module, "as_graphs", lambda network, *_: GraphedNetwork(network))
     assert_same(run(), expected)
-    assert len(pretended_graphs) == 2 * (1 + 2)  # the host, and a candidate a seed
+    assert len(pretended_graphs) == 2 * (1 + 2)  # the host, and one candidate per seed
 
 
 @pytest.mark.gpu
