@@ -108,7 +108,7 @@ def test_an_existing_results_folder_is_refused_and_left_alone(refuse, tmp_path):
     ("arguments", "told"),
     [
         (["--gpus-per-trial", "64"], "gpus_per_trial is 64, but the largest node"),
-        (["--address", "127.0.0.1:1"], "no Ray cluster at '127.0.0.1:1'"),
+        (["--address", "127.0.0.1:1"], "no Ray cluster at address '127.0.0.1:1'"),
         (["--strategies", "randon"], "did you mean 'random'"),
     ],
     ids=["more GPUs than there are", "nobody at the address", "unknown strategy"],
