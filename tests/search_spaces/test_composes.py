@@ -317,6 +317,7 @@ def test_eager_quantisation_around_the_block(genotype: str, aware: bool) -> None
     """Like timm's SE, which has no quantised form in this mode either."""
     from torch.ao import quantization
 
+    torch.manual_seed(3)  # of the two convolutions
     attention = create_attn("se", CHANNELS) if genotype == "timm" else built(genotype)
     network = nn.Sequential(
         quantization.QuantStub(),
@@ -335,7 +336,9 @@ def test_eager_quantisation_around_the_block(genotype: str, aware: bool) -> None
     prepared(images).sum().backward()
     expected = prepared.eval()(images)
     quantised = quantization.convert(prepared)
-    torch.testing.assert_close(quantised(images), expected, rtol=0, atol=0.1)
+    error = (quantised(images) - expected).abs()
+    assert error.mean() < 0.02 * expected.abs().max()
+    assert error.max() < 0.2 * expected.abs().max()
 
 
 @pytest.mark.filterwarnings("ignore")
